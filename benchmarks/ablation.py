@@ -1,0 +1,145 @@
+"""Which losses earn their place: trains every variant over several seeds from one store and prints one table.
+
+    sur extract configs/shapes.yaml
+    python benchmarks/ablation.py runs/ablation --seeds 0 1 2
+
+Finished runs are kept in the folder and not repeated. Adapters are judged on the pictures they lead to. Settings
+are chosen with `--sets dev_templates dev_synonyms` only.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sur.adapter import Adapter
+from sur.config import RunConfig, load_config
+from sur.evaluate import Condition, draw
+from sur.fit import fit
+from sur.generate import load_pipeline
+from sur.shapes.oracle import facts, look
+from sur.shapes.quality import frechet_distance, latent_vectors, rendered
+from sur.shapes.questions import questions
+
+NO_DISTILLATION = "loss.distillation.form=none"
+VARIANTS = {
+    "tokens (the paper's alignment)": ["loss.alignment.form=tokens", NO_DISTILLATION],
+    "tokens + pooled LLM (the paper's two)": ["loss.alignment.form=tokens", "loss.distillation.form=pooled"],
+    "attention": ["loss.alignment.form=attention", NO_DISTILLATION],
+    "attention + pooled LLM": ["loss.alignment.form=attention", "loss.distillation.form=pooled"],
+    "attention + token-level LLM": ["loss.alignment.form=attention", "loss.distillation.form=tokens"],
+    "attention + teacher": ["loss.alignment.form=attention", "loss.distillation.form=teacher"],
+    "denoiser": ["loss.alignment.form=denoiser", NO_DISTILLATION],
+    "denoising alone": ["loss.alignment.form=none", NO_DISTILLATION, "loss.denoising.weight=1"],
+    "attention + denoising": ["loss.alignment.form=attention", NO_DISTILLATION, "loss.denoising.weight=1"],
+    "attention + teacher + denoising": [
+        "loss.alignment.form=attention",
+        "loss.distillation.form=teacher",
+        "loss.denoising.weight=1",
+    ],
+}
+
+
+def measure(config: RunConfig, condition: Condition, adapter: Path | None, result: Path) -> None:
+    """Draw every set under one condition; writes correctness, groups and Fréchet distance of each to `result`."""
+    settings = config.evaluate
+    pipe = load_pipeline(config.base_model)
+    loaded = Adapter.from_pretrained(adapter) if adapter else None
+    found: dict[str, Any] = {}
+    for name in settings.sets:
+        asked = questions(name, settings.prompts, settings.seed)
+        pictures = draw(pipe, asked, condition, loaded, settings)
+        real = latent_vectors(pipe.vae, rendered([q.scene for q in asked], settings.seed))
+        found[name] = {
+            "right": [all(facts(q.scene, look(p)).values()) for q, p in zip(asked, pictures, strict=True)],
+            "groups": [list(q.groups) for q in asked],
+            "frechet": frechet_distance(latent_vectors(pipe.vae, pictures), real),
+        }
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(json.dumps(found) + "\n")
+
+
+def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
+    """One training (none for the two baselines) and its measurement, unless its result is there."""
+    source, overrides, condition, folder, threads = job
+    torch.set_num_threads(threads)
+    config = load_config(source, [*overrides, f"run_dir={folder}"])
+    result = folder / ("-".join([*config.evaluate.sets, str(config.evaluate.prompts)]) + ".json")
+    if not result.exists():
+        measure(config, condition, fit(config) if condition == "adapter" else None, result)
+    return result
+
+
+def table(results: dict[str, list[Path]], sets: Sequence[str]) -> Iterable[str]:
+    """Markdown: each variant's score and closed share of the gap, over all questions and by group."""
+    read = {name: [json.loads(path.read_text()) for path in paths] for name, paths in results.items()}
+    rng = np.random.default_rng(0)
+    for name in sets:
+        groups = read["complex"][0][name]["groups"]
+        columns = ["all", *sorted({group for each in groups for group in each})]
+        yield f"\n{name}, {len(groups)} questions\n"
+        yield "| | score | " + " | ".join(f"closed: {c}" for c in columns) + " | seeds | Fréchet |"
+        yield "|---" * (len(columns) + 4) + "|"
+        draws = rng.integers(len(groups), size=(2000, len(groups)))
+        right = {v: np.mean([run[name]["right"] for run in runs], 0) for v, runs in read.items()}
+        for variant, runs in read.items():
+            cells = [f"{right[variant].mean():.3f}"]
+            for column in columns:
+                mask = np.array([column == "all" or column in each for each in groups], dtype=float)
+                cells.append("" if variant in ("complex", "narrative") else _closed(right, variant, mask, draws))
+            single = [np.mean(run[name]["right"]) for run in runs]
+            cells.append(f"{min(single):.3f} to {max(single):.3f}" if len(single) > 1 else "")
+            cells.append(f"{np.mean([run[name]['frechet'] for run in runs]):.2f}")
+            yield f"| {variant} | " + " | ".join(cells) + " |"
+
+
+def _closed(right: dict[str, np.ndarray], variant: str, mask: np.ndarray, draws: np.ndarray) -> str:
+    def share(chosen: np.ndarray) -> np.ndarray:
+        mean = {k: (v * mask)[chosen].sum(-1) / mask[chosen].sum(-1) for k, v in right.items()}
+        return (mean[variant] - mean["narrative"]) / (mean["complex"] - mean["narrative"])
+
+    low, high = np.quantile(share(draws), [0.025, 0.975])
+    return f"{share(np.arange(len(mask))):.0%} [{low:.0%}, {high:.0%}]"
+
+
+def main() -> int:
+    """Parse, run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for every variant")
+    parser.add_argument("--config", default="configs/shapes.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--sets", nargs="+", default=["templates", "synonyms"])
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each")
+    parser.add_argument("--threads", type=int, default=1, help="threads of one training")
+    asked = parser.parse_args()
+    store = load_config(asked.config, asked.overrides).store.path
+    shared = [f"store.path={store}", *asked.overrides, f"evaluate.sets=[{', '.join(asked.sets)}]"]
+    jobs: dict[str, list[tuple]] = {
+        c: [(asked.config, shared, c, asked.folder / c, asked.threads)] for c in ("complex", "narrative")
+    }
+    for variant in asked.variants:
+        slug = variant.replace(" ", "-").replace("'", "").replace("(", "").replace(")", "").replace("+", "and")
+        jobs[variant] = [
+            (asked.config, [*shared, *VARIANTS[variant], f"train.seed={seed}"], "adapter",
+             asked.folder / f"{slug}-{seed}", asked.threads)
+            for seed in asked.seeds
+        ]  # fmt: skip
+    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
+        flat = [job for group in jobs.values() for job in group]
+        done = iter(list(pool.map(run, flat)))
+    results = {name: [next(done) for _ in group] for name, group in jobs.items()}
+    print("\n".join(table(results, asked.sets)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What Prefect costs: the share of an extraction's wall time spent outside planning, encoding and writing.
+
+    python benchmarks/orchestration.py configs/shapes.yaml run_dir=/tmp/orchestration [section.key=value ...]
+
+Runs the flow `extract` into a fresh run_dir against the embedded server (started before the clock).
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flows.launch import prefect_ready
+from sur.config import load_config
+
+WORK = ("prepare", "pending_partitions", "extract_partitions", "compute_readout")
+
+
+def main(source: str, *overrides: str) -> int:
+    """Time one extraction and print where the seconds went."""
+    config = load_config(source, overrides)
+    if config.store.path.exists():
+        print(f"{config.store.path} exists; give a run_dir without a store", file=sys.stderr)
+        return 2
+    inside: dict[str, list[float]] = {name: [] for name in WORK}
+    with prefect_ready(config.run_dir):
+        import flows.extract as flow
+
+        for name in WORK:
+            setattr(flow, name, _timed(getattr(flow, name), inside[name]))
+        began = time.perf_counter()
+        done = flow.extract(config)
+        wall = time.perf_counter() - began
+    work = sum(map(sum, inside.values()))
+    for name, calls in inside.items():
+        print(f"{name:20} {len(calls):5} calls {sum(calls):8.2f} s")
+    print(f"{done['partitions']:.0f} partitions of {config.store.rows_per_partition} rows, {wall:.2f} s in all")
+    print(f"outside of these: {wall - work:.2f} s, {(wall - work) / wall:.2%} of the wall time")
+    return 0
+
+
+def _timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    def wrapper(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            seconds.append(time.perf_counter() - began)
+
+    return wrapper
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""Feature cache: rows and the features computed from them in one open Zarr v3 store.
+
+Knows arrays and bytes, no models.
+"""
+
+from cache.describe import FeatureSummary, StoreSummary
+from cache.dtypes import bfloat16_to_float32, float32_to_bfloat16
+from cache.errors import (
+    BadValues,
+    CacheError,
+    CorruptStore,
+    DiskFull,
+    IdentityMismatch,
+    IncompleteFeature,
+    NewerFormat,
+    StoreBusy,
+    UnknownFeature,
+)
+from cache.loader import Batch, Loader
+from cache.receipts import Receipt, ShardReceipt
+from cache.records import ArraySpec, FeatureSpec, RowRecord, prompt_key, row_id
+from cache.store import Store
+from cache.verify import Damage
+
+__all__ = [
+    "ArraySpec",
+    "BadValues",
+    "Batch",
+    "CacheError",
+    "CorruptStore",
+    "Damage",
+    "DiskFull",
+    "FeatureSpec",
+    "FeatureSummary",
+    "IdentityMismatch",
+    "IncompleteFeature",
+    "Loader",
+    "NewerFormat",
+    "Receipt",
+    "RowRecord",
+    "ShardReceipt",
+    "Store",
+    "StoreBusy",
+    "StoreSummary",
+    "UnknownFeature",
+    "bfloat16_to_float32",
+    "float32_to_bfloat16",
+    "prompt_key",
+    "row_id",
+]

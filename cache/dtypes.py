@@ -1,0 +1,104 @@
+"""Element types by name: how they are stored, checked and handed to torch.
+
+zarr-python has no bfloat16, so its bit patterns are stored as uint16; the array's attribute
+`bits_of: bfloat16` says so to any reader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.errors import BadValues
+
+if TYPE_CHECKING:
+    import torch
+
+BFLOAT16 = "bfloat16"
+_PLAIN = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+)
+DTYPES = (*_PLAIN, BFLOAT16)
+
+
+def stored_dtype(name: str) -> np.dtype[Any]:
+    """Little-endian numpy type in which elements of type `name` lie on disk.
+
+    Raises:
+        BadValues: `name` is not one of `DTYPES`.
+    """
+    if name not in DTYPES:
+        raise BadValues(f"Unknown dtype {name!r}. Use one of: {', '.join(DTYPES)}.")
+    return np.dtype("uint16" if name == BFLOAT16 else name).newbyteorder("<")
+
+
+def zarr_name(name: str) -> str:
+    """Zarr v3 `data_type` for elements of type `name`."""
+    return "uint16" if name == BFLOAT16 else name
+
+
+def zarr_fill(name: str) -> Any:
+    """Zarr v3 `fill_value` (zero) for elements of type `name`, as JSON."""
+    if name == "bool":
+        return False
+    return 0.0 if name.startswith("float") else 0
+
+
+def to_stored(values: np.ndarray, name: str, what: str) -> np.ndarray:
+    """View `values` as stored elements of type `name`; `what` names the array in errors.
+
+    bfloat16 comes as uint16 bit patterns, or as any numpy extension type called bfloat16.
+
+    Raises:
+        BadValues: another element type.
+    """
+    dtype = stored_dtype(name)
+    if name == BFLOAT16 and values.dtype.name == BFLOAT16:
+        values = values.view(np.uint16)
+    if values.dtype != dtype:
+        hint = " (its bit patterns; see cache.float32_to_bfloat16)" if name == BFLOAT16 else ""
+        raise BadValues(f"{what}: expected dtype {dtype}{hint}, got {values.dtype}.")
+    return values.astype(dtype, copy=False)
+
+
+def finite(values: np.ndarray, name: str) -> np.ndarray:
+    """Elementwise: neither NaN nor infinite. `values` are stored elements of type `name`."""
+    if name == BFLOAT16:
+        return (values & 0x7F80) != 0x7F80
+    if np.issubdtype(values.dtype, np.floating):
+        return np.isfinite(values)
+    return np.ones(values.shape, dtype=bool)
+
+
+def float32_to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Round float32 to bfloat16 bit patterns (uint16), to nearest even; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    quiet_nan = ((bits >> 16) | 0x40).astype(np.uint16)
+    return np.where((bits & 0x7FFFFFFF) > 0x7F800000, quiet_nan, rounded).reshape(np.shape(values))
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16 bit patterns (uint16) to float32, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def to_torch(values: np.ndarray, name: str) -> torch.Tensor:
+    """Tensor of type `name` that shares the memory of stored elements `values`."""
+    import torch
+
+    if name == BFLOAT16:
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)

@@ -1,0 +1,222 @@
+"""One feature (or asset) of a store: its folders, its arrays' metadata, its receipts and its values."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cache import metadata
+from cache.dtypes import finite, to_stored
+from cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
+from cache.files import publish
+from cache.reader import ArrayReader
+from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
+from cache.records import FeatureSpec
+from cache.shard import CRC_BYTES, Layout, with_crc, without_crc
+
+SECTIONS = ("features", "assets")
+logger = logging.getLogger(__name__)
+
+
+class Feature:
+    """Files of one feature; `section` is "features" (arrays of rows) or "assets" (arrays of their own).
+
+    `rows_digest` gives the digest of a partition's row ids, None where it cannot be known.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        section: str,
+        spec: FeatureSpec,
+        rows_per_partition: int,
+        rows_digest: Callable[[int], str | None],
+    ) -> None:
+        self.spec = spec
+        self.section = section
+        self.directory = root / section / spec.name
+        self.receipts = root / "receipts" / section / spec.name
+        self.rows_digest = rows_digest if section == "features" else lambda partition: ""
+        self._per_partition = rows_per_partition
+        self._done: dict[int, Receipt] = {}
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Layout of each array's shards (of a feature)."""
+        return {name: Layout(spec, self._per_partition) for name, spec in sorted(self.spec.arrays.items())}
+
+    @cached_property
+    def readers(self) -> dict[str, ArrayReader]:
+        """Row reader of each array (of a feature)."""
+        return {
+            name: ArrayReader(
+                lambda p, name=name: self.path(name, p),
+                layout,
+                lambda p, name=name: self.done(p).shards[name],
+            )
+            for name, layout in self.layouts.items()
+        }
+
+    def path(self, array: str, partition: int) -> Path:
+        """File of one partition of an array; an asset has partition 0 only."""
+        dimensions = len(self.spec.arrays[array].shape) + (self.section == "features")
+        return self.directory / array / metadata.chunk_file(partition, dimensions)
+
+    def receipt_directory(self, partition: int) -> Path:
+        """Where the partition's receipt lies, and what its writer locks."""
+        return partition_directory(self.receipts, partition)
+
+    def documents(self, slots: int) -> dict[Path, dict]:
+        """Every zarr.json but those of receipts, by folder; the one that declares the feature last."""
+        documents = {self.receipts: metadata.group()}
+        for name, spec in sorted(self.spec.arrays.items()):
+            if self.section == "assets":
+                documents[self.directory / name] = metadata.asset_array(name, spec)
+            else:
+                chunk = self.layouts[name].rows_per_chunk
+                documents[self.directory / name] = metadata.sharded_array(name, spec, slots, self._per_partition, chunk)
+        documents[self.directory] = metadata.group(metadata.seal(self.spec.attributes()))
+        return documents
+
+    def publish_metadata(self, slots: int) -> None:
+        """Write what differs of `documents`, after removing arrays that an abandoned namesake left."""
+        if self.directory.is_dir():
+            for folder in self.directory.iterdir():
+                if folder.is_dir() and folder.name not in self.spec.arrays:
+                    shutil.rmtree(folder)
+        for directory, document in self.documents(slots).items():
+            metadata.publish_metadata(directory, document)
+
+    def check_identity(self, wanted: FeatureSpec) -> None:
+        """Refuse a spec that differs.
+
+        Raises:
+            IdentityMismatch: names every differing field with both values.
+        """
+        differences = self.spec.differences(wanted)
+        if differences:
+            lines = [f"  {field}: stored {here!r}, wanted {there!r}" for field, here, there in differences]
+            raise IdentityMismatch(
+                f"{self.section[:-1].capitalize()} {self.spec.name!r} was made differently:\n" + "\n".join(lines) + "\n"
+                "Go back to the stored settings, give the new ones another name (slug) so that they become a "
+                "feature beside it, or drop the stored one first."
+            )
+
+    def receipt(self, partition: int) -> Receipt | None:
+        """Receipt of a partition that is done: intact, of this identity and rows, files in full size."""
+        try:
+            receipt = read_receipt(self.receipt_directory(partition))
+        except CorruptStore as error:
+            logger.warning("%s Partition %d of %s counts as not done.", error, partition, self.spec.name)
+            return None
+        if receipt is None or self.mismatch(receipt, partition):
+            return None
+        for name, shard in receipt.shards.items():
+            path = self.path(name, partition)
+            if not path.exists() or path.stat().st_size != shard.bytes:
+                logger.warning("%s is gone or cut short: its partition counts as not done.", path)
+                return None
+        return receipt
+
+    def mismatch(self, receipt: Receipt, partition: int) -> str:
+        """Why a receipt is not that of this partition, "" if it is."""
+        if receipt.partition != partition:
+            return f"receipt of partition {receipt.partition}"
+        if receipt.identity_digest != self.spec.identity_digest:
+            return "receipt of another identity"
+        if self.rows_digest(partition) not in (None, receipt.rows_digest):
+            return "receipt of other rows"
+        if set(receipt.shards) != set(self.spec.arrays):
+            return "receipt of other arrays"
+        return ""
+
+    def done(self, partition: int) -> Receipt:
+        """`receipt`, remembered.
+
+        Raises:
+            IncompleteFeature: the partition is not done.
+        """
+        if partition not in self._done:
+            receipt = self.receipt(partition)
+            if receipt is None:
+                raise IncompleteFeature(
+                    f"{self.spec.name!r} has no values for partition {partition} yet. Finish the extraction."
+                )
+            self._done[partition] = receipt
+        return self._done[partition]
+
+    def write(
+        self,
+        partition: int,
+        values: Mapping[str, np.ndarray],
+        rows: int,
+        missing: Mapping[int, str],
+        stats: Mapping[str, int],
+    ) -> Receipt:
+        """Check and publish a partition's values, the receipt last. The caller holds the partition's lock."""
+        checked = self._checked(values, rows, missing, partition * self._per_partition)
+        digest = self.rows_digest(partition) or ""
+        shards = {}
+        for name in sorted(checked):
+            data, crcs = self._encode(name, checked[name])
+            publish(self.path(name, partition), data)
+            shards[name] = ShardReceipt.of(data, crcs)
+        reasons = {int(row): str(reason) for row, reason in missing.items()}
+        counts = {str(key): int(value) for key, value in stats.items()}
+        receipt = Receipt(self.spec.identity_digest, partition, rows, digest, shards, reasons, counts)
+        publish_receipt(self.receipt_directory(partition), receipt)
+        return receipt
+
+    def read_asset(self) -> dict[str, np.ndarray]:
+        """Whole arrays of an asset, every byte checked.
+
+        Raises:
+            CorruptStore: a checksum does not match.
+        """
+        arrays, receipt = {}, self.done(0)
+        for name, spec in self.spec.arrays.items():
+            data = self.path(name, 0).read_bytes()
+            content = without_crc(data, self.path(name, 0))
+            if data[-CRC_BYTES:] != receipt.shards[name].crcs().astype("<u4").tobytes():
+                raise CorruptStore(f"{self.path(name, 0)} is not the file that its receipt names.")
+            arrays[name] = np.frombuffer(bytearray(content), Layout(spec, 1).dtype).reshape(spec.shape)
+        return arrays
+
+    def _encode(self, name: str, values: np.ndarray) -> tuple[bytes | memoryview, np.ndarray]:
+        if self.section == "features":
+            return self.layouts[name].encode(values)
+        data = with_crc(values.tobytes())
+        return data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4")
+
+    def _checked(
+        self, values: Mapping[str, np.ndarray], rows: int, missing: Mapping[int, str], first_slot: int
+    ) -> dict[str, np.ndarray]:
+        name = self.spec.name
+        if set(values) != set(self.spec.arrays):
+            raise BadValues(f"{name}: expected arrays {sorted(self.spec.arrays)}, got {sorted(values)}.")
+        if not all(0 <= row < rows for row in missing):
+            raise BadValues(f"{name}: missing rows must lie in 0..{rows - 1}, got {sorted(missing)}.")
+        checked = {}
+        for key, spec in self.spec.arrays.items():
+            what = f"{name}/{key}"
+            stored = to_stored(np.asarray(values[key]), spec.dtype, what)
+            expected = spec.shape if self.section == "assets" else (rows, *spec.shape)
+            if stored.shape != expected:
+                raise BadValues(f"{what}: expected shape {expected}, got {stored.shape}.")
+            if missing:
+                stored = stored.copy()
+                stored[list(missing)] = 0
+            good = finite(stored, spec.dtype)
+            if not good.all():
+                place = tuple(int(axis) for axis in np.argwhere(~good)[0])
+                raise BadValues(
+                    f"{what}: not finite at {place} (slot {first_slot + (place[0] if place else 0)}, "
+                    f"{int((~good).sum())} such elements). Nothing was published; pass bad rows as `missing`."
+                )
+            checked[key] = stored
+        return checked

@@ -1,0 +1,136 @@
+"""Zarr v3 metadata documents (zarr.json), written to the specification: no library's version changes them.
+
+https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.dtypes import BFLOAT16, zarr_fill, zarr_name
+from cache.errors import CorruptStore
+from cache.files import publish
+from cache.records import ArraySpec, json_digest
+
+FILE = "zarr.json"
+FORMAT_VERSION = 1
+GROUPS = ("features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
+_CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+
+
+def group(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Metadata of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
+
+
+def root(rows_per_partition: int) -> dict[str, Any]:
+    """Metadata of the store itself."""
+    content = {"format_version": FORMAT_VERSION, "rows_per_partition": rows_per_partition}
+    return group({"sur_cache": seal(content)})
+
+
+def sharded_array(name: str, spec: ArraySpec, slots: int, rows_per_shard: int, rows_per_chunk: int) -> dict[str, Any]:
+    """Metadata of a feature's array (slots, *spec.shape): shards of checked chunks, nothing compressed."""
+    sharding = {
+        "chunk_shape": [rows_per_chunk, *spec.shape],
+        "codecs": _CHECKED_BYTES,
+        "index_codecs": _CHECKED_BYTES,
+        "index_location": "end",
+    }
+    codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    return _array(name, spec.dtype, (slots, *spec.shape), (rows_per_shard, *spec.shape), codecs, rows=True)
+
+
+def asset_array(name: str, spec: ArraySpec) -> dict[str, Any]:
+    """Metadata of an asset's array: one chunk with its CRC32C."""
+    return _array(name, spec.dtype, spec.shape, spec.shape, _CHECKED_BYTES, rows=False)
+
+
+def id_array(slots: int, rows_per_partition: int) -> dict[str, Any]:
+    """Metadata of `rows/id` (slots, 16)."""
+    return _array("id", "uint8", (slots, 16), (rows_per_partition, 16), _CHECKED_BYTES, rows=True)
+
+
+def text_array(name: str, slots: int, rows_per_partition: int) -> dict[str, Any]:
+    """Metadata of a text column of `rows` (slots,)."""
+    codecs = [{"name": "vlen-utf8"}, {"name": "crc32c"}]
+    return _array(name, "string", (slots,), (rows_per_partition,), codecs, rows=True)
+
+
+def _array(
+    name: str,
+    dtype: str,
+    shape: Sequence[int],
+    chunk: Sequence[int],
+    codecs: list[dict[str, Any]],
+    rows: bool,
+) -> dict[str, Any]:
+    # Chunk files lie flat in the array's folder ("c.7.0"): one directory to sync, none to create a shard.
+    # xarray needs the dimension names.
+    names = [f"{name}_{axis}" for axis in range(len(shape))]
+    if rows:
+        names[0] = "slot"
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": zarr_name(dtype),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": "" if dtype == "string" else zarr_fill(dtype),
+        "codecs": codecs,
+        "attributes": {"bits_of": BFLOAT16} if dtype == BFLOAT16 else {},
+        "dimension_names": names,
+    }
+
+
+def chunk_file(partition: int, dimensions: int) -> str:
+    """Name of the file of `partition` in the folder of an array of so many dimensions."""
+    return ".".join(["c", str(partition), *["0"] * (dimensions - 1)]) if dimensions else "c"
+
+
+def publish_metadata(directory: Path, document: Mapping[str, Any]) -> None:
+    """Write `directory`/zarr.json unless it already says the same."""
+    path = directory / FILE
+    data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    if not (path.exists() and path.read_bytes() == data):
+        publish(path, data)
+
+
+def read_metadata(directory: Path) -> dict[str, Any] | None:
+    """Parsed `directory`/zarr.json, None if absent.
+
+    Raises:
+        CorruptStore: not a JSON object of a Zarr v3 node.
+    """
+    path = directory / FILE
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CorruptStore(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
+        raise CorruptStore(f"{path} is not the metadata of a Zarr v3 node.")
+    return document
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with its own SHA-256 under "digest"."""
+    return {**content, "digest": json_digest(content)}
+
+
+def unseal(sealed: Any, path: Path) -> dict[str, Any]:
+    """Inverse of `seal`; `path` is for the message.
+
+    Raises:
+        CorruptStore: content and digest disagree.
+    """
+    content = dict(sealed) if isinstance(sealed, dict) else {}
+    digest = content.pop("digest", None)
+    if digest is None or digest != json_digest(content):
+        raise CorruptStore(f"{path / FILE}: attributes do not agree with their digest.")
+    return content

@@ -1,0 +1,102 @@
+"""Receipts: the only proof that a partition is done, written last and never edited.
+
+A receipt is the attributes of a Zarr group. It holds no time and no host, so equal work gives equal bytes.
+It repeats the CRC32C of every chunk, so that a shard put in another's place is found on reading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import metadata
+from cache.errors import CorruptStore
+
+
+@dataclass(frozen=True)
+class ShardReceipt:
+    """Size, SHA-256 (hex) and the CRC32C of each chunk (hex, 8 digits each) of one file."""
+
+    bytes: int
+    sha256: str
+    crc32c: str
+
+    @classmethod
+    def of(cls, data: bytes | memoryview, crcs: np.ndarray) -> ShardReceipt:
+        """Receipt of a file's bytes whose chunks have the checksums `crcs`."""
+        return cls(len(data), hashlib.sha256(data).hexdigest(), crcs.astype(">u4").tobytes().hex())
+
+    def crcs(self) -> np.ndarray:
+        """CRC32C of each chunk, uint32."""
+        return np.frombuffer(bytes.fromhex(self.crc32c), dtype=">u4").astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was committed for one partition of one feature (or of the rows, or an asset: partition 0).
+
+    `rows_digest` is the SHA-256 of the partition's row ids; `missing` maps a row's place in the partition to
+    the reason why it has no value.
+    """
+
+    identity_digest: str
+    partition: int
+    rows: int
+    rows_digest: str
+    shards: Mapping[str, ShardReceipt]
+    missing: Mapping[int, str] = field(default_factory=dict)
+    stats: Mapping[str, int] = field(default_factory=dict)
+    format_version: int = metadata.FORMAT_VERSION
+
+    def attributes(self) -> dict[str, Any]:
+        """Sealed JSON of the receipt."""
+        return metadata.seal(
+            {
+                "format_version": self.format_version,
+                "identity_digest": self.identity_digest,
+                "partition": self.partition,
+                "rows": self.rows,
+                "rows_digest": self.rows_digest,
+                "shards": {name: vars(shard) for name, shard in sorted(self.shards.items())},
+                "missing": {str(row): reason for row, reason in sorted(self.missing.items())},
+                "stats": dict(sorted(self.stats.items())),
+            }
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex, of everything in the receipt."""
+        return self.attributes()["digest"]
+
+
+def publish_receipt(directory: Path, receipt: Receipt) -> None:
+    """Write a receipt: from here on the partition is done."""
+    metadata.publish_metadata(directory, metadata.group(receipt.attributes()))
+
+
+def read_receipt(directory: Path) -> Receipt | None:
+    """The receipt in `directory`, None if there is none.
+
+    Raises:
+        CorruptStore: a receipt that does not agree with its digest.
+    """
+    document = metadata.read_metadata(directory)
+    if document is None:
+        return None
+    content = metadata.unseal(document["attributes"], directory)
+    try:
+        content["shards"] = {name: ShardReceipt(**shard) for name, shard in content["shards"].items()}
+        content["missing"] = {int(row): reason for row, reason in content["missing"].items()}
+        return Receipt(**content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptStore(f"{directory / metadata.FILE}: not a receipt of this format: {error!r}.") from error
+
+
+def partition_directory(parent: Path, partition: int) -> Path:
+    """Where the receipt of a partition lies."""
+    return parent / f"{partition:05d}"

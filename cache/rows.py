@@ -1,0 +1,153 @@
+"""The rows of a store: ids and texts in fixed partitions, appended and never moved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from cache import metadata
+from cache.errors import BadValues, CorruptStore
+from cache.files import publish
+from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
+from cache.records import ID_BYTES, RowRecord, json_digest
+from cache.shard import CRC_BYTES, decode_texts, encode_texts, with_crc, without_crc
+
+TEXTS = ("simple", "complex", "image")
+IDENTITY = json_digest({"kind": "rows", "columns": ["id", *TEXTS]})
+
+
+class Rows:
+    """Append-only table of rows; partitions seen once are remembered, later ones are looked for on disk."""
+
+    def __init__(self, root: Path, rows_per_partition: int) -> None:
+        self._arrays = root / "rows"
+        self._receipts = root / "receipts" / "rows"
+        self._per_partition = rows_per_partition
+        self._ids: list[np.ndarray] = []
+        self._counts = np.zeros(0, dtype=np.int64)
+
+    @property
+    def n_partitions(self) -> int:
+        """Committed partitions, those of other processes included."""
+        count = len(self._ids)
+        while (partition_directory(self._receipts, count) / metadata.FILE).exists():
+            self._ids.append(self._read_ids(count))
+            count += 1
+        return count
+
+    def ids(self, partition: int) -> np.ndarray:
+        """Ids of the filled slots of a partition, uint8 (rows, 16)."""
+        if not 0 <= partition < self.n_partitions:
+            raise IndexError(f"Partition {partition} of {self.n_partitions}: no such partition.")
+        return self._ids[partition]
+
+    def counts(self) -> np.ndarray:
+        """Filled slots of each partition, int64 (partitions,)."""
+        if len(self._counts) != self.n_partitions:
+            self._counts = np.array([len(ids) for ids in self._ids], dtype=np.int64)
+        return self._counts
+
+    def slot_ids(self) -> np.ndarray:
+        """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
+        ids = np.zeros((self.n_partitions, self._per_partition, ID_BYTES), dtype=np.uint8)
+        for partition in range(len(ids)):
+            ids[partition, : len(self._ids[partition])] = self._ids[partition]
+        return ids.reshape(-1, ID_BYTES)
+
+    def digest(self, partition: int) -> str:
+        """SHA-256, hex, of the partition's ids."""
+        return hashlib.sha256(self.ids(partition).tobytes()).hexdigest()
+
+    def records(self, partition: int) -> list[RowRecord]:
+        """Rows of one partition in slot order."""
+        ids, first = self.ids(partition), partition * self._per_partition
+        columns = [decode_texts(self._read(name, partition)) for name in TEXTS]
+        return [
+            RowRecord(id.tobytes(), *(column[row] for column in columns), slot=first + row)
+            for row, id in enumerate(ids)
+        ]
+
+    def receipt(self, partition: int) -> Receipt:
+        """Receipt of a committed partition.
+
+        Raises:
+            CorruptStore: it is damaged or of another place.
+        """
+        directory = partition_directory(self._receipts, partition)
+        receipt = read_receipt(directory)
+        if receipt is None or self.mismatch(receipt, partition):
+            raise CorruptStore(f"{directory / metadata.FILE}: not the receipt of rows partition {partition}.")
+        return receipt
+
+    def mismatch(self, receipt: Receipt, partition: int) -> str:
+        """Why a receipt is not that of this partition, "" if it is."""
+        if (receipt.partition, receipt.identity_digest) != (partition, IDENTITY):
+            return f"not the receipt of rows partition {partition}"
+        return ""
+
+    def append(self, rows: Iterable[RowRecord]) -> int:
+        """Add rows with new ids in new partitions; returns how many. The caller holds the store's lock."""
+        added = 0
+        fresh = self._fresh(rows)
+        while batch := list(islice(fresh, self._per_partition)):
+            self._write(self.n_partitions, batch)
+            added += len(batch)
+        return added
+
+    def documents(self, slots: int) -> dict[Path, dict]:
+        """Metadata of the columns' arrays for so many slots, by folder."""
+        documents = {self._arrays / "id": metadata.id_array(slots, self._per_partition)}
+        for name in TEXTS:
+            documents[self._arrays / name] = metadata.text_array(name, slots, self._per_partition)
+        return documents
+
+    def publish_metadata(self) -> None:
+        """Write the arrays' metadata for the present number of slots."""
+        for directory, document in self.documents(self.n_partitions * self._per_partition).items():
+            metadata.publish_metadata(directory, document)
+
+    def path(self, column: str, partition: int) -> Path:
+        """File of one column of one partition."""
+        return self._arrays / column / metadata.chunk_file(partition, 2 if column == "id" else 1)
+
+    def _fresh(self, rows: Iterable[RowRecord]) -> Iterator[RowRecord]:
+        known = {row_id.tobytes() for p in range(self.n_partitions) for row_id in self._ids[p]}
+        for row in rows:
+            if len(row.id) != ID_BYTES or not any(row.id):
+                raise BadValues(f"A row id is {ID_BYTES} bytes, not all zero (see cache.row_id); got {row.id!r}.")
+            if row.id not in known:
+                known.add(row.id)
+                yield row
+
+    def _write(self, partition: int, rows: list[RowRecord]) -> None:
+        empty = self._per_partition - len(rows)
+        ids = b"".join(row.id for row in rows)
+        files = {"id": ids + bytes(empty * ID_BYTES)}
+        for name in TEXTS:
+            files[name] = encode_texts([getattr(row, name) for row in rows] + [""] * empty)
+        shards = {}
+        for name, content in files.items():
+            data = with_crc(content)
+            publish(self.path(name, partition), data)
+            shards[name] = ShardReceipt.of(data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4"))
+        receipt = Receipt(IDENTITY, partition, len(rows), hashlib.sha256(ids).hexdigest(), shards)
+        publish_receipt(partition_directory(self._receipts, partition), receipt)
+
+    def _read(self, column: str, partition: int) -> bytes:
+        path, receipt = self.path(column, partition), self.receipt(partition)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptStore(f"{path} is gone, but partition {partition} has its receipt.") from error
+        content = without_crc(data, path)
+        if data[-CRC_BYTES:] != receipt.shards[column].crcs().astype("<u4").tobytes():
+            raise CorruptStore(f"{path} is intact but not the file that the receipt of partition {partition} names.")
+        return content
+
+    def _read_ids(self, partition: int) -> np.ndarray:
+        ids = np.frombuffer(self._read("id", partition), dtype=np.uint8).reshape(-1, ID_BYTES)
+        return ids[: self.receipt(partition).rows]

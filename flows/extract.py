@@ -1,0 +1,141 @@
+"""Flow `extract`: plan, then one task a batch of partitions of each encoder, in order."""
+
+import sys
+
+if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
+    from flows.launch import main
+
+    sys.exit(main("extract"))
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import State
+from prefect.tasks import Task, exponential_backoff
+
+from cache import Store
+from flows.progress import FlowProgress
+from sur.config import RunConfig, load_config, save_config
+from sur.errors import USER_ERRORS
+from sur.extraction import (
+    PartitionsDone,
+    close_encoders,
+    encoder_keys,
+    extract_partitions,
+    pending_partitions,
+    prepare,
+)
+from sur.planning import Plan, format_bytes
+from sur.readout import compute_readout
+
+
+def may_help(task: Task, run: TaskRun, state: State) -> bool:
+    """Whether trying again can help: not when the user has to mend something."""
+    error = state.data if isinstance(state.data, BaseException) else None
+    return not isinstance(error, USER_ERRORS)
+
+
+@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
+def plan_rows(config_path: Path) -> Plan:
+    """Scan rows, check the space, add new rows to the store, create the features."""
+    return prepare(load_config(config_path))
+
+
+@task(
+    name="encode",
+    task_run_name="{encoder} {partitions}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=may_help,
+)
+def encode_partitions(config_path: Path, encoder: str, partitions: list[int]) -> PartitionsDone:
+    """Encode a batch of partitions with one encoder; what has its receipt is skipped."""
+    return extract_partitions(load_config(config_path), encoder, partitions)
+
+
+@task(name="read-out", cache_policy=NO_CACHE, persist_result=False)
+def sample_readout(config_path: Path) -> None:
+    """Sample the denoiser's cross-attention queries into the store; nothing to do when they are there."""
+    config = load_config(config_path)
+    compute_readout(Store.open(config.store.path, writable=True), config)
+
+
+@flow(name="extract", persist_result=False)
+def extract(config: RunConfig) -> dict[str, float]:
+    """Bring the store up to date with the rows, the encoders and, where a loss asks for it, the denoiser's read-out.
+
+    Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
+    """
+    config_path = save_config(config)
+    plan = plan_rows(config_path)
+    create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
+    encode = encode_partitions.with_options(
+        retries=config.flow.retries, retry_delay_seconds=exponential_backoff(config.flow.retry_seconds)
+    )
+    done: list[PartitionsDone] = []
+    try:
+        for key in encoder_keys(config):
+            pending = pending_partitions(config, key)
+            with FlowProgress(key, len(pending)) as progress:
+                step = config.flow.partitions_per_task
+                for start in range(0, len(pending), step):
+                    batch = pending[start : start + step]
+                    done.append(encode(config_path, key, batch))
+                    progress.advance(len(batch))
+    finally:
+        close_encoders()
+    if config.loss.uses_readout and config.vae is not None:
+        sample_readout(config_path)
+    create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
+    return {
+        "rows": plan.rows_stored + plan.rows_new,
+        "quarantined": len(plan.quarantined),
+        "partitions": sum(len(part.partitions) for part in done),
+        "bytes": sum(part.bytes for part in done),
+        "tokens": sum(part.tokens for part in done),
+        "wall_seconds": sum(part.wall_seconds for part in done),
+    }
+
+
+def feature_table(plan: Plan) -> list[dict[str, str]]:
+    """One line for each feature: arrays, bytes a row, partitions done before this run, bytes to write."""
+    return [
+        {
+            "feature": feature.name,
+            "arrays": ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in feature.arrays.items()),
+            "bytes a row": str(feature.bytes_per_row),
+            "partitions done": f"{feature.partitions_done} of {feature.partitions_total}",
+            "to write": format_bytes(feature.bytes_to_write),
+        }
+        for feature in plan.features
+    ]
+
+
+def summary_table(plan: Plan, done: list[PartitionsDone]) -> list[dict[str, str]]:
+    """One line for each encoder that had work, and one for the rows."""
+    table = [
+        {
+            "what": "rows",
+            "rows": str(plan.rows_stored + plan.rows_new),
+            "left out": f"{len(plan.quarantined)} quarantined",
+            "bytes": "",
+            "tokens/s": "",
+        }
+    ]
+    for key in dict.fromkeys(part.encoder for part in done):
+        parts = [part for part in done if part.encoder == key]
+        seconds = sum(part.wall_seconds for part in parts)
+        tokens = sum(part.tokens for part in parts)
+        table.append(
+            {
+                "what": key,
+                "rows": str(sum(part.rows for part in parts)),
+                "left out": f"{sum(part.missing for part in parts)} without a value",
+                "bytes": format_bytes(sum(part.bytes for part in parts)),
+                "tokens/s": f"{tokens / seconds:.0f}" if tokens and seconds else "",
+            }
+        )
+    return table

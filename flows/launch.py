@@ -1,0 +1,158 @@
+"""Start a flow: environment first, then Prefect.
+
+Prefect reads its settings when it is imported, so nothing here imports it at the top. Without a
+configured server (PREFECT_API_URL, or the active profile's), an embedded one is started with its home in
+`<run_dir>/prefect`, no telemetry, and the end of this process as its own end. A configured server is used
+as it is.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows.server import EmbeddedServer
+
+LOGGING_ENVIRONMENT = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "sur,cache",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+PRIVATE_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+}
+
+
+def run_flow(name: str, config: Any, **parameters: Any) -> Any:
+    """Run `flows.<name>.<name>(config, **parameters)` and return its result.
+
+    config: a `sur.config.RunConfig`.
+    """
+    served = configured_server(os.environ) is not None
+    with prefect_ready(config.run_dir), _tidy_log(served):
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        return flow(config, **parameters)
+
+
+@contextmanager
+def prefect_ready(run_dir: Path) -> Iterator[None]:
+    """Make Prefect usable inside the block, with the configured server or an embedded one."""
+    logging.getLogger("sur").setLevel(logging.INFO)
+    logging.getLogger("cache").setLevel(logging.INFO)
+    if configured_server(os.environ):
+        with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
+            yield
+        return
+    home = (run_dir / "prefect").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, "PREFECT_HOME": str(home)}
+    server = EmbeddedServer(home, {**os.environ, **private})
+    try:
+        with _environment({**private, "PREFECT_API_URL": server.api_url}), _settings(home, server.api_url):
+            server.wait_until_ready()
+            try:
+                yield
+            finally:
+                _drain()
+    finally:
+        server.stop()
+
+
+def configured_server(environment: Mapping[str, str]) -> str | None:
+    """Address of the Prefect server that the user has set up, by environment or active profile."""
+    if environment.get("PREFECT_API_URL"):
+        return environment["PREFECT_API_URL"]
+    home = Path(environment.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(environment.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    active = environment.get("PREFECT_PROFILE") or content.get("active")
+    return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+
+
+def main(name: str) -> int:
+    """Entry point of `python -m flows.<name> CONFIG [section.key=value ...]`; returns the exit code."""
+    from sur.config import load_config
+    from sur.errors import USER_ERRORS
+
+    parser = argparse.ArgumentParser(prog=f"python -m flows.{name}", description=f"Run the {name} flow.")
+    parser.add_argument("config", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_args()
+    try:
+        run_flow(name, load_config(arguments.config, arguments.overrides))
+    except USER_ERRORS as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _settings(home: Path, api_url: str) -> Iterator[None]:
+    """Point an already imported Prefect at this server too: a process may run several flows."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    with temporary_settings({PREFECT_HOME: home, PREFECT_API_URL: api_url}):
+        yield
+
+
+def _drain() -> None:
+    """Send the last logs and events before the server goes away."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
+
+
+class _RunLog(logging.Filter):
+    """Leaves out what misleads: errors that the command itself tells the user, links to a UI not served."""
+
+    def __init__(self, served: bool) -> None:
+        super().__init__()
+        self.served = served
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        from sur.errors import USER_ERRORS
+
+        if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
+            return False
+        return self.served or not str(record.msg).startswith("View at")
+
+
+@contextmanager
+def _tidy_log(served: bool) -> Iterator[None]:
+    """Filter the logs of flow and task runs inside the block; served: whether Prefect's UI is there."""
+    tidy = _RunLog(served)
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addFilter(tidy)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(tidy)

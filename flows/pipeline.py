@@ -1,0 +1,64 @@
+"""Flow `pipeline`: extract, train, evaluate, report."""
+
+import sys
+
+if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
+    from flows.launch import main
+
+    sys.exit(main("pipeline"))
+
+import time
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.extract import extract
+from flows.progress import FlowProgress
+from flows.train import train
+from sur.config import RunConfig, load_config, save_config
+from sur.evaluate import Evaluation
+from sur.report import write_report
+
+
+@task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
+def evaluate_adapter(config_path: Path, adapter: Path) -> Evaluation:
+    """Generate and score pictures with and without the adapter."""
+    from sur.evaluate import evaluate
+
+    config = load_config(config_path)
+    with FlowProgress("evaluate", len(config.evaluate.sets) * config.evaluate.prompts * 3) as progress:
+        return evaluate(config, adapter, on_pictures=progress.advance)
+
+
+class Stopwatch:
+    """Seconds of each stage of a run, in order."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """Note the seconds since the last lap as those of `stage`."""
+        now = time.monotonic()
+        self.laps[stage] = now - self._since
+        self._since = now
+
+
+@flow(name="pipeline", persist_result=False)
+def pipeline(config: RunConfig) -> Path:
+    """The whole way from rows to a report; returns the report's path, or the adapter's without `evaluate.sets`."""
+    watch = Stopwatch()
+    extract(config)
+    watch.lap("extract")
+    config_path = save_config(config)
+    adapter = train(config)
+    watch.lap("train")
+    if not config.evaluate.sets:
+        return adapter
+    evaluation = evaluate_adapter(config_path, adapter)
+    watch.lap("evaluate")
+    report = write_report(config, evaluation, watch.laps)
+    create_markdown_artifact(f"Report: `{report}`", key="report")
+    return report

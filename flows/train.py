@@ -1,0 +1,35 @@
+"""Flow `train`: fit an adapter on a store that `extract` has filled."""
+
+import sys
+
+if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
+    from flows.launch import main
+
+    sys.exit(main("train"))
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.progress import FlowProgress
+from sur.config import RunConfig, load_config, save_config
+
+
+@task(name="fit", cache_policy=NO_CACHE, persist_result=False)
+def fit_adapter(config_path: Path) -> Path:
+    """Train, resuming from the last checkpoint of the run folder; returns the adapter's folder."""
+    from sur.fit import fit
+
+    config = load_config(config_path)
+    with FlowProgress("train", config.train.steps) as progress:
+        return fit(config, on_step=lambda step: progress.advance(1, f"loss {step.loss:.4f}"))
+
+
+@flow(name="train", persist_result=False)
+def train(config: RunConfig) -> Path:
+    """Train the adapter of a configuration; returns its folder."""
+    folder = fit_adapter(save_config(config))
+    create_markdown_artifact(f"Adapter: `{folder}`", key="adapter")
+    return folder

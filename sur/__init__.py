@@ -1,0 +1,1 @@
+"""The method: rows, encoders, adapter, losses, trainer, attach, evaluation. Nothing here knows Prefect."""

@@ -1,0 +1,142 @@
+"""The SUR-adapter: a small module on the frozen text encoder's states (arXiv 2305.05189, corrected).
+
+    h   = TransformerEncoder_2(x)                       attends across tokens
+    a   = softmax(Wq h (Wk x)^T / sqrt d) x + x
+    a   = MLP(a) + a
+    s   = W a + V h                                     W and V start at zero
+    out = x + weight * s                                so step 0 is the untouched model
+
+V is ours: without it `h` could only steer where attention looks, and what it learns would not reach the denoiser.
+`x` are the text encoder's states of the simple prompt, (batch, tokens, dim), padding states included, as the
+denoiser reads them. `h` is what distillation looks at. What differs from the authors' script, and why, is a
+table in docs/method.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+_WEIGHTS, _CONFIG = "adapter.safetensors", "config.json"
+
+
+class AdapterConfig(BaseModel):
+    """Size of the adapter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(default=0, ge=0, description="width of the text encoder's states; 0 reads it from the cache")
+    layers: int = Field(default=2, ge=1, description="transformer encoder layers")
+    heads: int = Field(default=4, ge=1, description="attention heads of those layers")
+    mlp_ratio: float = Field(default=4.0, gt=0, description="hidden width of every MLP over dim")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in training; never alive at inference")
+
+
+class AdapterOutput(NamedTuple):
+    """States for the denoiser, and the hidden states that distillation looks at; both (batch, tokens, dim)."""
+
+    states: Tensor
+    hidden: Tensor
+
+
+class Adapter(nn.Module):
+    """Maps text-encoder states of a narrative prompt to states that the denoiser understands.
+
+    Every parameter takes part in `states`. Each row's result depends on that row alone.
+    """
+
+    def __init__(self, config: AdapterConfig, weight: float = 1.0, trained_on: dict | None = None) -> None:
+        super().__init__()
+        if config.dim < 1 or config.dim % config.heads:
+            raise ValueError(
+                f"adapter.dim must be a positive multiple of adapter.heads, got {config.dim} and {config.heads}"
+            )
+        self.config = config
+        self.weight = weight
+        self.trained_on = trained_on or {}
+        dim, inner = config.dim, int(config.dim * config.mlp_ratio)
+        layer = nn.TransformerEncoderLayer(
+            dim, config.heads, inner, config.dropout, F.gelu, batch_first=True, norm_first=True
+        )
+        self.normalise = nn.LayerNorm(dim)
+        self.encoder = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(dim), enable_nested_tensor=False)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, inner), nn.GELU(), nn.Linear(inner, dim))
+        self.output = nn.Linear(dim, dim)
+        self.hidden_output = nn.Linear(dim, dim, bias=False)
+        for parameter in (*self.output.parameters(), *self.hidden_output.parameters()):
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Float[Tensor, "batch tokens dim"]) -> AdapterOutput:
+        """Adapt states; `x` in the adapter's own dtype.
+
+        Raises ValueError when the width is not the one that the adapter was built for.
+        """
+        if x.shape[-1] != self.config.dim:
+            raise ValueError(
+                f"the adapter is built for states {self.config.dim} wide, got {x.shape[-1]}; "
+                "it belongs to another text encoder"
+            )
+        normal = self.normalise(x)
+        hidden = self.encoder(normal)
+        scores = self.query(hidden) @ self.key(normal).mT / math.sqrt(self.config.dim)
+        a = scores.softmax(-1) @ x + x
+        a = self.mlp(a) + a
+        return AdapterOutput(x + self.weight * (self.output(a) + self.hidden_output(hidden)), hidden)
+
+    def attach(self, pipe, weight: float | None = None):
+        """Put the adapter on an unmodified diffusers pipeline; see `sur.attach.attach`. Returns the pipeline."""
+        from sur.attach import attach
+
+        return attach(self, pipe, weight)
+
+    def detach(self, pipe):
+        """Take the adapter off again; the pipeline is as before. Returns the pipeline."""
+        from sur.attach import detach
+
+        return detach(pipe)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config.json and adapter.safetensors into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, folder / _WEIGHTS)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "adapter": self.config.model_dump(),
+            "weight": self.weight,
+            "trained_on": self.trained_on,
+        }
+        (folder / _CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Adapter:
+        """Load an adapter, ready for inference (eval mode, no gradients).
+
+        Raises FileNotFoundError when `folder` holds none, ValueError when it is from a newer version.
+        """
+        folder = Path(folder)
+        if not (folder / _CONFIG).is_file():
+            raise FileNotFoundError(
+                f"no adapter in {folder}: {_CONFIG} is missing; give the folder that `sur train` printed"
+            )
+        content = json.loads((folder / _CONFIG).read_text())
+        if content.get("format_version", 0) > FORMAT_VERSION:
+            raise ValueError(
+                f"{folder} has adapter format {content['format_version']}, this version reads up to {FORMAT_VERSION}; "
+                "upgrade the package"
+            )
+        adapter = cls(AdapterConfig(**content["adapter"]), content["weight"], content["trained_on"])
+        adapter.load_state_dict(load_file(folder / _WEIGHTS))
+        return adapter.eval().requires_grad_(False)

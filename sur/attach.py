@@ -1,0 +1,71 @@
+"""One call puts an adapter onto any stock diffusers pipeline that has `encode_prompt`.
+
+Only the positive prompt's states change; the negative prompt's, pooled embeddings and embeddings that the
+caller made himself pass through. The pipeline's class and its modules stay untouched.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+
+from sur.adapter import Adapter
+
+_ORIGINAL = "_encode_prompt_without_adapter"
+
+
+def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
+    """Wrap `pipe.encode_prompt`; `weight` overrides the adapter's own (0 = off, 1 = as trained).
+
+    The adapter computes in its own dtype (float32) and hands back the pipeline's, so fp16, bf16 and fp32
+    pipelines work. Raises TypeError for a pipeline without `encode_prompt`, ValueError when its text encoders
+    have another width, RuntimeError when an adapter is attached already.
+    """
+    if not callable(getattr(pipe, "encode_prompt", None)):
+        raise TypeError(f"{type(pipe).__name__} has no encode_prompt; attach a text-to-image pipeline of diffusers")
+    if hasattr(pipe, _ORIGINAL):
+        raise RuntimeError("this pipeline has an adapter already; call detach first")
+    encoders = [e for e in (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")) if e is not None]
+    width = sum(e.config.hidden_size for e in encoders)
+    if width and width != adapter.config.dim:
+        raise ValueError(
+            f"the adapter was trained on states {adapter.config.dim} wide, {type(pipe).__name__} makes {width}; "
+            "train one for this pipeline's text encoder"
+        )
+    if weight is not None:
+        adapter.weight = weight
+    adapter.eval()
+    original = pipe.encode_prompt
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple:
+        encoded = original(*args, **kwargs)
+        if signature.bind_partial(*args, **kwargs).arguments.get("prompt_embeds") is not None:
+            return encoded
+        return (adapt(adapter, encoded[0]), *encoded[1:])
+
+    setattr(pipe, _ORIGINAL, original)
+    pipe.encode_prompt = encode_prompt
+    return pipe
+
+
+def detach(pipe: Any) -> Any:
+    """Take the adapter off. Raises RuntimeError when none is attached."""
+    if not hasattr(pipe, _ORIGINAL):
+        raise RuntimeError("this pipeline has no adapter attached")
+    del pipe.encode_prompt
+    delattr(pipe, _ORIGINAL)
+    return pipe
+
+
+@torch.no_grad()
+def adapt(adapter: Adapter, states: torch.Tensor) -> torch.Tensor:
+    """Adapted states in the dtype and on the device of `states`; the adapter follows to that device."""
+    parameter = next(adapter.parameters())
+    if parameter.device != states.device:
+        adapter.to(states.device)
+    return adapter(states.to(parameter.dtype)).states.to(states.dtype)

@@ -1,0 +1,99 @@
+"""Checkpoints of a training: config.json and safetensors only, whole or absent.
+
+<run>/checkpoints/step-000200/adapter/   what inference needs (`Adapter.from_pretrained`)
+<run>/checkpoints/step-000200/state.safetensors, state.json   what an exact resume needs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sur.adapter import Adapter
+from sur.trainer import Training
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> Path:
+    """Write a checkpoint for `training.step` under `folder`; it appears in one rename.
+
+    `extra` must be JSON; it is handed back by `load_checkpoint`.
+    """
+    target = folder / f"step-{training.step:06d}"
+    partial = folder / f".{target.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
+    adapter.save_pretrained(partial / "adapter")
+    objective = training.accelerator.unwrap_model(training.objective)
+    tensors = {f"objective.{k}": v for k, v in objective.learned().items()}
+    tensors |= {f"optimiser.{k}": v for k, v in _optimiser_tensors(training.optimiser).items()}
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
+    content = {"format_version": FORMAT_VERSION, "step": training.step, **extra}
+    (partial / "state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    for path in [*partial.rglob("*"), partial]:
+        _sync(path)
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+    _sync(folder)
+    return target
+
+
+def load_checkpoint(path: Path, training: Training) -> dict[str, Any]:
+    """Restore adapter, learnt parts of the objective, optimiser and step; returns what was saved as `extra`.
+
+    Raises ValueError for a checkpoint of a newer version, RuntimeError for one of another model.
+    """
+    content = json.loads((path / "state.json").read_text())
+    if content.pop("format_version") > FORMAT_VERSION:
+        raise ValueError(f"{path} was written by a newer version of this package; upgrade it to resume")
+    adapter = training.accelerator.unwrap_model(training.adapter)
+    adapter.load_state_dict(load_file(path / "adapter" / "adapter.safetensors"))
+    tensors = load_file(path / "state.safetensors")
+    objective = training.accelerator.unwrap_model(training.objective)
+    objective.load_learned(_under(tensors, "objective."))
+    _load_optimiser(training.optimiser, _under(tensors, "optimiser."))
+    training.step = content.pop("step")
+    return content
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint under `folder`, if any."""
+    found = sorted(folder.glob("step-*")) if folder.is_dir() else []
+    return found[-1] if found else None
+
+
+def _optimiser_tensors(optimiser: Any) -> dict[str, Tensor]:
+    return {
+        f"{index}.{name}": value
+        for index, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def _load_optimiser(optimiser: Any, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

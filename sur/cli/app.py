@@ -1,0 +1,63 @@
+"""The `sur` command: its verbs, and one place where errors become messages and exit codes.
+
+Exit codes: 0 done, 1 damage found or a fault of the program, 2 something that the user has to mend.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sur.cli import pictures, runs, stores
+
+app = typer.Typer(
+    name="sur",
+    help="Cache features of large frozen models once, then train SUR-adapters from them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for command in (
+    runs.plan,
+    runs.extract,
+    runs.train,
+    runs.pipeline,
+    pictures.generate,
+    pictures.evaluate,
+    stores.inspect,
+    stores.verify,
+    runs.demo,
+):
+    app.command()(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("sur-feature-cache"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Cache features of large frozen models once, then train SUR-adapters from them."""
+
+
+def main() -> None:
+    """Entry point of the `sur` command."""
+    try:
+        app()
+    except Exception as error:
+        from sur.errors import USER_ERRORS
+
+        if not isinstance(error, USER_ERRORS):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

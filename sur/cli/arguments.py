@@ -1,0 +1,40 @@
+"""Arguments that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, such as configs/shapes.yaml.", show_default=False)]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Values that replace the file's.")
+]
+StoreArgument = Annotated[
+    Path, typer.Argument(help="A store's folder, or a config file that names one.", show_default=False)
+]
+
+PIPE_WIDTH = 160  # columns when the output is not a terminal, so that tables are not cut to 80
+
+
+def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
+    """The configuration that the arguments describe."""
+    from sur.config import load_config
+
+    return load_config(path, overrides or [])
+
+
+def store_path(path: Path) -> Path:
+    """The store that an argument names, itself or through a config file."""
+    if path.suffix in (".yaml", ".yml"):
+        return read_config(path, None).store.path
+    return path
+
+
+def console() -> Console:
+    """Where tables go."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)

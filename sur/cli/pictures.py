@@ -1,0 +1,56 @@
+"""Commands that draw: generate and evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+
+
+def generate(
+    base_model: Annotated[str, typer.Argument(help="Diffusers pipeline folder.", show_default=False)],
+    prompts: Annotated[list[str], typer.Argument(help="One or more prompts.", show_default=False)],
+    adapter: Annotated[Path | None, typer.Option(help="Adapter folder; none: the bare pipeline only.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generated"),
+    seed: Annotated[int, typer.Option(help="Seed, the same with and without the adapter.")] = 0,
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 25,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
+    weight: Annotated[float | None, typer.Option(help="How much of the adapter: 0 = off, 1 = as trained.")] = None,
+) -> None:
+    """Draw each prompt without and with the adapter, from the same seed."""
+    from sur.adapter import Adapter
+    from sur.generate import generate as draw
+    from sur.generate import load_pipeline
+
+    loaded = Adapter.from_pretrained(adapter) if adapter is not None else None
+    pipe = load_pipeline(base_model)
+    out.mkdir(parents=True, exist_ok=True)
+    for variant, worn in (("plain", None), ("adapter", loaded))[: 1 if loaded is None else 2]:
+        pictures = draw(pipe, prompts, [seed] * len(prompts), worn, steps=steps, guidance=guidance, weight=weight)
+        for index, picture in enumerate(pictures):
+            path = out / f"{index:03d}-{variant}.png"
+            picture.save(path)
+            typer.echo(str(path))
+
+
+def evaluate(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    adapter: Annotated[Path | None, typer.Option(help="Adapter folder; default: the run folder's.")] = None,
+) -> None:
+    """Score complex, narrative, and narrative + adapter pictures, and write the report."""
+    from sur.evaluate import evaluate as score
+    from sur.report import write_report
+
+    settings = read_config(config, overrides)
+    result = score(settings, adapter or settings.run_dir / "adapter")
+    table = Table("set", "group", "prompt", "pictures", "exactly right", "outline fit", "fréchet")
+    for row in result.rows:
+        distance = "" if row.frechet is None else f"{row.frechet:.2f}"
+        table.add_row(row.set, row.group, row.condition, str(row.pictures), str(row.score), f"{row.fit:.3f}", distance)
+    console().print(table)
+    for gap in result.gaps:
+        typer.echo(f"{gap.set}, {gap.group}: share of the gap closed {gap.closed}")
+    typer.echo(f"report: {write_report(settings, result)}")

@@ -1,0 +1,85 @@
+"""Commands that run a configuration: plan, extract, train, pipeline, demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+
+
+def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Say what extraction would write: rows, tokens, bytes for each feature, free space."""
+    from sur.planning import format_bytes, plan_extraction
+
+    made = plan_extraction(read_config(config, overrides))
+    out = console()
+    out.print(
+        f"{made.rows_valid} valid rows ({made.rows_new} new, {made.rows_stored} in the store before), "
+        f"{len(made.quarantined)} quarantined"
+    )
+    for entry in made.quarantined[:5]:
+        out.print(f"  {entry.location}: {entry.field}: {entry.reason}", markup=False)
+    table = Table("feature", "arrays", "bytes a row", "partitions done", "tokens", "to write")
+    for feature in made.features:
+        table.add_row(
+            feature.name,
+            ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in feature.arrays.items()),
+            f"{feature.bytes_per_row:,}",
+            f"{feature.partitions_done} of {feature.partitions_total}",
+            _tokens(feature.tokens, feature.consumes),
+            format_bytes(feature.bytes_to_write),
+        )
+    out.print(table)
+    out.print(f"to write {format_bytes(made.bytes_to_write)}, free {format_bytes(made.bytes_free)} at {made.store}")
+    made.require_space()
+
+
+def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Bring the feature store up to date: rows, then every configured encoder."""
+    from flows.launch import run_flow
+    from sur.planning import format_bytes
+
+    done = run_flow("extract", read_config(config, overrides))
+    typer.echo(
+        f"{done['rows']} rows, {done['quarantined']} quarantined, {done['partitions']} partitions computed, "
+        f"{format_bytes(done['bytes'])} written, {done['tokens']} tokens, {done['wall_seconds']:.1f} s"
+    )
+
+
+def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Train the adapter on the store; goes on from the last checkpoint of the run folder."""
+    from flows.launch import run_flow
+
+    typer.echo(f"adapter: {run_flow('train', read_config(config, overrides))}")
+
+
+def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Extract, train, evaluate and report in one go."""
+    from flows.launch import run_flow
+
+    settings = read_config(config, overrides)
+    made = run_flow("pipeline", settings)
+    typer.echo(f"{'report' if settings.evaluate.sets else 'adapter'}: {made}")
+
+
+def demo(
+    config: Annotated[Path, typer.Option(help="YAML file of the demo.")] = Path("configs/shapes.yaml"),
+    rows: Annotated[int, typer.Option(min=1, help="Rows with picture, narrative and complex prompt.")] = 2500,
+    unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 1500,
+    overrides: OverridesArgument = None,
+) -> None:
+    """Make the shapes world's rows, then run its whole pipeline and write a report."""
+    from flows.launch import run_flow
+    from sur.shapes.dataset import write_dataset
+
+    settings = read_config(config, overrides)
+    write_dataset(settings.data.path, rows, unpaired)
+    typer.echo(f"report: {run_flow('pipeline', settings)}")
+
+
+def _tokens(count: int | None, consumes: str) -> str:
+    if consumes == "image":
+        return ""
+    return "unknown (no tokenizer here)" if count is None else f"about {count:,}"

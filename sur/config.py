@@ -1,0 +1,227 @@
+"""One run's whole configuration: defaults < YAML file < `section.key=value` overrides.
+
+Relative paths mean relative to the current directory, wherever the YAML file lies.
+"""
+
+import difflib
+import logging
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sur.adapter import AdapterConfig
+from sur.encoders import LLMConfig, TextConfig, VAEConfig
+from sur.evaluate import EvaluateConfig
+from sur.losses import LossConfig
+from sur.readout import ReadoutConfig
+from sur.rows import DataConfig
+from sur.trainer import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+RESOLVED_NAME = "config.yaml"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the file or override and the remedy."""
+
+
+class StoreConfig(BaseModel):
+    """Where the feature cache lies and how it is cut."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(description="folder of the Zarr store; default: <run_dir>/store.zarr")
+    rows_per_partition: int = Field(default=512, ge=1, description="rows in a partition, fixed when a store is made")
+
+
+class FlowConfig(BaseModel):
+    """How extraction is cut into tasks, and what happens when one fails."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partitions_per_task: int = Field(default=4, ge=1, description="partitions that one task encodes")
+    retries: int = Field(default=3, ge=0, description="times a failed task is tried again")
+    retry_seconds: float = Field(default=2.0, gt=0, description="seconds before the first retry; doubled each time")
+
+
+class RunConfig(BaseModel):
+    """Everything that a run depends on; each section is documented beside its owner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_dir: Path = Field(description="folder for this run's reports, checkpoints and Prefect's own files")
+    base_model: str = Field(description="diffusers pipeline folder or hub id; text.model and vae.model default to it")
+    data: DataConfig = Field(description="the rows")
+    store: StoreConfig = Field(description="the feature cache")
+    llm: LLMConfig | None = Field(default=None, description="LLM whose hidden states are cached; none: no distillation")
+    text: TextConfig = Field(description="text encoder of the pipeline, for simple and complex prompts")
+    vae: VAEConfig | None = Field(default=None, description="VAE whose latents are cached; none: rows need no image")
+    readout: ReadoutConfig = Field(
+        default_factory=ReadoutConfig, description="sample of the denoiser's queries, for attention alignment"
+    )
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="shape of the adapter")
+    loss: LossConfig = Field(default_factory=LossConfig, description="what training minimises")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, schedule, checkpoints")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
+    flow: FlowConfig = Field(default_factory=FlowConfig, description="tasks and retries of the extraction")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_siblings(cls, values: Any) -> Any:
+        """Take text.model and vae.model from base_model, store.path from run_dir, unless given."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        inherited = {"text": ("model", filled.get("base_model"))}
+        if filled.get("vae") is not None:
+            inherited["vae"] = ("model", filled.get("base_model"))
+        if filled.get("run_dir") is not None:
+            inherited["store"] = ("path", Path(filled["run_dir"]) / "store.zarr")
+        for section, (key, value) in inherited.items():
+            given = filled.get(section)
+            if value is not None and (given is None or isinstance(given, Mapping)):
+                filled[section] = {**(given or {}), key: (given or {}).get(key) or value}
+        return filled
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply `section.key=value` overrides (values parsed as YAML) and validate.
+
+    Raises:
+        ConfigError: unreadable file, malformed override, unknown key (with the nearest one), bad value.
+    """
+    values = _read_yaml(Path(path))
+    origins: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        keys, value = _parse_override(override)
+        _assign(values, keys, value, override)
+        origins[keys] = override
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, Path(path), origins)) from None
+
+
+def save_config(config: RunConfig) -> Path:
+    """Write the resolved configuration to `<run_dir>/config.yaml`, atomically, and return its path."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    target = config.run_dir / RESOLVED_NAME
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    partial = target.with_name(f"{RESOLVED_NAME}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, which YAML would settle silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # pyright: ignore[reportArgumentType]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                line = node.value[index][0].start_mark.line + 1
+                raise ConfigError(f"key '{key}' is given twice, the second time in line {line}; remove one")
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping at the top of a YAML file."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"no such config file: {path}{hint}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path} is not usable YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of sections, but holds {type(values).__name__}")
+    return values
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """Split `a.b=value` into keys and the value read as YAML."""
+    name, equals, text = override.partition("=")
+    keys = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(keys):
+        raise ConfigError(f"override '{override}' must look like section.key=value")
+    try:
+        return keys, yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ConfigError) as error:
+        raise ConfigError(f"the value of override '{override}' is not YAML: {error}") from None
+
+
+def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override: str) -> None:
+    """Set a nested key, making sections that are absent or null on the way."""
+    for depth, key in enumerate(keys[:-1], start=1):
+        if values.get(key) is None:
+            values[key] = {}
+        values = values[key]
+        if not isinstance(values, dict):
+            raise ConfigError(f"override '{override}': {'.'.join(keys[:depth])} is a plain value, not a section")
+    values[keys[-1]] = value
+
+
+def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
+    """One line for each fault: where it stands, what is wrong, what would be right."""
+    lines = []
+    for fault in error.errors():
+        location = tuple(str(part) for part in fault["loc"])
+        name = ".".join(location) or "configuration"
+        source = _origin(location, path, origins)
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{source}: unknown key '{name}'{_suggestion(location)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{source}: '{name}' is required")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{source}: '{name}': {message} (got {fault['input']!r})")
+    return "\n".join(lines)
+
+
+def _origin(location: tuple[str, ...], path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
+    """The override that set a location (the longest that touches it), else the file."""
+    touching = [keys for keys in origins if location[: len(keys)] == keys or keys[: len(location)] == location]
+    return f"override '{origins[max(touching, key=len)]}'" if touching and location else str(path)
+
+
+def _suggestion(location: tuple[str, ...]) -> str:
+    """Name the nearest known key: among the siblings first, then anywhere in the tree."""
+    names = dict(_field_names(RunConfig))
+    siblings = {keys[-1]: keys for keys in names if keys[:-1] == location[:-1]}
+    near = difflib.get_close_matches(location[-1], siblings, 1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{'.'.join(siblings[near[0]])}'?"
+    anywhere = {keys[-1]: keys for keys in reversed(names)}
+    near = difflib.get_close_matches(location[-1], anywhere, 1, cutoff=0.75)
+    if near:
+        return f"; did you mean '{'.'.join(anywhere[near[0]])}'?"
+    return f"; known here: {', '.join(sorted(siblings))}" if siblings else ""
+
+
+def _field_names(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], type]]:
+    """Every field of a model and of the models inside it, as tuples of keys."""
+    for name, field in model.model_fields.items():
+        yield (*prefix, name), model
+        for inner in _models_in(field.annotation):
+            yield from _field_names(inner, (*prefix, name))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models in `Model` or `Model | None`."""
+    options = (
+        typing.get_args(annotation)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        else [annotation]
+    )
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

@@ -1,0 +1,190 @@
+"""A causal language model through transformers: hidden states of chosen layers for every simple prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache import ArraySpec, FeatureSpec
+from sur.encoders.base import Encoded, checked_names, free_memory, pick_device, stored_numpy, to_stored
+from sur.encoders.gguf_files import parsed_once, read_gguf_header
+from sur.encoders.llm_config import LLMConfig
+from sur.encoders.llm_model import LayeredModel, load_body
+from sur.encoders.llm_tokens import Tokens, batches, tokenize
+from sur.encoders.locate import LLM_CONFIG, LLM_WEIGHTS, Located, locate
+from sur.encoders.quiet import quiet_libraries
+from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
+
+ENCODER_VERSION = 1
+
+
+class LLMEncoder:
+    """Hidden states of the simple prompts, one feature a layer, all layers in one pass.
+
+    Arrays: `states` (dim,) for pooling mean and last, (max_tokens, dim) zero-padded for tokens; `length` (),
+    the number of the prompt's own tokens that were kept.
+    """
+
+    kind = "llm"
+    consumes = "simple"
+
+    def __init__(self, config: LLMConfig) -> None:
+        self.config = config
+        self._model: LayeredModel | None = None
+        self._tokens_of: Any = None
+
+    def shapes(self) -> dict[str, dict[str, ArraySpec]]:
+        """Arrays of each layer's feature; needs the model's config.json (or GGUF header), not its weights.
+
+        Raises: ValueError when a layer is asked for that the model lacks.
+        """
+        dim, count, _ = self._describe(self._locate(LLM_CONFIG))
+        if max(self.config.layers) > count:
+            raise ValueError(
+                f"llm.layers asks for layer {max(self.config.layers)}, but {self.config.model} has layers 0 "
+                f"(embeddings) to {count} (last)"
+            )
+        shape = (self.config.max_tokens, dim) if self.config.pooling == "tokens" else (dim,)
+        arrays = {"states": ArraySpec(self.config.store_dtype, shape), "length": ArraySpec("int32", ())}
+        return {name: dict(arrays) for name in self.config.feature_names}
+
+    def specs(self) -> list[FeatureSpec]:
+        """One feature a layer, with the identity that keeps it from being mixed with any other."""
+        config, found = self.config, self._locate()
+        file = found.folder / found.gguf_file if found.gguf_file else found.folder
+        shared = {
+            "model": config.name,
+            "architecture": self._describe(found)[2],
+            "weights": weights_fingerprint(file),
+            "tokenizer": "in the GGUF file" if found.gguf_file else tokenizer_fingerprint(found.folder),
+            "pooling": config.pooling,
+            "template": config.template,
+            "add_special_tokens": config.add_special_tokens,
+            "max_tokens": config.max_tokens,
+            "compute_dtype": config.compute_dtype,
+            "store_dtype": config.store_dtype,
+            "engine": "transformers",
+            "encoder_version": ENCODER_VERSION,
+        }
+        return [
+            FeatureSpec(config.feature_name(layer), self.kind, {**shared, "layer": layer}, arrays)
+            for layer, arrays in zip(config.layers, self.shapes().values(), strict=True)
+        ]
+
+    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
+        """Hidden states of the prompts; an item's values do not depend on what else is in `items`.
+
+        stats: tokens (read by the model, templates included), padded_tokens (computed), truncated (prompts).
+        """
+        chosen = checked_names(names, self.config.feature_names)
+        layers = [layer for layer in self.config.layers if self.config.feature_name(layer) in chosen]
+        config, model, tokens = self.config, self._load(), self._tokenize(items)
+        bad = {i: "the prompt has no text" for i, item in enumerate(items) if not item.strip()}
+        bad |= {i: "the prompt gives no token" for i, t in enumerate(tokens) if t.length == 0 and i not in bad}
+        good = [i for i in range(len(items)) if i not in bad]
+        lengths = np.array([0 if i in bad else t.length for i, t in enumerate(tokens)], dtype=np.int32)
+        shapes = self._state_shape(model)
+        states = {layer: np.zeros((len(items), *shapes), stored_numpy(config.store_dtype)) for layer in layers}
+        stats = {"tokens": 0, "padded_tokens": 0, "truncated": sum(tokens[i].truncated for i in good)}
+        for batch in batches([len(tokens[i].ids) for i in good], config.tokens_per_batch):
+            rows = [good[i] for i in batch]
+            for layer, pooled in self._run(model, [tokens[i] for i in rows], layers).items():
+                stored, finite = to_stored(pooled, config.store_dtype)
+                stored[~finite] = 0
+                states[layer][rows] = stored
+                for row in np.array(rows)[~finite]:
+                    bad[int(row)] = f"layer {layer} is not finite in {config.store_dtype}"
+            stats["tokens"] += sum(len(tokens[i].ids) for i in rows)
+            stats["padded_tokens"] += len(rows) * len(tokens[rows[0]].ids)
+        values = {config.feature_name(layer): {"states": states[layer], "length": lengths.copy()} for layer in layers}
+        return Encoded(values, bad, stats)
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens that the model would read of each prompt, template included; loads no weights.
+
+        Raises: OSError or ValueError when the model's folder has no usable tokenizer.
+        """
+        return [len(each.ids) for each in self._tokenize(prompts)]
+
+    def close(self) -> None:
+        """Forget the weights and the tokenizer."""
+        self._model = self._tokens_of = None
+        free_memory()
+
+    def _run(self, model: LayeredModel, tokens: list[Tokens], layers: list[int]) -> dict[int, Tensor]:
+        """Pooled states of one batch: layer -> (batch, dim) or (batch, max_tokens, dim), float32."""
+        device = next(model.model.parameters()).device
+        longest = len(tokens[0].ids)
+        ids = torch.zeros(len(tokens), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, each in enumerate(tokens):
+            ids[row, : len(each.ids)] = torch.tensor(each.ids)
+            mask[row, : len(each.ids)] = 1
+        hidden = model.states(ids.to(device), mask.to(device), layers)
+        return {layer: self._pool(states, tokens) for layer, states in hidden.items()}
+
+    def _pool(self, states: Tensor, tokens: list[Tokens]) -> Tensor:
+        if self.config.pooling == "last":
+            return torch.stack([states[row, len(each.ids) - 1] for row, each in enumerate(tokens)]).float()
+        own = [states[row, each.start : each.stop].float() for row, each in enumerate(tokens)]
+        if self.config.pooling == "mean":
+            return torch.stack([each.mean(dim=0) for each in own])
+        padded = states.new_zeros(len(tokens), self.config.max_tokens, states.shape[-1], dtype=torch.float32)
+        for row, each in enumerate(own):
+            padded[row, : len(each)] = each
+        return padded
+
+    def _state_shape(self, model: LayeredModel) -> tuple[int, ...]:
+        dim = model.model.config.get_text_config().hidden_size
+        return (self.config.max_tokens, dim) if self.config.pooling == "tokens" else (dim,)
+
+    def _locate(self, needed: Sequence[str] = LLM_WEIGHTS) -> Located:
+        return locate(self.config.model, self.config.revision, self.config.gguf_file, needed)
+
+    def _describe(self, found: Located) -> tuple[int, int, str]:
+        """Width of the hidden states, number of layers, architecture."""
+        if found.gguf_file:
+            header = read_gguf_header(found.folder / found.gguf_file)
+            kind = header["general.architecture"]
+            return header[f"{kind}.embedding_length"], header[f"{kind}.block_count"], kind
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(found.folder, trust_remote_code=self.config.trust_remote_code)
+        text = config.get_text_config()
+        return text.hidden_size, text.num_hidden_layers, config.model_type
+
+    def _tokenize(self, prompts: Sequence[str]) -> list[Tokens]:
+        config = self.config
+        return tokenize(self._tokenizer(), prompts, config.template, config.add_special_tokens, config.max_tokens)
+
+    def _tokenizer(self) -> Any:
+        if self._tokens_of is None:
+            from transformers import AutoTokenizer
+
+            self._tokens_of = self._read(AutoTokenizer.from_pretrained)
+        return self._tokens_of
+
+    def _load(self) -> LayeredModel:
+        if self._model is None:
+            found = self._locate()
+            with parsed_once(found.gguf_file):  # the tokenizer is in the same file
+                self._tokenizer()
+                body = self._read(load_body, compute_dtype=self.config.compute_dtype)
+            self._model = LayeredModel(body, self.config.layers, pick_device(self.config.device))
+        return self._model
+
+    def _read(self, reader: Callable[..., Any], **options: Any) -> Any:
+        """What a from_pretrained makes of the model's files."""
+        found = self._locate()
+        with parsed_once(found.gguf_file), quiet_libraries():
+            return reader(
+                found.folder,
+                gguf_file=found.gguf_file,
+                trust_remote_code=self.config.trust_remote_code,
+                local_files_only=True,
+                **options,
+            )

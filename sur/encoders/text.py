@@ -1,0 +1,132 @@
+"""The diffusion pipeline's own text encoder(s): exactly the states that its denoiser would be given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from cache import ArraySpec, FeatureSpec
+from sur.encoders.base import Encoded, FloatName, checked_names, pick_device, slug, stored_numpy, to_stored
+from sur.encoders.pipeline_text import PipelineText
+
+ENCODER_VERSION = 1
+
+
+class TextConfig(BaseModel):
+    """Which pipeline's text encoder(s) read the prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
+    revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
+    slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")
+    store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
+    compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
+    batch_size: int = Field(default=64, ge=1, description="prompts a forward pass")
+    device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
+
+    @property
+    def name(self) -> str:
+        """The slug that features carry."""
+        if self.slug is None and self.model is None:
+            raise ValueError("text has no model: set base_model, text.model or text.slug")
+        return self.slug or slug(str(self.model))
+
+    def feature_name(self, consumes: str) -> str:
+        """Name of the feature made of the "simple" or the "complex" prompts."""
+        return f"text.{self.name}.{consumes}"
+
+
+class TextEncoder:
+    """States of the simple or the complex prompts, as the pipeline's encode_prompt makes them.
+
+    Arrays: `states` (tokens, dim), padding positions included as the denoiser reads them; `length` (), real
+    tokens with BOS and EOS; for SDXL also `pooled` (dim,). The empty prompt is a prompt like any other.
+    """
+
+    kind = "text"
+
+    def __init__(
+        self,
+        config: TextConfig,
+        consumes: Literal["simple", "complex"] = "simple",
+        pipeline: PipelineText | None = None,
+    ) -> None:
+        self.config = config
+        self.consumes: str = consumes
+        self._pipeline = pipeline or pipeline_text(config)
+
+    @property
+    def feature_name(self) -> str:
+        """Name of the one feature."""
+        return self.config.feature_name(self.consumes)
+
+    def shapes(self) -> dict[str, dict[str, ArraySpec]]:
+        """Arrays of the feature; needs the pipeline's config files, not its weights."""
+        tokens, dim, pooled = self._pipeline.sizes()
+        dtype = self.config.store_dtype
+        arrays = {"states": ArraySpec(dtype, (tokens, dim)), "length": ArraySpec("int32", ())}
+        if pooled is not None:
+            arrays["pooled"] = ArraySpec(dtype, (pooled,))
+        return {self.feature_name: arrays}
+
+    def specs(self) -> list[FeatureSpec]:
+        """The one feature and its identity."""
+        identity = {
+            "model": self.config.name,
+            "pipeline": self._pipeline.index()["_class_name"],
+            **self._pipeline.fingerprints(),
+            "consumes": self.consumes,
+            "compute_dtype": self.config.compute_dtype,
+            "store_dtype": self.config.store_dtype,
+            "engine": "diffusers",
+            "encoder_version": ENCODER_VERSION,
+        }
+        return [FeatureSpec(self.feature_name, self.kind, identity, self.shapes()[self.feature_name])]
+
+    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
+        """States of the prompts. stats: tokens (kept), padded_tokens (stored), truncated (prompts)."""
+        if not checked_names(names, [self.feature_name]):
+            return Encoded({})
+        arrays = self.shapes()[self.feature_name]
+        limit = arrays["states"].shape[0]
+        values = {name: np.zeros((len(items), *spec.shape), stored_numpy(spec.dtype)) for name, spec in arrays.items()}
+        bad: dict[int, str] = {}
+        stats = {"tokens": 0, "padded_tokens": len(items) * limit, "truncated": 0}
+        for start in range(0, len(items), self.config.batch_size):
+            prompts = items[start : start + self.config.batch_size]
+            rows = slice(start, start + len(prompts))
+            states, pooled = self._pipeline.encode(prompts)
+            for name, made in (("states", states), ("pooled", pooled)):
+                if made is not None:
+                    values[name][rows], finite = to_stored(made, self.config.store_dtype)
+                    for row in start + np.flatnonzero(~finite):
+                        bad[int(row)] = f"{name} is not finite in {self.config.store_dtype}"
+            lengths = self._pipeline.lengths(prompts)
+            values["length"][rows] = lengths.clamp(max=limit).numpy()
+            stats["tokens"] += int(lengths.clamp(max=limit).sum())
+            stats["truncated"] += int((lengths > limit).sum())
+        for made in values.values():
+            made[list(bad)] = 0
+        return Encoded({self.feature_name: values}, bad, stats)
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens that are kept of each prompt, BOS and EOS included; loads no weights.
+
+        Raises: OSError or ValueError when the pipeline has no usable tokenizer.
+        """
+        return self._pipeline.lengths(prompts).clamp(max=self._pipeline.sizes()[0]).tolist()
+
+    def close(self) -> None:
+        """Forget the weights; an encoder that shares them loads them again when it needs them."""
+        self._pipeline.close()
+
+
+def pipeline_text(config: TextConfig) -> PipelineText:
+    """The pipeline of a config, to be shared by the encoders of its simple and complex prompts."""
+    if config.model is None:
+        raise ValueError("text has no model: set base_model or text.model")
+    return PipelineText(config.model, config.revision, config.compute_dtype, pick_device(config.device))

@@ -1,0 +1,197 @@
+"""From rows to features in the store: the plain functions that the flows wrap.
+
+A prompt (or picture) that several rows share is encoded once, for the first slot that holds it (its
+owner); later partitions copy the owner's values. So partitions are computed in ascending order.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from cache import RowRecord, Store
+from sur.config import RunConfig, save_config
+from sur.encoders import Encoder, build_encoders
+from sur.partition import Duplicates, Items, encode_rows
+from sur.planning import Plan, make_plan, scan_rows
+from sur.rows import RowSource, open_rows, write_quarantine
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class PartitionsDone:
+    """What one call of `extract_partitions` did; partitions that needed nothing are not counted."""
+
+    encoder: str
+    partitions: tuple[int, ...]
+    rows: int = 0
+    missing: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    bytes: int = 0
+    wall_seconds: float = 0.0
+
+
+def encoder_keys(config: RunConfig) -> list[str]:
+    """Names of the configured encoders in the order in which they run."""
+    keys = ["llm"] if config.llm else []
+    keys += ["text.simple", "text.complex"]
+    return keys + (["vae"] if config.vae else [])
+
+
+def prepare(config: RunConfig) -> Plan:
+    """Scan the rows, refuse what cannot fit, add the new rows to the store and create the features.
+
+    Writes `config.yaml` and `quarantine.jsonl` into the run folder.
+
+    Raises:
+        DoesNotFit: the disk is too small.
+        cache.IdentityMismatch: a feature of that name was made otherwise.
+    """
+    save_config(config)
+    records, quarantined = scan_rows(config)
+    plan = make_plan(config, records, quarantined)
+    write_quarantine(config.run_dir / "quarantine.jsonl", quarantined)
+    plan.require_space()
+    specs = [spec for key in encoder_keys(config) for spec in load_encoder(config, key).specs()]
+    config.store.path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
+    for spec in specs:
+        store.ensure_feature(spec)
+    added = store.add_rows(records)
+    logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, len(plan.quarantined))
+    for spec in specs:
+        total = store.n_partitions
+        logger.info(
+            "feature %s: %d of %d partitions already done",
+            spec.name,
+            total - len(store.pending(spec.name)),
+            total,
+        )
+    return plan
+
+
+def pending_partitions(config: RunConfig, key: str) -> list[int]:
+    """Partitions that lack at least one of an encoder's features, ascending."""
+    store = Store.open(config.store.path)
+    return sorted({partition for name in load_encoder(config, key).shapes() for partition in store.pending(name)})
+
+
+def extract_partitions(
+    config: RunConfig,
+    key: str,
+    partitions: Sequence[int],
+    progress: Progress | None = None,
+) -> PartitionsDone:
+    """Compute one encoder's features for the given partitions, skipping what has its receipt.
+
+    A partition that another process is computing is left to it, and waited for at the end.
+
+    key: one of `encoder_keys(config)`.
+    progress: called with the number of rows after each partition.
+    """
+    started = time.monotonic()
+    work = _Work(config, key)
+    busy = [partition for partition in sorted(partitions) if not work.complete(partition, progress)]
+    if busy:
+        logger.info("%s: waiting for partitions %s, which another process is computing", key, busy)
+    for partition in busy:
+        work.complete(partition, progress, wait=True)
+    return replace(work.done, wall_seconds=time.monotonic() - started)
+
+
+def extract(config: RunConfig) -> list[PartitionsDone]:
+    """The whole extraction without Prefect, as the flow does it."""
+    prepare(config)
+    done = []
+    for key in encoder_keys(config):
+        pending = pending_partitions(config, key)
+        step = config.flow.partitions_per_task
+        done += [extract_partitions(config, key, pending[i : i + step]) for i in range(0, len(pending), step)]
+    close_encoders()
+    return done
+
+
+def load_encoder(config: RunConfig, key: str) -> Encoder:
+    """One of the configured encoders; the last one asked for keeps its weights between calls."""
+    section = key.partition(".")[0]
+    model = getattr(config, section)
+    if model is None:
+        raise ValueError(f"the configuration has no section '{section}', which encoder '{key}' needs")
+    for encoder in _encoders(section, model):
+        if key in (encoder.kind, f"{encoder.kind}.{encoder.consumes}"):
+            return encoder
+    raise ValueError(f"unknown encoder '{key}'; configured: {encoder_keys(config)}")
+
+
+def close_encoders() -> None:
+    """Forget the loaded encoder and its weights."""
+    _encoders.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _encoders(section: str, model: object) -> list[Encoder]:
+    """The encoders of one config section; at most one section's weights are held."""
+    return build_encoders(**{section: model})  # pyright: ignore[reportArgumentType]
+
+
+class _Work:
+    """What all partitions of one call share: store, encoder, features, owners of duplicates."""
+
+    def __init__(self, config: RunConfig, key: str) -> None:
+        self.store = Store.open(config.store.path, writable=True)
+        self.encoder = load_encoder(config, key)
+        self.names = list(self.encoder.shapes())
+        source: RowSource | None = open_rows(config.data) if self.encoder.consumes == "image" else None
+        self.items = Items(self.encoder.consumes, source, config.data.max_image_pixels)
+        self.duplicates = Duplicates(self.store, self.encoder.consumes)
+        self.done = PartitionsDone(key, ())
+
+    def complete(self, partition: int, progress: Progress | None = None, wait: bool = False) -> bool:
+        """Compute what a partition lacks, owners of its duplicates first.
+
+        wait: wait for another writer of it. Without, returns False when there is one.
+        """
+        missing = self._lacking(partition)
+        rows = self.store.rows(partition)
+        if missing:
+            owners = self.duplicates.owner_partitions(rows)
+            if not all(self.complete(owner, wait=wait) for owner in owners):
+                return False
+            with ExitStack() as locks:
+                claims = [(name, self.store.claim(name, partition, wait)) for name in missing]
+                claimed = [name for name, claim in claims if locks.enter_context(claim)]
+                if claimed:
+                    self._compute(partition, claimed, rows)
+            if self._lacking(partition):
+                return False
+        if progress:
+            progress(len(rows))
+        return True
+
+    def _lacking(self, partition: int) -> list[str]:
+        return [name for name in self.names if self.store.receipt(name, partition) is None]
+
+    def _compute(self, partition: int, claimed: list[str], rows: list[RowRecord]) -> None:
+        encoded = encode_rows(self.store, self.encoder, claimed, rows, self.items, self.duplicates)
+        written = 0
+        for name in claimed:
+            receipt = self.store.write_partition(
+                name, partition, encoded.values[name], missing=encoded.missing[name], stats=encoded.stats
+            )
+            written += sum(shard.bytes for shard in receipt.shards.values())
+            logger.info("feature %s: partition %d computed, %d rows", name, partition, len(rows))
+        self.done = replace(
+            self.done,
+            partitions=(*self.done.partitions, partition),
+            rows=self.done.rows + len(rows),
+            missing=self.done.missing + max(len(encoded.missing[name]) for name in claimed),
+            tokens=self.done.tokens + encoded.stats.get("tokens", 0),
+            truncated=self.done.truncated + encoded.stats.get("truncated", 0),
+            bytes=self.done.bytes + written,
+        )

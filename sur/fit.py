@@ -1,0 +1,152 @@
+"""One training run from a config: loader, resume, validation, checkpoints, curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cache import Loader, Store
+from sur.adapter import Adapter
+from sur.batches import needs, open_loader, row_batches
+from sur.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from sur.losses import FrozenDenoiser, Objective
+from sur.readout import load_readout
+from sur.trainer import Step, Training
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+CURVES = "curves.jsonl"
+_log = logging.getLogger(__name__)
+
+
+def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
+    """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
+
+    Ctrl-C and SIGTERM save a checkpoint and stop. Raises ValueError when the newest checkpoint belongs to other
+    settings or other rows, IncompleteFeature when the store lacks what the losses read.
+    """
+    store = Store.open(config.store.path)
+    loader = open_loader(store, config, "train")
+    training = build_training(store, config)
+    folder = config.run_dir / "checkpoints"
+    extra = {"settings": settings_of(config), "manifest": loader.manifest_digest}
+    if (newest := latest_checkpoint(folder)) is not None:
+        _check_same(newest, load_checkpoint(newest, training), extra)
+        _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
+    if training.step >= config.train.steps and newest is not None:
+        return _publish(training, config)
+    curves = _open_curves(config.run_dir / CURVES, training.step)
+    batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
+    saved = newest
+    with curves, _stop_on_signals() as stopped:
+        for step in training.run(row_batches(batches, needs(config), config.train.seed)):
+            if on_step is not None:
+                on_step(step)
+            record: dict[str, Any] = {}
+            if step.step % config.train.log_every == 0 or step.step == 1:
+                record = {"step": step.step, "learning_rate": step.learning_rate, "train": step.losses}
+            if config.train.validate_every and step.step % config.train.validate_every == 0:
+                record |= {"step": step.step, "validation": validate(store, config, training)}
+            if record:
+                curves.write(json.dumps(record) + "\n")
+            due = config.train.save_every and step.step % config.train.save_every == 0
+            if due or stopped or step.step == config.train.steps:
+                curves.flush()
+                saved = save_checkpoint(folder, training, extra)
+            if stopped:
+                raise KeyboardInterrupt(f"stopped at step {step.step}; run again to go on from {saved}")
+    return _publish(training, config)
+
+
+def build_training(store: Store, config: RunConfig) -> Training:
+    """Adapter, objective and optimiser for a config, freshly initialised from its seed."""
+    wanted = needs(config)
+    specs = store.features()
+    for name in wanted.required:
+        if name not in specs:
+            raise ValueError(f"{store.path} has no feature {name}; run `sur extract` with this config first")
+    dim = specs[wanted.simple].arrays["states"].shape[-1]
+    torch.manual_seed(config.train.seed)
+    trained_on = {"text": specs[wanted.simple].identity, "loss": config.loss.model_dump(mode="json")}
+    adapter = Adapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
+    objective = Objective(
+        config.loss,
+        dim,
+        llm_shape=specs[wanted.llm].arrays["states"].shape if wanted.llm else None,
+        read_out=load_readout(store, config) if config.loss.uses_readout else None,
+        denoiser=FrozenDenoiser.from_pipeline(config.base_model) if config.loss.uses_denoiser else None,
+    )
+    return Training(adapter, objective, config.train)
+
+
+def validate(store: Store, config: RunConfig, training: Training) -> dict[str, float]:
+    """Losses on held-back rows; empty when none are held back."""
+    if config.train.validation_fraction == 0:
+        return {}
+    loader: Loader = open_loader(store, config, "validation")
+    batches = islice(loader.batches(0), config.train.validation_batches)
+    return training.validate(row_batches(batches, needs(config), config.train.seed))
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """The settings that a resumed run must share with the one it resumes."""
+    train = config.train.model_dump(mode="json", exclude={"save_every", "validate_every", "log_every", "device"})
+    return {
+        "adapter": config.adapter.model_dump(),
+        "loss": config.loss.model_dump(mode="json"),
+        "train": train,
+    }
+
+
+def _publish(training: Training, config: RunConfig) -> Path:
+    adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
+    return adapter.save_pretrained(config.run_dir / "adapter")
+
+
+def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if saved["manifest"] != wanted["manifest"]:
+        raise ValueError(
+            f"{path} was trained on other rows or features than the store holds now; choose another run_dir"
+        )
+    for section, values in wanted["settings"].items():
+        for key, value in values.items():
+            if saved["settings"][section].get(key) != value:
+                raise ValueError(
+                    f"{path} was trained with {section}.{key} = {saved['settings'][section].get(key)}, the config says "
+                    f"{value}; choose another run_dir, or remove {path.parent} to start over"
+                )
+
+
+def _open_curves(path: Path, step: int):
+    """The curves file, cut back to what a checkpoint at `step` had seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = path.read_text().splitlines() if path.exists() and step else []
+    path.write_text("".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
+    return path.open("a")
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, so that the step under way ends and is saved; only in the main thread."""
+    stopped: list[int] = []
+    try:
+        before = {
+            s: signal.signal(s, lambda number, _frame: stopped.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:
+        yield stopped
+        return
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,56 @@
+"""Prompt to picture through a stock diffusers pipeline, with or without an adapter, same seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sur.adapter import Adapter
+
+
+def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A text-to-image pipeline from its folder (safetensors only), without progress bar, on CUDA if there is one."""
+    from diffusers import DiffusionPipeline
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
+        pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def generate(
+    pipe: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    adapter: Adapter | None = None,
+    *,
+    steps: int = 25,
+    guidance: float = 7.5,
+    weight: float | None = None,
+    batch_size: int = 64,
+) -> list[Image.Image]:
+    """One picture a prompt; picture i depends on prompt i and seed i alone.
+
+    The adapter is attached for the call and detached after it. Raises ValueError unless there is a seed a prompt.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
+    if adapter is not None:
+        adapter.attach(pipe, weight)
+    try:
+        pictures: list[Image.Image] = []
+        for start in range(0, len(prompts), batch_size):
+            part = slice(start, start + batch_size)
+            noise = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
+            made = pipe(list(prompts[part]), num_inference_steps=steps, guidance_scale=guidance, generator=noise)
+            pictures += made.images
+        return pictures
+    finally:
+        if adapter is not None:
+            adapter.detach(pipe)

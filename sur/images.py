@@ -1,0 +1,91 @@
+"""Image files to square RGB tensors: safe decoding, then one of two crop policies."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+# Nothing that can call another program (EPS) or that is a container of other things (PDF).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+CropPolicy = Literal["center", "stretch"]
+
+
+class ImageError(ValueError):
+    """An image cannot be used; `remedy` says what to do about it."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
+def open_checked(data: bytes, max_pixels: int) -> Image.Image:
+    """Read only an image's header and check its size; pixels are not decoded yet.
+
+    Raises: ImageError when the bytes are no image of a known format, or it has too many pixels.
+    """
+    if not data:
+        raise ImageError("the image file is empty (0 bytes)", "replace the file or remove the row")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is checked below
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too many pixels: {error}", "shrink the image") from error
+    except Exception as error:
+        reason = f"not a readable image ({len(data)} bytes, {type(error).__name__})"
+        raise ImageError(reason, f"replace the file by one of {', '.join(FORMATS)}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        reason = f"{width} x {height} = {width * height} pixels, more than the limit of {max_pixels}"
+        raise ImageError(reason, "shrink the image or raise data.max_image_pixels")
+    return image
+
+
+def decode(data: bytes, max_pixels: int = 64_000_000) -> Image.Image:
+    """Decode a whole image to RGB, turned upright by its EXIF tag, transparency laid over white.
+
+    Raises: ImageError when it is corrupt, truncated, too large or of an unknown format.
+    """
+    image = open_checked(data, max_pixels)
+    try:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        reason = f"corrupt or truncated {image.format} image ({type(error).__name__}: {error})"
+        raise ImageError(reason, "replace the file or remove the row") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):  # 16 bits a pixel; convert() would clip them
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, resolution: int, crop: CropPolicy) -> Image.Image:
+    """Bring an image to resolution x resolution pixels (Lanczos).
+
+    center: the largest centred square is cut out, then resized; stretch: the sides are scaled apart.
+    """
+    if crop == "center":  # cut first: resize(box=...) lets the filter reach beyond the box
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def to_tensor(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """Equally large RGB images as float32 in [-1, 1], as a diffusers VAE expects them."""
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0

@@ -1,0 +1,108 @@
+"""Losses that run the frozen denoiser: the diffusion loss, and alignment of its predictions.
+
+Latents come from the cache as mean and log-variance; they are sampled, scaled and noised here, at train time.
+Only the adapted states carry a gradient; the denoiser's weights are frozen.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class DenoisingConfig(BaseModel):
+    """The usual loss of the frozen denoiser given the adapted states."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(
+        default=0.0, ge=0, description="factor of this loss; 0 = off, the denoiser is not loaded for it"
+    )
+
+
+class Noised(tuple[Tensor, Tensor, Tensor, Tensor]):
+    """(noisy latents, noise, clean scaled latents, timesteps)."""
+
+
+class FrozenDenoiser(nn.Module):
+    """A pipeline folder's UNet with its training schedule. No gradient reaches its weights."""
+
+    def __init__(self, unet: Any, schedule: Any, scaling_factor: float, shift_factor: float = 0.0) -> None:
+        super().__init__()
+        self.unet = unet.eval().requires_grad_(False)
+        self.schedule = schedule
+        self.scaling_factor = scaling_factor
+        self.shift_factor = shift_factor
+
+    @classmethod
+    def from_pipeline(cls, folder: str | Path) -> FrozenDenoiser:
+        """Load only the denoiser, its scheduler's config and the VAE's scaling from a pipeline folder."""
+        from diffusers import DDPMScheduler, UNet2DConditionModel
+
+        schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
+        return cls(unet, schedule, *_vae_scaling(Path(folder)))
+
+    def noise(self, mean: Float[Tensor, "batch c h w"], logvar: Float[Tensor, "batch c h w"]) -> Noised:
+        """Sample latents from mean and log-variance, scale them and add noise at random timesteps."""
+        sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        clean = (sampled - self.shift_factor) * self.scaling_factor
+        noise = torch.randn_like(clean)
+        steps = self.schedule.config.num_train_timesteps
+        timesteps = torch.randint(steps, (len(clean),), device=clean.device)
+        return Noised((self.schedule.add_noise(clean, noise, timesteps), noise, clean, timesteps))
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch c h w"],
+        timesteps: Int[Tensor, " batch"],
+        states: Float[Tensor, "batch tokens dim"],
+    ) -> Float[Tensor, "batch c h w"]:
+        """The denoiser's prediction given `states`."""
+        return self.unet(noisy, timesteps, states).sample
+
+    def target(self, noised: Noised) -> Float[Tensor, "batch c h w"]:
+        """What the denoiser was trained to predict: noise or velocity, as its scheduler says.
+
+        Raises ValueError for another prediction type.
+        """
+        _, noise, clean, timesteps = noised
+        kind = self.schedule.config.prediction_type
+        if kind == "epsilon":
+            return noise
+        if kind == "v_prediction":
+            return self.schedule.get_velocity(clean, noise, timesteps)
+        raise ValueError(f"prediction type {kind!r} is not supported, expected epsilon or v_prediction")
+
+
+def denoising_loss(
+    denoiser: FrozenDenoiser, noised: Noised, states: Float[Tensor, "batch tokens dim"]
+) -> Float[Tensor, ""]:
+    """Mean square error of the prediction under `states` (Ho et al. 2020, eq. 14)."""
+    noisy, _, _, timesteps = noised
+    return F.mse_loss(denoiser(noisy, timesteps, states), denoiser.target(noised))
+
+
+def denoiser_alignment(
+    denoiser: FrozenDenoiser,
+    noised: Noised,
+    states: Float[Tensor, "batch tokens dim"],
+    target_states: Float[Tensor, "batch target_tokens dim"],
+) -> Float[Tensor, ""]:
+    """Mean square distance of the predictions under `states` and under the complex prompt's states."""
+    noisy, _, _, timesteps = noised
+    with torch.no_grad():
+        wanted = denoiser(noisy, timesteps, target_states)
+    return F.mse_loss(denoiser(noisy, timesteps, states), wanted)
+
+
+def _vae_scaling(folder: Path) -> tuple[float, float]:
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    return float(config.get("scaling_factor", 0.18215)), float(config.get("shift_factor") or 0.0)

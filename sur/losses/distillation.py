@@ -1,0 +1,122 @@
+"""Distillation: the adapter learns what the LLM knows of the simple prompt. Three forms.
+
+`pooled`   a learned projection of the adapter's hidden states' mean meets the LLM's pooled vector (the paper).
+`tokens`   each real text token's hidden state meets the LLM's states interpolated onto its place in the prompt
+           (both models read the same characters in the same order, cut differently).
+`teacher`  a decoder reads the LLM's token states and learns to predict the complex prompt's read-out; then, on rows
+           without a complex prompt, its prediction stands in for it. Words that only the LLM knows reach the
+           adapter so.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sur.losses.measures import Measure, distance, real_tokens
+
+
+class DistillationConfig(BaseModel):
+    """How the LLM's states are used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    form: Literal["none", "pooled", "tokens", "teacher"] = Field(default="none", description="see the module")
+    weight: float = Field(default=1.0, ge=0, description="factor of this loss")
+    layer: int | None = Field(default=None, ge=0, description="of llm.layers; default: the last one listed")
+    measure: Measure = Field(default="contrastive", description="distance of forms `pooled` and `tokens`")
+    temperature: float = Field(default=0.1, gt=0, description="of kl and contrastive")
+    projection: Literal["learned", "frozen"] = Field(default="learned", description="the map between the two widths")
+    teacher_width: int = Field(default=192, ge=8, description="width of the teacher")
+    teacher_layers: int = Field(default=2, ge=1, description="encoder layers and decoder layers of the teacher")
+    teacher_tokens: int = Field(default=24, ge=1, description="states that the teacher writes")
+    teacher_dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the teacher")
+    teacher_steps: int = Field(default=600, ge=0, description="steps in which the teacher learns; then it teaches")
+
+
+class Projection(nn.Module):
+    """Maps hidden states (dim) to the LLM's width: one linear layer, always in the checkpoint."""
+
+    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, llm_dim)
+        self.config = config
+        self.requires_grad_(config.projection == "learned")
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch tokens dim"],
+        length: Int[Tensor, " batch"],
+        target: Float[Tensor, "batch ..."],
+        target_length: Int[Tensor, " batch"],
+    ) -> Float[Tensor, ""]:
+        """The loss. `target`: (batch, llm_dim) pooled, or (batch, llm_tokens, llm_dim) token states."""
+        real = real_tokens(length, hidden.shape[1])
+        config = self.config
+        if config.form == "pooled":
+            if target.ndim == 3:
+                weights = real_tokens(target_length, target.shape[1]).to(target.dtype)
+                target = (target * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+            pooled = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+            return distance(config.measure, self.linear(pooled), target, config.temperature)
+        if target.ndim != 3:
+            raise ValueError(
+                "distillation form `tokens` needs LLM features with pooling `tokens`; set llm.pooling=tokens"
+            )
+        onto = interpolate_tokens(target, target_length, length, hidden.shape[1])
+        return distance(config.measure, self.linear(hidden[real]), onto[real], config.temperature)
+
+
+def interpolate_tokens(
+    target: Float[Tensor, "batch llm_tokens llm_dim"],
+    target_length: Int[Tensor, " batch"],
+    length: Int[Tensor, " batch"],
+    tokens: int,
+) -> Float[Tensor, "batch tokens llm_dim"]:
+    """LLM states at the relative place of each text token, linearly between the two nearest LLM tokens.
+
+    Of `length` text tokens the first and the last are the start and end marks: token i lies at
+    (i - 1) / (length - 3) of the prompt, clamped to 0..1.
+    """
+    index = torch.arange(tokens, device=target.device)[None]
+    place = ((index - 1) / (length[:, None] - 3).clamp_min(1)).clamp(0, 1) * (target_length[:, None] - 1)
+    low = place.floor().long()
+    high = torch.minimum(low + 1, (target_length[:, None] - 1).long())
+    share = (place - low)[..., None].to(target.dtype)
+    rows = torch.arange(len(target), device=target.device)[:, None]
+    return target[rows, low] * (1 - share) + target[rows, high] * share
+
+
+class Teacher(nn.Module):
+    """LLM token states in, states that read out like the complex prompt's out; used in training only.
+
+    It sees the LLM's states and nothing else, so that it must rely on what the LLM knows of a word.
+    """
+
+    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, max_tokens: int) -> None:
+        super().__init__()
+        width, layers, dropout = config.teacher_width, config.teacher_layers, config.teacher_dropout
+        self.normalise = nn.LayerNorm(llm_dim)
+        self.input = nn.Sequential(nn.Dropout(dropout), nn.Linear(llm_dim, width))
+        self.place = nn.Parameter(0.02 * torch.randn(max_tokens, width))
+        self.queries = nn.Parameter(torch.randn(config.teacher_tokens, width))
+        options = {"dropout": dropout, "batch_first": True, "norm_first": True}
+        encoder = nn.TransformerEncoderLayer(width, 4, 4 * width, **options)
+        decoder = nn.TransformerDecoderLayer(width, 4, 4 * width, **options)
+        self.encoder = nn.TransformerEncoder(encoder, layers, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoder(decoder, layers, nn.LayerNorm(width))
+        self.output = nn.Linear(width, dim)
+
+    def forward(
+        self, states: Float[Tensor, "batch llm_tokens llm_dim"], length: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch teacher_tokens dim"]:
+        """Predicted states for each prompt."""
+        padding = ~real_tokens(length, states.shape[1])
+        memory = self.input(self.normalise(states)) + self.place[: states.shape[1]]
+        memory = self.encoder(memory, src_key_padding_mask=padding)
+        queries = self.queries.expand(len(states), -1, -1)
+        return self.output(self.decoder(queries, memory, memory_key_padding_mask=padding))

@@ -1,0 +1,164 @@
+"""What training minimises: a weighted sum of the losses that the config asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sur.adapter import AdapterOutput
+from sur.losses.alignment import AlignmentConfig, ReadOut, attention_alignment, token_alignment
+from sur.losses.denoising import DenoisingConfig, FrozenDenoiser, denoiser_alignment, denoising_loss
+from sur.losses.distillation import DistillationConfig, Projection, Teacher
+
+
+class LossConfig(BaseModel):
+    """Which losses, and how much of each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alignment: AlignmentConfig = Field(default_factory=AlignmentConfig, description="to the complex prompt")
+    distillation: DistillationConfig = Field(default_factory=DistillationConfig, description="from the LLM")
+    denoising: DenoisingConfig = Field(default_factory=DenoisingConfig, description="of the frozen denoiser")
+
+    @property
+    def uses_denoiser(self) -> bool:
+        """Whether training has to load and run the denoiser."""
+        return self.denoising.weight > 0 or self.alignment.form == "denoiser"
+
+    @property
+    def uses_llm(self) -> bool:
+        """Whether training reads LLM features."""
+        return self.distillation.form != "none"
+
+    @property
+    def uses_readout(self) -> bool:
+        """Whether training reads the denoiser's cached read-out."""
+        return self.alignment.form == "attention" or self.distillation.form == "teacher"
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Features of one batch of rows, float32 on the training device. `paired` rows have a complex prompt."""
+
+    simple: Tensor  # (batch, tokens, dim)
+    length: Tensor  # (batch,) real tokens of `simple`, with start and end mark
+    complex: Tensor | None = None  # (batch, tokens, dim)
+    paired: Tensor | None = None  # (batch,) bool
+    llm: Tensor | None = None  # (batch, llm_dim) or (batch, llm_tokens, llm_dim)
+    llm_length: Tensor | None = None  # (batch,)
+    latents: tuple[Tensor, Tensor] | None = None  # mean and log-variance, each (batch, c, h, w)
+    pictured: Tensor | None = None  # (batch,) bool: has latents
+
+
+class Objective(nn.Module):
+    """The losses with what they learn (projection, teacher) and what they read (read-out, denoiser).
+
+    `projection` and `teacher` are trained and saved with the checkpoint, and not needed for inference.
+    """
+
+    def __init__(
+        self,
+        config: LossConfig,
+        dim: int,
+        llm_shape: tuple[int, ...] | None = None,
+        read_out: ReadOut | None = None,
+        denoiser: FrozenDenoiser | None = None,
+    ) -> None:
+        super().__init__()
+        for name, needed, given in (
+            ("LLM features", config.uses_llm, llm_shape),
+            ("the denoiser's read-out", config.uses_readout, read_out),
+            ("the denoiser", config.uses_denoiser, denoiser),
+        ):
+            if needed and given is None:
+                raise ValueError(f"the losses asked for need {name}, which were not given")
+        self.config = config
+        self.read_out = read_out
+        self.denoiser = denoiser
+        distillation = config.distillation
+        self.projection = self.teacher = None
+        if distillation.form == "teacher":
+            if llm_shape is None or len(llm_shape) != 2:
+                raise ValueError(
+                    "distillation form `teacher` needs LLM token states; set llm.pooling=tokens and extract"
+                )
+            self.teacher = Teacher(dim, llm_shape[1], distillation, llm_shape[0])
+        elif distillation.form != "none" and llm_shape is not None:
+            self.projection = Projection(dim, llm_shape[-1], distillation)
+
+    def learned(self) -> dict[str, Tensor]:
+        """State of the parts that are learnt beside the adapter."""
+        return {
+            f"{name}.{key}": value
+            for name, module in (("projection", self.projection), ("teacher", self.teacher))
+            if module is not None
+            for key, value in module.state_dict().items()
+        }
+
+    def load_learned(self, state: dict[str, Tensor]) -> None:
+        """Undo `learned`. Raises RuntimeError for states of another configuration."""
+        for name, module in (("projection", self.projection), ("teacher", self.teacher)):
+            if module is not None:
+                prefix = name + "."
+                module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def forward(self, batch: RowBatch, output: AdapterOutput, step: int) -> dict[str, Tensor]:
+        """Weighted losses by name; their sum is to be minimised. Draws from torch's global generator."""
+        losses: dict[str, Tensor] = {}
+        states = output.states
+        config = self.config
+        paired = batch.paired if batch.paired is not None else torch.ones(len(states), dtype=torch.bool)
+        if batch.complex is not None and config.alignment.weight > 0:
+            pair = (states[paired], batch.complex[paired])
+            if config.alignment.form == "tokens":
+                losses["alignment"] = config.alignment.weight * token_alignment(config.alignment, *pair)
+            elif config.alignment.form == "attention":
+                queries = config.alignment.queries_per_step
+                assert self.read_out is not None  # checked in __init__
+                losses["alignment"] = config.alignment.weight * attention_alignment(self.read_out, *pair, queries)
+        if config.distillation.form != "none":
+            losses |= self._distillation(batch, output, paired, step)
+        if self.denoiser is not None and config.uses_denoiser:
+            losses |= self._denoiser(batch, states, paired)
+        return losses
+
+    def _distillation(self, batch: RowBatch, output: AdapterOutput, paired: Tensor, step: int) -> dict[str, Tensor]:
+        config = self.config.distillation
+        if batch.llm is None or batch.llm_length is None:
+            raise ValueError("distillation is on, but the batch has no LLM features")
+        if self.projection is not None:
+            loss = self.projection(output.hidden, batch.length, batch.llm, batch.llm_length)
+            return {"distillation": config.weight * loss}
+        assert self.teacher is not None and self.read_out is not None
+        queries = self.config.alignment.queries_per_step
+        learning = step < config.teacher_steps
+        losses = {}
+        if batch.complex is not None and (learning or not self.training):
+            taught = self.teacher(batch.llm[paired], batch.llm_length[paired])
+            losses["teacher"] = attention_alignment(self.read_out, taught, batch.complex[paired], queries)
+        if not learning and bool((~paired).any()):
+            with torch.no_grad():
+                target = self.teacher.eval()(batch.llm[~paired], batch.llm_length[~paired])
+            loss = attention_alignment(self.read_out, output.states[~paired], target, queries)
+            losses["distillation"] = config.weight * loss
+        return losses
+
+    def _denoiser(self, batch: RowBatch, states: Tensor, paired: Tensor) -> dict[str, Tensor]:
+        if batch.latents is None:
+            raise ValueError("the denoiser's losses need latents in the cache; set vae in the config and extract")
+        assert self.denoiser is not None
+        keep = paired & batch.pictured if batch.pictured is not None else paired
+        losses: dict[str, Tensor] = {}
+        if not bool(keep.any()):
+            return losses
+        mean, logvar = (part[keep] for part in batch.latents)
+        noised = self.denoiser.noise(mean, logvar)
+        if self.config.alignment.form == "denoiser" and batch.complex is not None:
+            loss = denoiser_alignment(self.denoiser, noised, states[keep], batch.complex[keep])
+            losses["alignment"] = self.config.alignment.weight * loss
+        if self.config.denoising.weight > 0:
+            losses["denoising"] = self.config.denoising.weight * denoising_loss(self.denoiser, noised, states[keep])
+        return losses

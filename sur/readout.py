@@ -1,0 +1,174 @@
+"""The denoiser's read-out: what its cross-attention layers ask of the text, cached once.
+
+For each cross-attention layer a sample of its real queries, over pictures and timesteps under the complex
+prompt, and its `to_k` and `to_v`. With them, training compares what the denoiser would read out of two sets of
+text states without loading the denoiser (`sur.losses.alignment`).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from cache import ArraySpec, FeatureSpec, Store
+from sur.encoders.base import pick_device
+from sur.fingerprint import weights_fingerprint
+from sur.losses.alignment import ReadOut
+from sur.losses.denoising import FrozenDenoiser
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+ENCODER_VERSION = 1
+_BATCH = 32
+
+
+class ReadoutConfig(BaseModel):
+    """How the denoiser's queries are sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queries_per_layer: int = Field(default=2048, ge=1, description="queries kept of each cross-attention layer")
+    rows: int = Field(default=512, ge=1, description="rows whose latents and complex prompts the denoiser is run on")
+    seed: int = Field(default=0, description="of timesteps, noise and the choice of queries")
+
+
+def readout_name(config: RunConfig) -> str:
+    """Name of the asset in the store."""
+    return f"readout.{config.text.name}"
+
+
+def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
+    """Arrays and identity of the asset; reads the denoiser's config and shapes, not its weights.
+
+    Raises ValueError when the config has no `readout` section.
+    """
+    if config.readout is None:
+        raise ValueError("attention alignment reads the denoiser's read-out; add a `readout` section to the config")
+    folder = Path(config.base_model)
+    layers = _cross_attention(_skeleton(folder))
+    arrays = {}
+    for i, layer in enumerate(layers.values()):
+        inner, dim = layer.to_k.weight.shape
+        arrays[f"queries{i:02d}"] = ArraySpec("float32", (config.readout.queries_per_layer, inner))
+        arrays[f"to_k{i:02d}"] = ArraySpec("float32", (inner, dim))
+        arrays[f"to_v{i:02d}"] = ArraySpec("float32", (inner, dim))
+    identity = {
+        "denoiser": weights_fingerprint(folder / "unet"),
+        "layers": list(layers),
+        "heads": [layer.heads for layer in layers.values()],
+        "inputs": {name: store.features()[name].identity for name in _inputs(config) if name in store.features()},
+        **config.readout.model_dump(),
+        "diffusers": importlib.metadata.version("diffusers").split(".")[0],
+        "encoder_version": ENCODER_VERSION,
+    }
+    return FeatureSpec(readout_name(config), "readout", identity, arrays)
+
+
+def compute_readout(store: Store, config: RunConfig) -> bool:
+    """Run the denoiser on cached latents and write the asset; False when it was there already.
+
+    Needs the VAE's and the complex prompts' features. Raises ValueError when no row has both.
+    """
+    spec = readout_spec(store, config)
+    if store.has_asset(spec):
+        return False
+    settings = config.readout
+    assert settings is not None
+    slots = _rows_with_inputs(config, store)[: settings.rows]
+    generator = torch.Generator().manual_seed(settings.seed)
+    device = pick_device(config.vae.device if config.vae else "auto")
+    denoiser = FrozenDenoiser.from_pipeline(config.base_model).to(device)
+    layers = _cross_attention(denoiser.unet)
+    caught: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    batches = [slots[start : start + _BATCH] for start in range(0, len(slots), _BATCH)]
+    per_batch = -(-settings.queries_per_layer // len(batches))
+
+    def catch(name: str):
+        def hook(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            flat = output.detach().flatten(0, 1)
+            caught[name].append(flat[torch.randperm(len(flat), generator=generator)[:per_batch]].float().cpu())
+
+        return hook
+
+    hooks = [layer.to_q.register_forward_hook(catch(name)) for name, layer in layers.items()]
+    latents_name, text_name = _inputs(config)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(settings.seed)
+        for index, chosen in enumerate(cycle(batches)):
+            if index >= len(batches) and min(sum(map(len, c)) for c in caught.values()) >= settings.queries_per_layer:
+                break  # every batch at least once; small layers and few rows need several passes
+            latents = store.read(latents_name, chosen)
+            mean, logvar = (torch.from_numpy(latents[key][:, 0].astype(np.float32)) for key in ("mean", "logvar"))
+            noisy, _, _, timesteps = denoiser.noise(mean.to(device), logvar.to(device))
+            denoiser(noisy, timesteps, _as_float(store, text_name, chosen).to(device))
+    for hook in hooks:
+        hook.remove()
+    values: dict[str, np.ndarray] = {}
+    for i, (name, layer) in enumerate(layers.items()):
+        queries = torch.cat(caught[name])
+        values[f"queries{i:02d}"] = queries[: settings.queries_per_layer].numpy()
+        values[f"to_k{i:02d}"] = layer.to_k.weight.detach().float().cpu().numpy()
+        values[f"to_v{i:02d}"] = layer.to_v.weight.detach().float().cpu().numpy()
+    store.write_asset(spec, values)
+    return True
+
+
+def load_readout(store: Store, config: RunConfig) -> ReadOut:
+    """The cached read-out as a module. Raises ValueError when the store lacks it."""
+    name = readout_name(config)
+    if name not in store.assets():
+        raise ValueError(f"{store.path} has no {name}; run `sur extract` with a `readout` section in the config")
+    values = {key: torch.from_numpy(np.array(value)) for key, value in store.read_asset(name).items()}
+    heads = store.assets()[name].identity["heads"]
+    columns = ([values[f"{kind}{i:02d}"] for i in range(len(heads))] for kind in ("queries", "to_k", "to_v"))
+    return ReadOut(*columns, heads=heads)
+
+
+def _inputs(config: RunConfig) -> tuple[str, str]:
+    if config.vae is None:
+        raise ValueError("the denoiser's read-out is sampled on cached latents; add a `vae` section to the config")
+    return config.vae.feature_name, config.text.feature_name("complex")
+
+
+def _rows_with_inputs(config: RunConfig, store: Store) -> np.ndarray:
+    absent: set[int] = set()
+    for name in _inputs(config):
+        absent |= set(store.missing(name))
+    slots = np.array([row.slot for row in store.rows() if row.slot not in absent], dtype=np.int64)
+    if len(slots) == 0:
+        raise ValueError(f"no row of {store.path} has both a picture and a complex prompt; the read-out needs some")
+    return slots
+
+
+def _as_float(store: Store, name: str, slots: np.ndarray) -> torch.Tensor:
+    states = store.read(name, slots)["states"]
+    if store.features()[name].arrays["states"].dtype == "bfloat16":
+        return torch.from_numpy(states.view(np.int16)).view(torch.bfloat16).float()
+    return torch.from_numpy(states.astype(np.float32))
+
+
+def _skeleton(folder: Path) -> Any:
+    """The denoiser's module tree on the meta device: shapes without weights."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(dict(UNet2DConditionModel.load_config(folder, subfolder="unet")))  # pyright: ignore
+
+
+def _cross_attention(denoiser: Any) -> dict[str, Any]:
+    """Cross-attention layers by name, in the module's order."""
+    layers = {name: module for name, module in denoiser.named_modules() if name.endswith("attn2")}
+    biased = [name for name, layer in layers.items() if layer.to_k.bias is not None]
+    if not layers or biased:
+        raise ValueError(
+            "the read-out knows denoisers whose cross-attention layers are named attn2 and have no bias in to_k; "
+            f"found {len(layers)} such layers, {len(biased)} with a bias. Use another form of alignment"
+        )
+    return layers

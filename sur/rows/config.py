@@ -1,0 +1,31 @@
+"""Where the rows come from and which columns hold what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DataConfig(BaseModel):
+    """A data source: SURD folder, Parquet, CSV, JSON lines or a Hugging Face dataset on disk.
+
+    The defaults are SURD's: `text` is the simple narrative prompt, `prompt` the complex keyword prompt.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Field(description="folder or file with the rows; nothing outside its folder is ever read")
+    format: Literal["auto", "surd", "parquet", "csv", "jsonl", "hf"] = Field(default="auto", description="kind")
+    split: str | None = Field(default=None, description="split of a Hugging Face DatasetDict; default: its only one")
+    simple_column: str = Field(default="text", description="column of the simple narrative prompt")
+    complex_column: str | None = Field(default="prompt", description="column of the complex prompt; null: none")
+    image_column: str | None = Field(default="file_name", description="column of the image; null: text only")
+    allow_unpaired: bool = Field(default=False, description="keep rows that have no complex prompt")
+    allow_outside_links: bool = Field(default=False, description="follow symbolic links out of the data root")
+    max_image_pixels: int = Field(default=64_000_000, ge=1, description="pixels; a larger image is not decoded")
+    max_image_bytes: int = Field(default=256 * 2**20, ge=1, description="bytes; a larger file is not read")
+    max_prompt_chars: int = Field(default=20_000, ge=1, description="characters; a longer prompt is quarantined")
+    check_images: Literal["decode", "header"] = Field(default="decode", description="how thoroughly")
+    limit: int | None = Field(default=None, ge=1, description="read at most this many rows")

@@ -1,0 +1,70 @@
+"""Read every row and image once: what is good becomes records, what is not goes into a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from cache import RowRecord, row_id
+from sur.images import ImageError, decode, open_checked
+from sur.rows.source import Quarantined, Row, RowError, RowSource
+
+
+def scan(
+    source: RowSource, need_image: bool, progress: Callable[[int], None] | None = None
+) -> tuple[list[RowRecord], list[Quarantined]]:
+    """Check all rows, images included; exact duplicates are kept once and reported (field "duplicate").
+
+    A row that names an image must have a good one, needed or not, because its id covers the image's bytes;
+    set data.image_column to null to leave images out. An unpaired narrative prompt (no complex prompt, with
+    data.allow_unpaired) has no image by nature, and passes even when images are needed. `progress` is called
+    with the number of rows done.
+    """
+    records: list[RowRecord] = []
+    quarantined: list[Quarantined] = []
+    first_seen: dict[bytes, str] = {}
+    for row in source:
+        if isinstance(row, Row):
+            row = _checked(source, row, need_image, first_seen)
+        if isinstance(row, RowRecord):
+            records.append(row)
+        else:
+            quarantined.append(row)
+        if progress is not None:
+            progress(len(records) + len(quarantined))
+    return records, quarantined
+
+
+def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
+    """Write the report: one JSON object a line with position, location, field, reason and remedy."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in quarantined]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _checked(source: RowSource, row: Row, need_image: bool, first_seen: dict[bytes, str]) -> RowRecord | Quarantined:
+    config = source.config
+    column = config.image_column or "image"
+    image: bytes | None = None
+    try:
+        if row.image:
+            image = source.image_bytes(row.image)
+            if len(image) > config.max_image_bytes:
+                reason = f"{len(image)} bytes, more than the limit of {config.max_image_bytes}"
+                raise RowError(column, reason, "shrink the image or raise data.max_image_bytes")
+            (decode if config.check_images == "decode" else open_checked)(image, config.max_image_pixels)
+        elif need_image and row.complex:
+            remedy = "name one in data.image_column, or leave the VAE out of the config"
+            raise RowError(column, "the row has no image, but an image feature is asked for", remedy)
+    except ImageError as error:
+        return Quarantined(row.position, row.location, column, error.reason, error.remedy)
+    except RowError as error:
+        return Quarantined(row.position, row.location, error.field, error.reason, error.remedy)
+    identifier = row_id(row.simple, row.complex, image)
+    if identifier in first_seen:
+        reason = f"same prompts and image as {first_seen[identifier]}"
+        return Quarantined(row.position, row.location, "duplicate", reason, "nothing to do: it is kept once")
+    first_seen[identifier] = row.location
+    return RowRecord(identifier, row.simple, row.complex, row.image)

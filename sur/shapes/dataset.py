@@ -1,0 +1,57 @@
+"""Writes rows of the shapes world in SURD's layout: pictures and metadata.jsonl (`file_name`, `text`, `prompt`)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
+from sur.shapes.scenes import render, sample_scene
+from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
+
+FORMAT_VERSION = 1
+
+
+def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -> Path:
+    """Write `rows` paired rows and `unpaired` narrative prompts without picture or complex prompt.
+
+    Paired rows use `common` and `rare` words only; unpaired ones all kinds, so that words no paired row explains
+    occur in them. A folder written with the same arguments is left as it is; returns `folder`.
+    """
+    folder = Path(folder)
+    settings = {"format_version": FORMAT_VERSION, "rows": rows, "unpaired": unpaired, "seed": seed}
+    stamp = folder / "settings.json"
+    if stamp.is_file() and json.loads(stamp.read_text()) == settings:
+        return folder
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    rng = np.random.default_rng([seed, 1])
+    lines = []
+    for index in range(rows):
+        scene = sample_scene(rng)
+        name = f"{index:06d}.png"
+        render(scene, rng).save(partial / name)
+        narrative = narrative_prompt(scene, rng, TRAIN, PAIRED_KINDS).text
+        lines.append({"file_name": name, "text": narrative, "prompt": complex_prompt(scene, rng)})
+    for _ in range(unpaired):
+        lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, UNPAIRED_KINDS).text})
+    (partial / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (partial / "settings.json").write_text(json.dumps(settings) + "\n")
+    if folder.exists():
+        _remove_written(folder)
+    partial.rename(folder)
+    return folder
+
+
+def _remove_written(folder: Path) -> None:
+    """Remove a data set of ours; anything else is left for its owner to move.
+
+    Raises FileExistsError when `folder` is not one that `write_dataset` wrote.
+    """
+    if not (folder / "settings.json").is_file():
+        raise FileExistsError(f"{folder} exists and was not written by this program; choose another folder")
+    shutil.rmtree(folder)

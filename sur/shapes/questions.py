@@ -1,0 +1,56 @@
+"""What the evaluation asks for: scenes with a complex and a narrative prompt that was never trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sur.shapes.prompts import DEV, HELD_OUT, TRAIN, complex_prompt, narrative_prompt
+from sur.shapes.scenes import Scene, sample_scene
+from sur.shapes.words import PAIRED_KINDS
+
+SetName = Literal["templates", "synonyms", "dev_templates", "dev_synonyms"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One scene to be drawn. `group`: `count` or `relation`, for synonyms also who knows the unseen word."""
+
+    scene: Scene
+    complex: str
+    narrative: str
+    groups: tuple[str, ...]
+
+
+def questions(name: SetName, n: int, seed: int = 0) -> list[Question]:
+    """`n` questions of a set, a pure function of the arguments.
+
+    templates: sentences never trained on, words that paired rows have. synonyms: sentences of the training with one
+    word (a colour, shape, count or relation) that no paired row has, half of them known to the text encoder, half
+    to the LLM only. The dev sets are their like for choosing settings, with other sentences and words.
+    """
+    rng = np.random.default_rng([seed, list(_SETS).index(name)])
+    pieces, unseen = _SETS[name]
+    made = []
+    for i in range(n):
+        scene = sample_scene(rng)
+        kind = unseen[i % len(unseen)] if unseen else None
+        told = narrative_prompt(scene, rng, pieces, PAIRED_KINDS, require=kind)
+        groups = (scene.kind,) if kind is None else (scene.kind, _KNOWN_TO[kind])
+        made.append(Question(scene, complex_prompt(scene, rng), told.text, groups))
+    return made
+
+
+_SETS = {
+    "templates": (HELD_OUT, ()),
+    "synonyms": (TRAIN, ("unseen_known", "unseen_rare")),
+    "dev_templates": (DEV, ()),
+    "dev_synonyms": (TRAIN, ("dev_rare",)),
+}
+_KNOWN_TO = {
+    "unseen_known": "text encoder knows the word",
+    "unseen_rare": "only the LLM knows the word",
+    "dev_rare": "only the LLM knows the word",
+}

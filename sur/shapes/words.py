@@ -1,0 +1,95 @@
+"""The words of the shapes world, by who knows them.
+
+Every idea (a colour, a shape, a count, a relation) has words of five kinds:
+
+| kind | text encoder's training | paired rows (adapter's training) | evaluation |
+|---|---|---|---|
+| `common` | yes | yes | templates |
+| `rare` | no | yes | templates |
+| `unseen_known` | yes | no | synonyms |
+| `dev_rare` | no | no (unpaired narrative prompts only) | none: settings are chosen with them |
+| `unseen_rare` | no | no (unpaired narrative prompts only) | synonyms |
+
+So what an `unseen_rare` word means can be learnt from nowhere but the LLM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words for one idea, by who knows them (see the module's table)."""
+
+    common: tuple[str, ...]
+    rare: tuple[str, ...]
+    unseen_known: tuple[str, ...]
+    dev_rare: tuple[str, ...]
+    unseen_rare: tuple[str, ...]
+
+    def of(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        """All words of the given kinds, in order."""
+        return tuple(word for kind in kinds for word in getattr(self, kind))
+
+
+KINDS = ("common", "rare", "unseen_known", "dev_rare", "unseen_rare")
+# What a word's kind is drawn from: in paired rows and questions three of four words are everyday ones.
+PAIRED_KINDS = ("common", "common", "common", "rare")
+UNPAIRED_KINDS = ("common", "common", *KINDS)
+
+COLOUR_WORDS = {
+    "red": Words(("red", "crimson"), ("scarlet",), ("cherry",), ("vermilion",), ("ruby",)),
+    "orange": Words(("orange", "tangerine"), ("pumpkin",), ("apricot",), ("carrot",), ("marmalade",)),
+    "yellow": Words(("yellow", "golden"), ("canary",), ("lemon",), ("mustard",), ("buttercup",)),
+    "green": Words(("green", "emerald"), ("mossy",), ("jade",), ("grassy",), ("lime",)),
+    "blue": Words(("blue", "azure"), ("sapphire",), ("navy",), ("cobalt",), ("indigo",)),
+    "purple": Words(("purple", "violet"), ("lavender",), ("plum",), ("amethyst",), ("lilac",)),
+    "white": Words(("white", "snowy"), ("ivory",), ("pearl",), ("chalky",), ("milky",)),
+}
+
+# Singular.
+SHAPE_WORDS = {
+    "circle": Words(("circle", "disc"), ("dot",), ("ball",), ("orb",), ("sphere",)),
+    "square": Words(("square", "box"), ("tile",), ("block",), ("cube",), ("quadrangle",)),
+    "triangle": Words(("triangle", "wedge"), ("pyramid",), ("arrowhead",), ("trilateral",), ("cone",)),
+    "cross": Words(("cross shape", "plus sign"), ("crucifix",), ("plus mark",), ("addition symbol",), ("crossroad",)),
+}
+
+# Before a noun: singular for 1, else plural.
+COUNT_WORDS = {
+    1: Words(("one", "a single"), ("a lone",), ("only one",), ("a solitary",), ("an individual",)),
+    2: Words(("two", "a pair of"), ("a couple of",), ("a duo of",), ("twin",), ("a brace of",)),
+    3: Words(("three", "a trio of"), ("a threesome of",), ("a triplet of",), ("a triad of",), ("two plus one",)),
+    4: Words(("four", "a quartet of"), ("a foursome of",), ("two pairs of",), ("a tetrad of",), ("twice two",)),
+}
+
+# (words, swapped): "A word B" when not swapped, "B word A" when swapped, for a scene in which A relation B.
+RELATION_WORDS = {
+    "above": (
+        Words(("above", "over"), ("atop",), ("higher than",), ("overhead of",), ("on top of",)),
+        Words(("below", "under"), ("beneath",), ("lower than",), ("underneath",), ("at the foot of",)),
+    ),
+    "left of": (
+        Words(
+            ("left of", "to the left of"),
+            ("leftward of",),
+            ("on the left side of",),
+            ("west of",),
+            ("to the west of",),
+        ),
+        Words(
+            ("right of", "to the right of"),
+            ("rightward of",),
+            ("on the right side of",),
+            ("east of",),
+            ("to the east of",),
+        ),
+    ),
+}
+
+# Style keywords of complex prompts; they ask for nothing.
+STYLE = (
+    "flat vector art", "crisp edges", "8k", "masterpiece", "studio background", "clean lines",
+    "minimalist", "high detail", "sharp focus", "trending design",
+)  # fmt: skip

@@ -1,0 +1,155 @@
+"""A small deterministic extraction that the cache's tests run, kill and run again (also as a script)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache import ArraySpec, FeatureSpec, RowRecord, Store, float32_to_bfloat16, row_id
+
+ROWS_PER_PARTITION = 8
+STATES = FeatureSpec(
+    "llm.small.l03.mean",
+    "llm",
+    {"model": "small", "layer": 3, "template": None},
+    {"states": ArraySpec("bfloat16", (300,)), "length": ArraySpec("int32", ())},
+)
+LATENTS = FeatureSpec("vae.small.64", "vae", {"resolution": 64}, {"mean": ArraySpec("float16", (2, 4, 8, 8))})
+NULL = FeatureSpec("null", "text", {"model": "small"}, {"states": ArraySpec("float32", (5, 7))})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk():
+    """Without fsync: it guards against loss of power, which no test can cause, and a busy disk takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+def sample_rows(count: int, first: int = 0) -> list[RowRecord]:
+    """Distinct rows; every third has an image."""
+    rows = []
+    for number in range(first, first + count):
+        simple, complex, image = f"a simple prompt {number}", f"complex é, {number}", f"{number}.png"
+        content = image.encode() if number % 3 == 0 else None
+        rows.append(RowRecord(row_id(simple, complex, content), simple, complex, image if content else ""))
+    return rows
+
+
+def sample_values(spec: FeatureSpec, rows: list[RowRecord]) -> dict[str, np.ndarray]:
+    """Values that depend on the feature and the row alone, as stored elements."""
+    values = {}
+    for name, array in spec.arrays.items():
+        out = []
+        for row in rows:
+            seed = hashlib.sha256(f"{spec.name}/{name}".encode() + row.id).digest()[:8]
+            draw = np.random.Generator(np.random.PCG64(int.from_bytes(seed, "little"))).normal(size=array.shape)
+            if array.dtype == "bfloat16":
+                out.append(float32_to_bfloat16(draw.astype(np.float32)))
+            else:
+                out.append(np.asarray(draw * 50, dtype=array.dtype))
+        values[name] = np.stack(out)
+    return values
+
+
+def missing_rows(spec: FeatureSpec, rows: list[RowRecord]) -> dict[int, str]:
+    """Latents are missing where there is no image."""
+    return {i: "no image" for i, row in enumerate(rows) if spec is LATENTS and not row.image}
+
+
+def extract(path: Path, count: int = 28) -> list[tuple[str, int]]:
+    """Bring the store at `path` to its full state; returns the partitions that were computed."""
+    store = Store.open_or_create(path, ROWS_PER_PARTITION)
+    store.add_rows(sample_rows(count))
+    computed = []
+    for spec in (STATES, LATENTS):
+        store.ensure_feature(spec)
+    for spec in (STATES, LATENTS):
+        for wait in (False, True):
+            for partition in store.pending(spec.name):
+                with store.claim(spec.name, partition, wait=wait) as ours:
+                    if ours:
+                        rows = store.rows(partition)
+                        values, missing = sample_values(spec, rows), missing_rows(spec, rows)
+                        store.write_partition(spec.name, partition, values, missing, {"rows": len(rows)})
+                        computed.append((spec.name, partition))
+    if not store.has_asset(NULL):
+        store.write_asset(NULL, {"states": np.arange(35, dtype=np.float32).reshape(5, 7)})
+    return computed
+
+
+def file_bytes(path: Path) -> dict[str, bytes]:
+    """Every file below `path` with its bytes."""
+    return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
+
+def kill_at(operation: int) -> None:
+    """Have this process killed, for real, just before its file operation of that number."""
+    done = 0
+
+    def counted(function):
+        def call(*arguments, **options):
+            nonlocal done
+            done += 1
+            if done == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("mkdir", "fsync", "replace", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def sweep(folder: Path, step: int) -> None:
+    """Kill a child at every `step`-th file operation until one gets through; complain on the first difference."""
+    os.fsync = lambda descriptor: None  # a killed process loses nothing that the system already has
+    extract(folder / "whole")
+    whole = file_bytes(folder / "whole")
+    operation = 1
+    while True:
+        path = folder / f"killed-{operation}"
+        if (child := os.fork()) == 0:
+            kill_at(operation)
+            extract(path)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        pending = expected_work(path)
+        computed = extract(path)
+        assert computed == pending, f"operation {operation}: computed {computed}, expected {pending}"
+        assert file_bytes(path) == whole, f"operation {operation}: the store differs"
+        if status == 0:
+            json.dump({"kills": (operation - 1) // step, "operations": operation}, sys.stdout)
+            return
+        operation += step
+
+
+def expected_work(path: Path) -> list[tuple[str, int]]:
+    """Partitions that the next run has to compute."""
+    everything = [(spec.name, partition) for spec in (STATES, LATENTS) for partition in range(4)]
+    try:
+        store = Store.open(path)
+        return [item for item in everything if item[1] not in done_partitions(store, item[0])]
+    except Exception:
+        return everything
+
+
+def done_partitions(store: Store, name: str) -> list[int]:
+    """Partitions of a feature, if it exists at all, that have a receipt."""
+    if name not in store.features():
+        return []
+    return [partition for partition, receipt in enumerate(store.receipts(name)) if receipt is not None]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "sweep":
+        sweep(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        json.dump(extract(Path(sys.argv[2]), int(sys.argv[3])), sys.stdout)

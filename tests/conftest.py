@@ -1,0 +1,64 @@
+"""Settings and fixtures that the tests share: offline, and one small extracted store of the shapes world."""
+
+import os
+import shutil
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DO_NOT_TRACK"] = "1"
+
+import pytest
+
+from cache import Store
+from sur.config import RunConfig, load_config
+from sur.extraction import extract
+from sur.readout import compute_readout
+from sur.shapes.dataset import write_dataset
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SMALL = [
+    "store.rows_per_partition=32",
+    "llm.layers=[2]",
+    "readout.queries_per_layer=64",
+    "readout.rows=32",
+    "train.steps=12",
+    "train.batch_size=8",
+    "train.warmup_steps=2",
+    "train.validation_fraction=0.2",
+    "train.validate_every=6",
+    "train.validation_batches=1",
+    "train.save_every=4",
+    "train.log_every=1",
+    "loss.distillation.teacher_steps=2",
+    "loss.alignment.queries_per_step=16",
+    "evaluate.prompts=4",
+    "evaluate.steps=3",
+    "evaluate.examples=2",
+    "evaluate.resamples=100",
+]
+
+
+def pytest_configure() -> None:
+    """Nobody's own Prefect server hears of the tests."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def shapes_config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """configs/shapes.yaml on 64 paired and 32 unpaired rows, extracted with the real models; read-only."""
+    run = tmp_path_factory.mktemp("shapes")
+    data = write_dataset(run / "data", rows=64, unpaired=32)
+    places = [f"run_dir={run}", f"data.path={data}", f"store.path={run / 'store.zarr'}"]
+    config = load_config(CONFIGS / "shapes.yaml", [*SMALL, *places])
+    extract(config)
+    compute_readout(Store.open(config.store.path, writable=True), config)
+    return config
+
+
+@pytest.fixture
+def own_config(shapes_config: RunConfig, tmp_path: Path) -> RunConfig:
+    """`shapes_config` with a run folder and a store of the test's own."""
+    shutil.copytree(shapes_config.store.path, tmp_path / "store.zarr")
+    store = shapes_config.store.model_copy(update={"path": tmp_path / "store.zarr"})
+    return shapes_config.model_copy(update={"run_dir": tmp_path / "run", "store": store})

@@ -1,0 +1,144 @@
+"""Killed, full, or in each other's way: the store ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cache_samples
+import pytest
+from cache_samples import (
+    STATES,
+    expected_work,
+    extract,
+    file_bytes,
+    no_waiting_for_the_disk,  # noqa: F401
+    sample_rows,
+    sample_values,
+)
+
+from cache import CacheError, DiskFull, Store, StoreBusy, files
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    path = tmp_path_factory.mktemp("whole") / "store.zarr"
+    extract(path)
+    return file_bytes(path)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-W", "error", cache_samples.__file__, *map(str, arguments)]
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+
+
+def start(path: Path, count: int = 28) -> subprocess.Popen[str]:
+    arguments = command("extract", path, count)
+    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+
+
+def test_sigkill_at_random_moments_then_resume_gives_the_same_bytes(tmp_path, whole):
+    generator = random.Random(7)
+    path, kills = tmp_path / "store.zarr", 0
+    for _ in range(6):
+        before = len(file_bytes(path))
+        process = start(path)
+        while process.poll() is None and len(file_bytes(path)) <= before:
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills >= 3
+    pending = expected_work(path)
+    output, _ = start(path).communicate()
+    assert [tuple(item) for item in json.loads(output)] == pending
+    assert file_bytes(path) == whole
+    assert Store.open(path).verify() == []
+
+
+def test_sigkill_between_file_operations_then_resume_gives_the_same_bytes(tmp_path):
+    """Every seventh file operation; `python tests/cache_samples.py sweep FOLDER 1` takes them all."""
+    done = subprocess.run(command("sweep", tmp_path, 7), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+    assert json.loads(done.stdout)["kills"] > 30
+
+
+def test_processes_at_once_lose_nothing_and_do_nothing_twice(tmp_path, whole):
+    path = tmp_path / "store.zarr"
+    processes = [start(path) for _ in range(3)]
+    computed = [tuple(item) for process in processes for item in json.loads(process.communicate()[0])]
+    assert sorted(computed) == sorted(set(computed)) and len(computed) == 8
+    assert file_bytes(path) == whole
+
+
+def test_processes_adding_overlapping_rows_lose_and_repeat_none(tmp_path):
+    path = tmp_path / "store.zarr"
+    for process in [start(path, count) for count in (20, 28, 12)]:
+        process.communicate()
+    store = Store.open(path)
+    assert sorted(row.id for row in store.rows()) == sorted(row.id for row in sample_rows(28))
+    assert store.pending(STATES.name) == []
+    assert store.verify() == []
+
+
+def test_a_claimed_partition_is_busy_for_others_and_free_after(tmp_path):
+    extract(tmp_path / "s.zarr", 16)
+    first = Store.open(tmp_path / "s.zarr", writable=True)
+    second = Store.open(tmp_path / "s.zarr", writable=True)
+    first.discard(STATES.name, 1)
+    values = sample_values(STATES, first.rows(1))
+    with first.claim(STATES.name, 1) as ours:
+        assert ours
+        with second.claim(STATES.name, 1) as theirs:
+            assert not theirs
+        with pytest.raises(StoreBusy, match="partition 1"):
+            second.write_partition(STATES.name, 1, values)
+        with pytest.raises(StoreBusy, match="being written"):
+            second.drop_feature(STATES.name)
+    receipt = second.write_partition(STATES.name, 1, values)
+    assert first.write_partition(STATES.name, 1, values) == receipt
+
+
+def test_an_abandoned_claim_leaves_no_trace(tmp_path):
+    extract(tmp_path / "s.zarr", 8)
+    store = Store.open(tmp_path / "s.zarr", writable=True)
+    store.add_rows(sample_rows(8, first=100))
+    with pytest.raises(RuntimeError), store.claim(STATES.name, 1):
+        raise RuntimeError("the encoder failed")
+    assert not (store.path / "receipts/features" / STATES.name / "00001").exists()
+    assert store.pending(STATES.name) == [1]
+
+
+@pytest.mark.parametrize("room", [0, 3, 10, 17, 25])
+def test_full_disk_is_named_and_the_same_command_resumes(tmp_path, whole, monkeypatch, room):
+    left = [room]
+
+    def fsync(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "store.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", fsync)
+        with pytest.raises((DiskFull, OSError), match="space"):
+            extract(path)
+    assert not list(path.rglob("*.partial"))
+    extract(path)
+    assert file_bytes(path) == whole
+
+
+def test_bytes_that_do_not_read_back_are_not_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.Path, "read_bytes", lambda path: b"other")
+    with pytest.raises(CacheError, match="read back differ"):
+        files.publish(tmp_path / "file", b"data")
+    assert not (tmp_path / "file").exists()

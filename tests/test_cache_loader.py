@@ -1,0 +1,148 @@
+"""Which rows come when, and that they are the right ones."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from cache_samples import (
+    LATENTS,
+    STATES,
+    extract,
+    no_waiting_for_the_disk,  # noqa: F401
+    sample_rows,
+    sample_values,
+)
+
+from cache import CacheError, IncompleteFeature, Loader, Store
+from cache.order import in_split, permutation
+
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("loader") / "store.zarr"
+    extract(path, ROWS)
+    return Store.open(path, writable=True)
+
+
+def slots(batches) -> list[list[int]]:
+    return [batch.slots.tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_hold_the_stored_values_of_their_rows(store, resident):
+    loader = Loader(store, [STATES.name], batch_size=7, split="all", resident=resident)
+    rows = store.rows()
+    for batch in loader.batches():
+        expected = sample_values(STATES, [rows[slot] for slot in batch.slots])
+        states = batch.arrays[STATES.name + "/states"]
+        assert states.dtype == torch.bfloat16 and states.shape == (7, 300)
+        assert np.array_equal(states.view(torch.uint16).numpy(), expected["states"])
+        assert np.array_equal(batch.arrays[STATES.name + "/length"].numpy(), expected["length"])
+        assert [id.tobytes() for id in batch.ids] == [rows[slot].id for slot in batch.slots]
+
+
+def test_an_epoch_holds_each_row_once_and_the_next_in_another_order(store):
+    loader = Loader(store, [STATES.name], batch_size=4, split="all")
+    first, second = slots(loader.batches(0)), slots(loader.batches(1))
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(ROWS))
+    assert first != second
+    assert slots(Loader(store, [STATES.name], batch_size=4, split="all", seed=1).batches(0)) != first
+
+
+def test_the_order_does_not_change_between_versions():
+    assert permutation(10, seed=3, epoch=5).tolist() == permutation(10, 3, 5).tolist()
+    assert permutation(8, seed=0, epoch=0).tolist() == [0, 2, 1, 5, 4, 3, 6, 7]
+
+
+def test_resuming_in_the_middle_of_an_epoch_goes_on_exactly_there(store):
+    loader = Loader(store, [STATES.name], batch_size=8)
+    whole = list(islice(loader.forever(), 15))
+    at = whole[9]
+    assert at.epoch == 1
+    resumed = Loader(store, [STATES.name], batch_size=8).forever(at.epoch, at.offset)
+    assert slots(islice(resumed, 6)) == slots(whole[9:])
+
+
+def test_ranks_share_an_epoch_without_overlap(store):
+    alone = Loader(store, [STATES.name], batch_size=12, split="all")
+    ranks = [Loader(store, [STATES.name], batch_size=4, split="all", rank=r, world_size=3) for r in range(3)]
+    for whole, *parts in zip(alone.batches(2), *(rank.batches(2) for rank in ranks), strict=True):
+        assert whole.slots.tolist() == [slot for part in parts for slot in part.slots.tolist()]
+
+
+def test_the_last_batch_is_dropped_or_shared(store):
+    def sizes(**options) -> list[int]:
+        return [len(b.slots) for b in Loader(store, [STATES.name], batch_size=16, split="all", **options).batches()]
+
+    assert sizes() == [16, 16, 16]
+    assert sizes(drop_last=False) == [16, 16, 16, 12]
+    assert sizes(drop_last=False, world_size=2, rank=1) == [16, 14]
+    assert sizes(world_size=3, rank=2) == [16]
+
+
+def test_splits_are_disjoint_complete_and_unmoved_by_new_rows(store):
+    train, validation = (
+        Loader(store, [STATES.name], batch_size=1, split=split, validation_fraction=0.2)
+        for split in ("train", "validation")
+    )
+    assert sorted([*train.slots, *validation.slots]) == list(range(ROWS))
+    assert 2 <= validation.n_rows <= 24
+    ids = np.frombuffer(b"".join(row.id for row in sample_rows(5000)), np.uint8).reshape(-1, 16)
+    chosen = in_split(ids, "validation", 0.1)
+    assert 0.08 < chosen.mean() < 0.12
+    assert np.array_equal(in_split(ids[:100], "validation", 0.1), chosen[:100])
+
+
+def test_rows_without_a_required_feature_are_skipped(store):
+    loader = Loader(store, [STATES.name, LATENTS.name], batch_size=2, split="all")
+    assert loader.slots.tolist() == [row.slot for row in store.rows() if row.image]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_rows_without_an_optional_feature_are_marked_and_zero(store, resident):
+    options = {"optional": [LATENTS.name], "batch_size": 10, "split": "all", "resident": resident}
+    has = {row.slot for row in store.rows() if row.image}
+    for batch in Loader(store, [STATES.name], **options).batches():
+        present = batch.present[LATENTS.name]
+        assert present.dtype == torch.bool and batch.present[STATES.name].all()
+        assert present.tolist() == [slot in has for slot in batch.slots]
+        mean = batch.arrays[LATENTS.name + "/mean"]
+        assert mean.dtype == torch.float16 and mean.shape == (10, 2, 4, 8, 8)
+        assert not mean[~present].any() and mean[present].flatten(1).any(1).all()
+
+
+def test_only_the_rows_asked_for_are_served(store):
+    wanted = {row.id for row in store.rows()[10:30]}
+    loader = Loader(store, [STATES.name], only=wanted, batch_size=5, split="all")
+    assert loader.slots.tolist() == list(range(10, 30))
+
+
+def test_the_manifest_digest_changes_with_what_is_served(store):
+    def digest(*features: str, **options) -> str:
+        return Loader(store, features, batch_size=4, **options).manifest_digest
+
+    assert digest(STATES.name) == digest(STATES.name, seed=9, resident=False)
+    assert len({digest(STATES.name), digest(LATENTS.name), digest(STATES.name, split="all")}) == 3
+
+
+def test_an_unfinished_feature_is_refused_unless_optional(tmp_path):
+    extract(tmp_path / "s.zarr", 16)
+    store = Store.open(tmp_path / "s.zarr", writable=True)
+    store.discard(LATENTS.name, 1)
+    with pytest.raises(IncompleteFeature, match="1 of 2 partitions"):
+        Loader(store, [LATENTS.name], batch_size=1)
+    loader = Loader(store, [STATES.name], optional=[LATENTS.name], batch_size=16, split="all")
+    (batch,) = loader.batches()
+    assert not batch.present[LATENTS.name][torch.from_numpy(batch.slots >= 8)].any()
+
+
+def test_a_loader_without_a_full_batch_says_why(store):
+    with pytest.raises(CacheError, match=r"60 of 60 rows.*a batch takes 64 x 1"):
+        Loader(store, [STATES.name], batch_size=64, split="all")
+    with pytest.raises(ValueError, match="batch_size >= 1"):
+        Loader(store, [STATES.name], batch_size=0)

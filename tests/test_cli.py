@@ -1,0 +1,143 @@
+"""The `sur` command: every verb's output, exit codes, and errors without tracebacks."""
+
+import json
+import sys
+
+import pytest
+from tiny_run import save_config_file, save_models, save_rows
+from typer.testing import CliRunner
+
+from cache import Store
+from sur.cli.app import app, main
+from sur.config import load_config
+from sur.extraction import close_encoders, extract
+
+VERBS = ("plan", "extract", "train", "pipeline", "generate", "evaluate", "inspect", "verify", "demo")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Path of a config whose store is complete."""
+    folder = tmp_path_factory.mktemp("cli")
+    path = save_config_file(folder, save_models(folder / "models"), save_rows(folder / "rows"))
+    extract(load_config(path))
+    close_encoders()
+    return path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def fails(monkeypatch, capsys, *arguments):
+    """Exit code and stderr of the command as a shell would see them."""
+    monkeypatch.setattr(sys, "argv", ["sur", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb):
+    shown = invoke(verb, "--help")
+    assert shown.exit_code == 0
+    assert verb in shown.output
+
+
+def test_help_names_every_verb():
+    shown = invoke("--help").output
+    assert all(verb in shown for verb in VERBS)
+
+
+def test_version():
+    assert invoke("--version").output.startswith("0.")
+
+
+def test_plan_prints_rows_tokens_bytes_and_space(run):
+    shown = invoke("plan", run, "llm.layers=[2]")
+    assert shown.exit_code == 0, shown.output
+    assert "10 valid rows (0 new, 10 in the store before), 1 quarantined" in shown.output
+    assert "absent.png" in shown.output
+    assert "llm.llm.l02.mean" in shown.output
+    assert "0 of 3" in shown.output
+    assert "3 of 3" in shown.output
+    assert "free" in shown.output
+
+
+def test_plan_refuses_what_cannot_fit(run, monkeypatch, capsys):
+    monkeypatch.setattr("sur.planning.free_bytes", lambda path: 10)
+    code, message = fails(monkeypatch, capsys, "plan", run, "llm.layers=[2]")
+    assert code == 2
+    assert "only 10 B are free" in message
+    assert "Traceback" not in message
+
+
+def test_inspect_shows_features_identities_receipts_and_rows(run):
+    shown = invoke("inspect", run, "--rows", 2)
+    assert shown.exit_code == 0, shown.output
+    for text in ("10 rows in 3 partitions", "vae.pipe.32", "3 of 3", "bfloat16[48]", "pooling", "cats, 8k", "0.png"):
+        assert text in shown.output
+    assert "1.png" not in shown.output
+
+
+def test_verify_is_content_with_a_whole_store_and_names_damage(run, tmp_path):
+    import shutil
+
+    store = tmp_path / "store.zarr"
+    shutil.copytree(load_config(run).store.path, store)
+    assert invoke("verify", store).exit_code == 0
+    shard = sorted((store / "features" / "vae.pipe.32" / "mean").glob("c*"))[1]
+    content = bytearray(shard.read_bytes())
+    content[10] ^= 1
+    shard.write_bytes(content)
+    shown = invoke("verify", store)
+    assert shown.exit_code == 1
+    assert "vae.pipe.32 partition 1" in shown.output
+    assert "faults" in shown.output
+
+
+def test_damage_is_repaired_by_the_command_that_verify_names(run, tmp_path):
+    config = load_config(run)
+    store = Store.open(config.store.path)
+    shard = sorted((config.store.path / "features" / "text.pipe.simple" / "states").glob("c*"))[0]
+    before = shard.read_bytes()
+    shard.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    assert invoke("verify", run, "--repair").exit_code == 1
+    assert Store.open(config.store.path).pending("text.pipe.simple") == [0]
+    extract(config)
+    assert shard.read_bytes() == before
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "{run}", "llm.layres=[2]"], "did you mean 'llm.layers'?"),
+        (["plan", "{run}", "llm.model=/no/such/model"], "no model at /no/such/model"),
+        (["plan", "{run}", "data.path=/no/such/rows"], "/no/such/rows"),
+        (["plan", "nowhere.yaml"], "no such config file: nowhere.yaml"),
+        (["inspect", "{folder}"], "holds no feature store"),
+        (["verify", "{folder}"], "holds no feature store"),
+    ],
+)
+def test_user_errors_are_one_message_and_exit_code_2(run, monkeypatch, capsys, arguments, message):
+    code, error = fails(monkeypatch, capsys, *(text.format(run=run, folder=run.parent / "rows") for text in arguments))
+    assert code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch):
+    def broken(config):
+        raise KeyError("bug")
+
+    monkeypatch.setattr("sur.planning.plan_extraction", broken)
+    monkeypatch.setattr(sys, "argv", ["sur", "plan", str(run)])
+    with pytest.raises(KeyError):
+        main()
+
+
+def test_quarantine_report_is_where_the_readme_says(run):
+    report = load_config(run).run_dir / "quarantine.jsonl"
+    assert [json.loads(line)["location"] for line in report.read_text().splitlines()] == ["metadata.jsonl:11"]

@@ -1,0 +1,131 @@
+"""sur.config: defaults < file < overrides, and errors that say where and what instead."""
+
+from pathlib import Path
+
+import pytest
+
+from sur.config import ConfigError, load_config, save_config
+
+MINIMAL = "run_dir: runs/x\nbase_model: models/tiny\ndata: {path: rows}\n"
+
+
+def write(folder: Path, text: str = MINIMAL) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_models_and_store_path_follow_their_siblings(tmp_path):
+    config = load_config(write(tmp_path), ["vae={resolution: 64}"])
+    assert config.text.model == "models/tiny"
+    assert config.vae is not None
+    assert config.vae.model == "models/tiny"
+    assert config.store.path == Path("runs/x/store.zarr")
+
+
+def test_what_is_given_is_not_replaced_by_a_sibling(tmp_path):
+    config = load_config(write(tmp_path), ["text.model=other", "store.path=elsewhere", "text.batch_size=3"])
+    assert config.text.model == "other"
+    assert config.text.batch_size == 3
+    assert config.store.path == Path("elsewhere")
+
+
+def test_overrides_win_over_the_file_and_are_read_as_yaml(tmp_path):
+    text = MINIMAL + "store: {rows_per_partition: 7}\ntrain: {learning_rate: 0.5}\n"
+    overrides = ["store.rows_per_partition=9", "train.learning_rate=1e-5", "llm={model: m, layers: [1, 2]}"]
+    config = load_config(write(tmp_path, text), overrides)
+    assert config.store.rows_per_partition == 9
+    assert config.train.learning_rate == 1e-5
+    assert config.llm is not None
+    assert config.llm.layers == (1, 2)
+
+
+def test_an_override_may_fill_a_section_that_is_null(tmp_path):
+    config = load_config(write(tmp_path, MINIMAL + "vae: null\n"), ["vae.resolution=128"])
+    assert config.vae is not None
+    assert config.vae.resolution == 128
+
+
+def test_resolved_config_reads_back_equal(tmp_path):
+    overrides = [f"run_dir={tmp_path}/run", "llm={model: m, layers: [3]}", "vae.resolution=64"]
+    config = load_config(write(tmp_path), overrides)
+    assert load_config(save_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "suggestion"),
+    [
+        ("trian.steps=3", "did you mean 'train'"),
+        ("train.stepz=3", "did you mean 'train.steps'"),
+        ("learning_rate=3", "did you mean 'train.learning_rate'"),
+        ("loss.alignment.wieght=3", "did you mean 'loss.alignment.weight'"),
+        ("store.qqqq=3", "known here: path, rows_per_partition"),
+    ],
+)
+def test_unknown_override_names_itself_and_the_nearest_key(tmp_path, override, suggestion):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path), [override])
+    assert f"override '{override}'" in str(caught.value)
+    assert suggestion in str(caught.value)
+
+
+def test_unknown_key_in_the_file_names_the_file(tmp_path):
+    path = write(tmp_path, MINIMAL + "store: {rows_per_partitoin: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = f"{path}: unknown key 'store.rows_per_partitoin'; did you mean 'store.rows_per_partition'?"
+    assert message in str(caught.value)
+
+
+def test_every_fault_is_named_at_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, "run_dir: x\ndata: {path: y, limit: -1}\n"), ["train.steps=many"])
+    message = str(caught.value)
+    assert "'base_model' is required" in message
+    assert "'data.limit'" in message
+    assert "(got -1)" in message
+    assert "override 'train.steps=many': 'train.steps'" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("no-equals-sign", "must look like section.key=value"),
+        ("a..b=1", "must look like section.key=value"),
+        ("data.path=[", "is not YAML"),
+        ("base_model.x=1", "base_model is a plain value, not a section"),
+    ],
+)
+def test_malformed_overrides_are_refused(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a list", "must hold a mapping"),
+        ("a: [", "not usable YAML"),
+        ("data: {path: 1}\ndata: {path: 2}", "'data' is given twice, the second time in line 2"),
+    ],
+)
+def test_unusable_files_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_missing_file_suggests_a_neighbour(tmp_path):
+    write(tmp_path)
+    with pytest.raises(ConfigError, match=r"did you mean .*run\.yaml"):
+        load_config(tmp_path / "rum.yaml")
+
+
+def test_the_config_cannot_be_changed(tmp_path):
+    config = load_config(write(tmp_path))
+    with pytest.raises(ValueError, match="frozen"):
+        config.base_model = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path):
+    assert load_config(path).run_dir.parts[0] == "runs"

@@ -1,0 +1,231 @@
+"""sur.extraction and sur.partition: what is computed, copied, left out, and never computed twice."""
+
+import json
+import logging
+import threading
+
+import numpy as np
+import pytest
+from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
+
+from cache import IdentityMismatch, Store
+from sur.extraction import (
+    close_encoders,
+    encoder_keys,
+    extract,
+    extract_partitions,
+    load_encoder,
+    pending_partitions,
+    prepare,
+)
+from sur.images import decode
+from sur.rows import open_rows
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return save_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, models, rows):
+    """A run that has been extracted in one go; tests only read it."""
+    config = tiny_config(tmp_path_factory.mktemp("finished"), models, rows)
+    done = extract(config)
+    return config, done
+
+
+@pytest.fixture
+def config(tmp_path, models, rows):
+    yield tiny_config(tmp_path, models, rows)
+    close_encoders()
+
+
+def test_every_row_holds_what_its_encoder_says_alone(finished):
+    config, _ = finished
+    store = Store.open(config.store.path)
+    records = store.rows()
+    source = open_rows(config.data)
+    for key in encoder_keys(config):
+        encoder = load_encoder(config, key)
+        for name, arrays in store.features().items():
+            if name not in {spec.name for spec in encoder.specs()}:
+                continue
+            stored = store.read(name)
+            for place, record in enumerate(records[:6]):
+                item = getattr(record, encoder.consumes)
+                if key == "vae":
+                    item = decode(source.image_bytes(item))
+                alone = encoder.encode([item], [name]).values[name]
+                for array in arrays.arrays:
+                    ours, its = stored[array][place], alone[array][0]
+                    if arrays.arrays[array].dtype == "bfloat16":
+                        ours, its = ((x.astype(np.uint32) << 16).view(np.float32) for x in (ours, its))
+                    np.testing.assert_allclose(ours.astype(np.float64), its.astype(np.float64), rtol=1e-2, atol=1e-3)
+
+
+def test_equal_prompts_and_pictures_are_encoded_once_in_the_whole_store(finished):
+    config, _ = finished
+    store = Store.open(config.store.path)
+    records = store.rows()
+    assert store.n_partitions == 3
+    wanted = {
+        "llm.llm.l01.mean": len({record.simple for record in records}),
+        "text.pipe.simple": len({record.simple for record in records}),
+        "text.pipe.complex": len({record.complex for record in records}),
+        "vae.pipe.32": len({record.image for record in records}),
+    }
+    copies = {}
+    for name, distinct in wanted.items():
+        stats = [store.receipt(name, partition).stats for partition in range(store.n_partitions)]
+        assert sum(each["encoded"] for each in stats) == distinct < len(records)
+        if copied := sum(each["copied"] for each in stats):
+            copies[name] = copied
+    assert copies == {"llm.llm.l01.mean": 4, "text.pipe.simple": 4}
+
+
+def test_the_report_names_every_row_left_out(finished):
+    config, _ = finished
+    lines = (config.run_dir / "quarantine.jsonl").read_text().splitlines()
+    assert len(lines) == 1
+    assert "absent.png" in json.loads(lines[0])["reason"]
+
+
+def test_counts_of_a_run(finished):
+    config, done = finished
+    assert [part.encoder for part in done] == ["llm"] * 2 + ["text.simple"] * 2 + ["text.complex"] * 2 + ["vae"] * 2
+    assert sum(part.rows for part in done if part.encoder == "vae") == 10
+    stored = sum(store_bytes.bytes_on_disk for store_bytes in Store.open(config.store.path).describe().features)
+    assert sum(part.bytes for part in done) == stored
+    assert sum(part.tokens for part in done if part.encoder == "llm") > 0
+
+
+def test_a_second_run_computes_nothing_and_changes_nothing(config, finished, caplog):
+    extract(config)
+    before = store_files(config.store.path)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="sur"):
+        assert all(not part.partitions for part in extract(config))
+    assert store_files(config.store.path) == before == store_files(finished[0].store.path)
+    assert "feature vae.pipe.32: 3 of 3 partitions already done" in caplog.text
+    assert "computed" not in caplog.text
+
+
+def test_a_run_that_breaks_anywhere_goes_on_where_it_was(config, finished, monkeypatch):
+    real, calls = Store.write_partition, []
+
+    def breaks_at_times(self, *args, **kwargs):
+        calls.append(args[:2])
+        if len(calls) % 3 == 0:
+            raise ConnectionError("the machine went away")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "write_partition", breaks_at_times)
+    for _ in range(20):
+        try:
+            extract(config)
+        except ConnectionError:
+            continue
+        break
+    failures = len(calls) // 3
+    features = len(Store.open(config.store.path).features())
+    assert failures > 2
+    assert len(calls) - failures == features * 3
+    assert store_files(config.store.path) == store_files(finished[0].store.path)
+
+
+def test_another_layer_becomes_a_feature_beside_the_old(config, tmp_path, models, rows):
+    extract(config)
+    before = store_files(config.store.path)
+    extract(tiny_config(tmp_path, models, rows, "llm.layers=[2]"))
+    after = store_files(config.store.path)
+    assert {name: after[name] for name in before} == before
+    assert set(Store.open(config.store.path).features()) >= {f"llm.llm.l0{n}.mean" for n in (1, 2, 3)}
+
+
+def test_another_template_under_the_same_name_is_refused_by_field(config, tmp_path, models, rows):
+    prepare(config)
+    before = store_files(config.store.path)
+    with pytest.raises(IdentityMismatch, match=r"template.*stored None.*wanted 'Say \{prompt\}'"):
+        prepare(tiny_config(tmp_path, models, rows, "llm.template='Say {prompt}'"))
+    assert store_files(config.store.path) == before
+
+
+def test_new_rows_are_computed_and_old_ones_left_alone(tmp_path, models):
+    rows = save_rows(tmp_path / "rows", pictures=3)
+    config = tiny_config(tmp_path, models, rows)
+    extract(config)
+    before = store_files(config.store.path)
+    save_rows(rows, pictures=5)
+    assert prepare(config).rows_new == 4
+    store = Store.open(config.store.path)
+    assert {key: pending_partitions(config, key) for key in encoder_keys(config)} == dict.fromkeys(
+        encoder_keys(config), [store.n_partitions - 1]
+    )
+    extract(config)
+    shards = {name: content for name, content in before.items() if "/c/" in name}
+    assert shards.items() <= store_files(config.store.path).items()
+    assert store.n_partitions == 3
+    close_encoders()
+
+
+def test_a_partition_that_another_writer_holds_is_waited_for(config):
+    prepare(config)
+    other = Store.open(config.store.path, writable=True)
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with other.claim("text.pipe.simple", 0) as ours:
+            assert ours
+            held.set()
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    threading.Timer(0.3, release.set).start()
+    done = extract_partitions(config, "text.simple", [0, 1])
+    holder.join()
+    assert set(done.partitions) == {0, 1}
+    assert Store.open(config.store.path).pending("text.pipe.simple") == [2]
+
+
+def test_an_owner_that_is_not_done_is_computed_first(config):
+    prepare(config)
+    extract_partitions(config, "text.simple", [2])
+    assert Store.open(config.store.path).pending("text.pipe.simple") == [1]
+
+
+def test_a_picture_edited_after_it_was_added_has_no_value(tmp_path, models):
+    rows = save_rows(tmp_path / "rows", pictures=2, broken=False)
+    config = tiny_config(tmp_path, models, rows)
+    prepare(config)
+    (rows / "0.png").write_bytes((rows / "1.png").read_bytes())
+    (rows / "1.png").unlink()
+    done = extract_partitions(config, "vae", [0])
+    missing = Store.open(config.store.path).missing("vae.pipe.32")
+    assert done.missing == len(missing) == ROWS_PER_PARTITION
+    assert "not the one that the row was added with" in missing[0]
+    assert "1.png" in missing[2]
+    close_encoders()
+
+
+def test_rows_without_complex_prompt_have_no_complex_value(tmp_path, models):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "metadata.jsonl").write_text('{"text": "a cat", "prompt": "cat, 8k"}\n{"text": "a dog", "prompt": ""}\n')
+    config = tiny_config(tmp_path, models, rows, "vae=null", "llm=null", "data.allow_unpaired=true")
+    extract(config)
+    store = Store.open(config.store.path)
+    assert store.missing("text.pipe.simple") == {}
+    assert store.missing("text.pipe.complex") == {1: "row has no complex prompt"}
+
+
+def test_an_encoder_that_is_not_configured_is_named(config):
+    with pytest.raises(ValueError, match="unknown encoder 'text.third'; configured"):
+        load_encoder(config, "text.third")

@@ -1,0 +1,179 @@
+"""Training from the cache: the same as without it, exact after an interruption, and without any large model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cache import Store
+from sur.adapter import Adapter
+from sur.batches import needs, open_loader, row_batches
+from sur.config import RunConfig, save_config
+from sur.encoders import build_encoders
+from sur.extraction import extract
+from sur.fit import build_training, fit
+from sur.losses import RowBatch
+from sur.readout import compute_readout
+
+
+def changed(config: RunConfig, **sections) -> RunConfig:
+    """The config with some values of some sections replaced."""
+    values = config.model_dump()
+    for section, update in sections.items():
+        values[section] = {**values[section], **update} if isinstance(update, dict) else update
+    return RunConfig.model_validate(values)
+
+
+def losses(config: RunConfig, batches) -> list[dict[str, float]]:
+    """Losses of every step of a fresh training on `batches`."""
+    training = build_training(Store.open(config.store.path), config)
+    return [step.losses for step in training.run(batches)]
+
+
+def test_a_run_writes_an_adapter_checkpoints_and_curves(own_config):
+    steps = []
+    folder = fit(own_config, steps.append)
+    assert folder == own_config.run_dir / "adapter"
+    assert [step.step for step in steps] == list(range(1, 13))
+    adapter = Adapter.from_pretrained(folder)
+    assert adapter.trained_on["text"]["consumes"] == "simple"
+    assert adapter.output.weight.abs().max() > 0
+    records = [json.loads(line) for line in (own_config.run_dir / "curves.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == list(range(1, 13))
+    assert sum("validation" in r for r in records) == 2
+    files = {path.suffix for path in own_config.run_dir.rglob("*") if path.is_file()}
+    assert files == {".json", ".jsonl", ".safetensors"}
+
+
+def test_a_run_stopped_at_any_step_ends_as_an_uninterrupted_one(own_config):
+    whole = load_file(fit(own_config) / "adapter.safetensors")
+    interrupted = own_config.model_copy(update={"run_dir": own_config.run_dir.parent / "interrupted"})
+
+    def stop_at(last):
+        def on_step(step):
+            if step.step == last:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return on_step
+
+    for last in (3, 7):
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step {last}"):
+            fit(interrupted, stop_at(last))
+    resumed = load_file(fit(interrupted) / "adapter.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    curves = [(run.run_dir / "curves.jsonl").read_text() for run in (own_config, interrupted)]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_weights(own_config):
+    whole = load_file(fit(own_config) / "adapter.safetensors")
+    killed = own_config.model_copy(update={"run_dir": own_config.run_dir.parent / "killed"})
+    program = (
+        "import sys; from sur.config import load_config; from sur.fit import fit;"
+        "fit(load_config(sys.argv[1]), lambda s: print(s.step, flush=True))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(save_config(killed))], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) == 6:
+            process.kill()
+            break
+    process.wait()
+    process.stdout.close()
+    started = time.monotonic()
+    seen = []
+    resumed = load_file(fit(killed, lambda s: seen.append(s.step)) / "adapter.safetensors")
+    assert seen[0] in (5, 9), f"expected to go on after a checkpoint, went on at {seen} ({time.monotonic() - started})"
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_finished_run_is_not_trained_again(own_config):
+    fit(own_config)
+    seen = []
+    fit(own_config, seen.append)
+    assert seen == []
+
+
+def test_a_run_with_other_settings_refuses_the_old_checkpoint(own_config):
+    fit(own_config)
+    was = own_config.train.learning_rate
+    with pytest.raises(ValueError, match=rf"trained with train.learning_rate = {was}, the config says 0.5"):
+        fit(changed(own_config, train={"learning_rate": 0.5}))
+
+
+@pytest.mark.slow
+def test_cached_training_equals_training_on_features_encoded_on_the_fly(own_config):
+    exact = {"store_dtype": "float32"}
+    config = changed(
+        own_config, llm=exact, text=exact, store={"path": own_config.run_dir / "s.zarr"}, train={"steps": 20}
+    )
+    extract(config)
+    store = Store.open(config.store.path, writable=True)
+    compute_readout(store, config)
+    wanted = needs(config)
+    text_simple, text_complex = build_encoders(text=config.text)
+    (llm,) = build_encoders(llm=config.llm)
+    rows = {row.slot: row for row in store.rows()}
+
+    def uncached():
+        for batch in open_loader(store, config, "train").forever():
+            chosen = [rows[int(slot)] for slot in batch.slots]
+            simple = text_simple.encode([row.simple for row in chosen]).values[wanted.simple]
+            complex_ = text_complex.encode([row.complex or "-" for row in chosen]).values[wanted.complex]
+            states = llm.encode([row.simple for row in chosen]).values[wanted.llm]
+            longest = states["length"].max()
+            yield RowBatch(
+                simple=torch.from_numpy(simple["states"]),
+                length=torch.from_numpy(simple["length"]).long(),
+                complex=torch.from_numpy(complex_["states"]),
+                paired=torch.tensor([bool(row.complex) for row in chosen]),
+                llm=torch.from_numpy(states["states"][:, :longest]),
+                llm_length=torch.from_numpy(states["length"]).long(),
+            )
+
+    cached = losses(config, row_batches(open_loader(store, config, "train").forever(), wanted, config.train.seed))
+    fresh = losses(config, uncached())
+    assert len(cached) == len(fresh) == 20
+    for step, (one, other) in enumerate(zip(cached, fresh, strict=True)):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name] == pytest.approx(other[name], rel=1e-5), (step, name)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"alignment": {"form": "tokens", "measure": "kl"}, "distillation": {"form": "pooled"}},
+        {"alignment": {"form": "denoiser"}, "distillation": {"form": "none"}},
+        {"alignment": {"form": "attention"}, "denoising": {"weight": 1.0}, "distillation": {"form": "tokens"}},
+        {"alignment": {"form": "none"}, "denoising": {"weight": 1.0}, "distillation": {"form": "none"}},
+    ],
+)
+def test_every_form_of_loss_trains_every_parameter_of_the_adapter(loss, own_config):
+    config = changed(own_config, loss=loss, train={"steps": 2})
+    store = Store.open(config.store.path)
+    training = build_training(store, config)
+    batches = row_batches(open_loader(store, config, "train").forever(), needs(config), 0)
+    list(training.run(islice(batches, 2)))
+    without = [n for n, p in training.adapter.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+    if training.objective.denoiser is not None:
+        assert all(p.grad is None for p in training.objective.denoiser.parameters())
+
+
+def test_missing_features_are_named(own_config):
+    with pytest.raises(ValueError, match="loss.distillation.layer is 9, but llm.layers has only"):
+        needs(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9}}))
+    Store.open(own_config.store.path, writable=True).drop_feature("text.shapes.simple")
+    with pytest.raises(ValueError, match=r"no feature text\.shapes\.simple"):
+        build_training(Store.open(own_config.store.path), own_config)

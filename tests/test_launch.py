@@ -1,0 +1,92 @@
+"""flows.launch and flows.server: whose Prefect server is used, and that ours never outlives its run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_run import save_config_file, save_rows
+
+from flows.launch import configured_server
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from flows.launch import prefect_ready
+with prefect_ready(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def server_processes(home: Path) -> list[int]:
+    """Ids of the embedded servers that have this Prefect home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"flows.server" in command and f"PREFECT_HOME={home}\0".encode() in environment + b"\0":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_until_gone(home: Path, seconds: float = 20.0) -> list[int]:
+    deadline = time.monotonic() + seconds
+    while (left := server_processes(home)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("environment", "server"),
+    [
+        ({}, None),
+        ({"PREFECT_API_URL": ""}, None),
+        ({"PREFECT_API_URL": "http://127.0.0.1:4200/api"}, "http://127.0.0.1:4200/api"),
+        ({"PREFECT_PROFILE": "team"}, "http://127.0.0.1:9/api"),
+        ({"PREFECT_PROFILE": "bare"}, None),
+        ({"PREFECT_PROFILE": "absent"}, None),
+    ],
+)
+def test_a_server_is_configured_by_environment_or_profile(tmp_path, environment, server):
+    (tmp_path / "profiles.toml").write_text(
+        'active = "bare"\n[profiles.team]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n[profiles.bare]\n'
+    )
+    assert configured_server({"PREFECT_HOME": str(tmp_path), **environment}) == server
+
+
+@pytest.mark.xdist_group("prefect")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_embedded_server_ends_with_its_run_however_that_ends(tmp_path, how):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["HOME"] = str(tmp_path / "home")
+    home = tmp_path / "run" / "prefect"
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        assert len(server_processes(home)) == 1
+        run.send_signal(how)
+    assert wait_until_gone(home) == []
+    assert not (tmp_path / "home" / ".prefect").exists()
+    assert (home / "prefect.db").exists()
+
+
+@pytest.mark.xdist_group("prefect")
+def test_python_m_tells_user_errors_with_exit_code_2(tmp_path):
+    path = save_config_file(tmp_path, tmp_path, save_rows(tmp_path / "rows", 1, 1))
+    command = [sys.executable, "-m", "flows.extract", str(path), "trian.steps=3"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == "error: override 'trian.steps=3': unknown key 'trian'; did you mean 'train'?"

@@ -1,0 +1,182 @@
+"""Losses against naive references written from their formulas."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sur.adapter import Adapter, AdapterConfig
+from sur.losses import LossConfig, Objective, ReadOut, RowBatch, attention_alignment
+from sur.losses.distillation import interpolate_tokens
+from sur.losses.measures import distance
+
+HEADS = [4, 2]
+
+
+@pytest.fixture
+def read_out() -> ReadOut:
+    torch.manual_seed(1)
+    return ReadOut(*([torch.randn(n, m) for _ in HEADS] for n, m in ((50, 16), (16, 32), (16, 32))), heads=HEADS)
+
+
+def batch(paired=(True, True, True, False), llm_shape=(12, 24)) -> RowBatch:
+    torch.manual_seed(2)
+    return RowBatch(
+        simple=torch.randn(4, 9, 32),
+        length=torch.tensor([5, 6, 7, 9]),
+        complex=torch.randn(4, 9, 32),
+        paired=torch.tensor(paired),
+        llm=torch.randn(4, *llm_shape),
+        llm_length=torch.tensor([3, 4, 12, 1]),
+    )
+
+
+def test_read_out_is_multi_head_cross_attention_of_the_named_formula(read_out):
+    states = torch.randn(3, 9, 32)
+    picks = read_out.pick(5)
+    for i, (heads, got) in enumerate(zip(HEADS, read_out(states, picks), strict=True)):
+        q, k, v = (getattr(read_out, f"{name}{i}") for name in "qkv")
+        size = 16 // heads
+        for row in range(3):
+            for head in range(heads):
+                part = slice(head * size, (head + 1) * size)
+                keys, values = states[row] @ k[part].T, states[row] @ v[part].T
+                scores = q[picks[i]][:, part] @ keys.T / math.sqrt(size)
+                torch.testing.assert_close(got[row, head], scores.softmax(-1) @ values, rtol=1e-4, atol=1e-4)
+
+
+def test_read_out_ignores_order_and_duplication_of_tokens(read_out):
+    states = torch.randn(2, 9, 32)
+    shuffled = states[:, torch.randperm(9)]
+    doubled = torch.cat([states, states], 1)
+    for other in (shuffled, doubled):
+        assert float(attention_alignment(read_out, other, states, 20)) < 1e-9
+
+
+def test_attention_alignment_of_independent_states_is_about_two_variances(read_out):
+    loss = attention_alignment(read_out, torch.randn(64, 9, 32), torch.randn(64, 9, 32), 50)
+    assert 0.5 < float(loss) < 2.5
+
+
+@pytest.mark.parametrize("measure", ["kl", "mse", "cosine", "contrastive"])
+def test_a_measure_is_smallest_at_the_target_and_has_a_gradient_elsewhere(measure):
+    torch.manual_seed(0)
+    target = torch.randn(6, 16)
+    predicted = torch.randn(6, 16, requires_grad=True)
+    away = distance(measure, predicted, target, 0.5)
+    away.backward()
+    assert predicted.grad is not None
+    assert predicted.grad.abs().max() > 0
+    assert float(distance(measure, target, target, 0.5)) < away.item()
+
+
+def test_kl_is_the_mean_over_positions_of_the_naive_sum():
+    predicted, target, temperature = torch.randn(5, 8), torch.randn(5, 8), 2.0
+    p, q = (target / temperature).softmax(-1), (predicted / temperature).softmax(-1)
+    naive = sum(float((p[i] * (p[i] / q[i]).log()).sum()) for i in range(5)) / 5 * temperature**2
+    assert float(distance("kl", predicted, target, temperature)) == pytest.approx(naive, rel=1e-5)
+
+
+def test_measures_refuse_unequal_shapes_and_unknown_names():
+    with pytest.raises(ValueError, match="one shape"):
+        distance("mse", torch.zeros(2, 3), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match="unknown measure 'l7'"):
+        distance("l7", torch.zeros(2, 3), torch.zeros(2, 3))  # type: ignore[arg-type]
+
+
+def test_interpolation_meets_the_ends_and_is_linear_between():
+    target = torch.arange(4.0)[None, :, None].expand(2, 4, 1)
+    got = interpolate_tokens(target, torch.tensor([4, 2]), torch.tensor([9, 5]), 9)[..., 0]
+    torch.testing.assert_close(got[0, 1:8], torch.linspace(0, 3, 7))
+    torch.testing.assert_close(got[1, 1:4], torch.tensor([0.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("form", ["pooled", "tokens", "teacher"])
+def test_distillation_learns_and_uses_every_parameter(form, read_out):
+    torch.manual_seed(0)
+    config = LossConfig.model_validate(
+        {"distillation": {"form": form, "teacher_steps": 60, "teacher_width": 32, "teacher_dropout": 0.0}}
+    )
+    adapter, objective = Adapter(AdapterConfig(dim=32)), Objective(config, 32, (12, 24), read_out)
+    parameters = [*adapter.named_parameters(), *objective.named_parameters()]
+    optimiser = torch.optim.AdamW([p for _, p in parameters], lr=3e-3)
+    totals = []
+    for step in range(60):
+        torch.manual_seed(step)
+        losses = objective(batch(), adapter(batch().simple), step)
+        total = torch.stack(list(losses.values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        if step == 1:
+            assert [n for n, p in parameters if p.grad is None or not p.grad.any()] == []
+        optimiser.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def test_the_teacher_learns_first_and_then_teaches(read_out):
+    config = LossConfig.model_validate({"distillation": {"form": "teacher", "teacher_steps": 5}})
+    adapter, objective = Adapter(AdapterConfig(dim=32)), Objective(config, 32, (12, 24), read_out)
+    names = [set(objective(batch(), adapter(batch().simple), step)) for step in (4, 5)]
+    assert names == [{"alignment", "teacher"}, {"alignment", "distillation"}]
+    objective(batch(), adapter(batch().simple), 5)["distillation"].backward()
+    assert all(p.grad is None for p in objective.parameters())
+    assert adapter.output.weight.grad is not None and adapter.output.weight.grad.any()
+
+
+def test_a_frozen_projection_gets_no_gradient_but_is_saved(read_out):
+    config = LossConfig.model_validate({"distillation": {"form": "pooled", "projection": "frozen"}})
+    objective = Objective(config, 32, (24,), read_out)
+    assert not any(p.requires_grad for p in objective.parameters())
+    assert set(objective.learned()) == {"projection.linear.weight", "projection.linear.bias"}
+
+
+def test_padding_of_the_llm_states_does_not_change_the_distillation(read_out):
+    for form in ("pooled", "tokens", "teacher"):
+        config = LossConfig.model_validate({"distillation": {"form": form, "teacher_steps": 0}})
+        torch.manual_seed(0)
+        objective = Objective(config, 32, (12, 24), read_out).eval()
+        clean, dirty = batch(), batch()
+        for row, length in enumerate(dirty.llm_length):
+            dirty.llm[row, length:] = 99.0
+        output = Adapter(AdapterConfig(dim=32))(clean.simple)
+        results = []
+        for each in (clean, dirty):
+            torch.manual_seed(3)
+            results.append(objective(each, output, 0))
+        for name in results[0]:
+            torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_unpaired_rows_do_not_enter_the_alignment(read_out):
+    config = LossConfig()
+    objective = Objective(config, 32, None, read_out)
+    one, other = batch(), batch()
+    other.complex[3] += 100
+    output = Adapter(AdapterConfig(dim=32))(one.simple)
+    values = []
+    for each in (one, other):
+        torch.manual_seed(0)
+        values.append(objective(each, output, 0)["alignment"].item())
+    assert values[0] == values[1]
+
+
+def test_objective_names_what_it_lacks():
+    with pytest.raises(ValueError, match="read-out"):
+        Objective(LossConfig(), 32)
+    with pytest.raises(ValueError, match="pooling=tokens"):
+        Objective(
+            LossConfig.model_validate({"distillation": {"form": "teacher"}}),
+            32,
+            (24,),
+            ReadOut([torch.zeros(1, 4)], [torch.zeros(4, 32)], [torch.zeros(4, 32)], heads=[1]),
+        )
+
+
+def test_token_alignment_is_the_state_by_state_distance():
+    config = LossConfig.model_validate({"alignment": {"form": "tokens", "measure": "mse"}})
+    objective, rows = Objective(config, 32), batch()
+    output = Adapter(AdapterConfig(dim=32))(rows.simple)
+    expected = F.mse_loss(rows.simple[:3], rows.complex[:3])
+    torch.testing.assert_close(objective(rows, output, 0)["alignment"], expected)

@@ -1,0 +1,129 @@
+"""sur.planning: bytes and partitions from config.json alone, and a refusal of what cannot fit."""
+
+import json
+
+import pytest
+
+from cache import RowRecord, Store, row_id
+from sur.config import ConfigError, load_config
+from sur.planning import DoesNotFit, array_bytes, format_bytes, make_plan, plan_extraction
+
+PUBLISHED = "tests/published"
+
+
+@pytest.fixture
+def surd(tmp_path):
+    """Ten rows without pictures, one of them empty."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    lines = [{"text": f"a picture of {n} cats", "prompt": f"{n} cats, 8k"} for n in range(9)]
+    lines.append({"text": "", "prompt": "nothing"})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def planned(config, surd, tmp_path, *overrides):
+    return load_config(
+        f"configs/{config}.yaml",
+        [f"data.path={surd}", f"store.path={tmp_path}/store.zarr", "data.image_column=null", *overrides],
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "bytes_per_row"),
+    [
+        (
+            "sd15-llama13b-released",
+            "llama-13b",
+            {
+                "llm.llama-13b.l40.mean": 5120 * 2 + 4,
+                "text.sd15.simple": 77 * 768 * 2 + 4,
+                "text.sd15.complex": 77 * 768 * 2 + 4,
+                "vae.sd15.512": 2 * 2 * 4 * 64 * 64 * 2,
+            },
+        ),
+        (
+            "sd15-qwen3-8b",
+            "qwen3-8b",
+            {
+                "llm.qwen3-8b.l18.tokens": 77 * 4096 * 2 + 4,
+                "llm.qwen3-8b.l27.tokens": 77 * 4096 * 2 + 4,
+                "text.sd15.simple": 77 * 768 * 2 + 4,
+                "text.sd15.complex": 77 * 768 * 2 + 4,
+                "vae.sd15.512": 2 * 2 * 4 * 64 * 64 * 2,
+            },
+        ),
+    ],
+)
+def test_published_configs_give_the_bytes_of_a_row(config, model, bytes_per_row, surd, tmp_path):
+    settings = planned(config, surd, tmp_path, f"llm.model={PUBLISHED}/{model}", f"base_model={PUBLISHED}/sd15")
+    records = [RowRecord(row_id("a", "b", b"c"), "a", "b", "c.png")]
+    plan = make_plan(settings, records, [])
+    assert {feature.name: feature.bytes_per_row for feature in plan.features} == bytes_per_row
+    assert plan.bytes_to_write >= sum(bytes_per_row.values()) * settings.store.rows_per_partition
+
+
+def test_a_layer_that_the_model_lacks_is_refused(surd, tmp_path):
+    settings = planned(
+        "sd15-llama13b-released",
+        surd,
+        tmp_path,
+        f"llm.model={PUBLISHED}/llama-13b",
+        f"base_model={PUBLISHED}/sd15",
+        "llm.layers=[41]",
+        "vae=null",
+    )
+    with pytest.raises(ConfigError, match="asks for layer 41"):
+        plan_extraction(settings)
+
+
+@pytest.fixture
+def text_only(surd, tmp_path):
+    overrides = (
+        "llm=null",
+        "vae=null",
+        f"base_model={PUBLISHED}/sd15",
+        "text.slug=sd",
+        "store.rows_per_partition=4",
+    )
+    return planned("sd15-qwen3-8b", surd, tmp_path, *overrides)
+
+
+def test_rows_are_counted_and_nothing_is_written(text_only, tmp_path):
+    plan = plan_extraction(text_only)
+    assert (plan.rows_valid, plan.rows_new, plan.rows_stored, len(plan.quarantined)) == (9, 9, 0, 1)
+    assert [feature.partitions_total for feature in plan.features] == [3, 3]
+    assert not text_only.store.path.exists()
+
+
+def test_rows_in_the_store_are_not_new(text_only):
+    store = Store.create(text_only.store.path, 4)
+    rows = [(f"a picture of {n} cats", f"{n} cats, 8k") for n in range(5)]
+    store.add_rows(RowRecord(row_id(s, c, None), s, c) for s, c in rows)
+    plan = plan_extraction(text_only)
+    assert (plan.rows_new, plan.rows_stored) == (4, 5)
+    assert [feature.partitions_total for feature in plan.features] == [3, 3]
+
+
+def test_what_cannot_fit_is_refused_with_both_figures(text_only, monkeypatch):
+    monkeypatch.setattr("sur.planning.free_bytes", lambda path: 1000)
+    plan = plan_extraction(text_only)
+    with pytest.raises(DoesNotFit) as caught:
+        plan.require_space()
+    assert format_bytes(plan.bytes_to_write) in str(caught.value)
+    assert "1.0 KB" in str(caught.value)
+    assert "text.sd" in str(caught.value)
+
+
+def test_bytes_of_arrays():
+    from cache import ArraySpec
+
+    assert array_bytes(ArraySpec("bfloat16", (3, 5))) == 30
+    assert array_bytes(ArraySpec("int32", ())) == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 KB"), (2.5e9, "2.5 GB"), (3e15, "3000.0 TB")]
+)
+def test_bytes_are_written_for_people(count, text):
+    assert format_bytes(count) == text

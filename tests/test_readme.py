@@ -1,0 +1,45 @@
+"""Every command of the README runs, in its order, on a small version of the demo."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```(console|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+SMALL = {
+    "store": {"rows_per_partition": 64},
+    "llm": {"layers": [2]},
+    "readout": {"queries_per_layer": 64, "rows": 32},
+    "train": {"steps": 4, "batch_size": 8, "validation_fraction": 0.0, "warmup_steps": 1},
+    "evaluate": {"prompts": 4, "steps": 2, "examples": 1, "resamples": 100},
+}
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(tmp_path):
+    config = yaml.safe_load((ROOT / "configs" / "shapes.yaml").read_text())
+    for section, values in SMALL.items():
+        config[section] = {**config.get(section, {}), **values}
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "shapes.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "sur" / "shapes").mkdir(parents=True)
+    (tmp_path / "sur" / "shapes" / "weights").symlink_to(ROOT / "sur" / "shapes" / "weights")
+    from sur.shapes.dataset import write_dataset
+
+    write_dataset(tmp_path / "runs" / "shapes" / "data", rows=48, unpaired=16)
+    commands = [
+        [str(Path(sys.executable).parent / "sur"), *shlex.split(line)[1:]]
+        if kind == "console"
+        else [sys.executable, "-P", "-c", body]
+        for kind, body in BLOCKS
+        for line in (body.strip().splitlines() if kind == "console" else [body])
+    ]
+    assert len(commands) >= 8
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

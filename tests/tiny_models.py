@@ -1,0 +1,173 @@
+"""Tiny random models with real classes and real tokenizers, saved the way their libraries save them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+)
+
+CORPUS = [
+    "two red circles are drawn above a small blue square",
+    "a photograph of a cat, sitting on a wooden table; soft light, highly detailed",
+    "there were 3 green triangles left of one yellow star in the picture, 42 in all",
+]
+PROMPTS = [
+    "a cat",
+    "two red circles above a blue square, and to the left of them one small yellow star in soft light",
+    "x",
+    "Ünïcödé — 猫がいる, drawn by hand",
+    "3 green triangles",
+    "a photograph of a wooden table with 42 things",
+    "picture",
+]
+
+
+def save_llm(folder: Path, kind: str = "llama", bos: bool = True, seed: int = 0, **changes: Any) -> Path:
+    """A random causal LM (llama, qwen3, gemma2, gpt2) with a byte-level BPE tokenizer; returns its folder."""
+    from transformers import AutoConfig
+
+    tokenizer = _bpe_tokenizer(bos)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 256,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    if kind == "gpt2":
+        sizes = {"vocab_size": len(tokenizer), "n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 256}
+        sizes |= {"bos_token_id": 0, "eos_token_id": 1}
+    if kind == "gemma2":
+        sizes["sliding_window"] = 8  # shorter than the prompts, so that the two kinds of layer differ
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(sizes | changes)))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" not in name and "ln_" not in name:
+                weight.normal_(0, 0.2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _bpe_tokenizer(bos: bool) -> PreTrainedTokenizerFast:
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(CORPUS, trainer)
+    if bos:
+        inner.post_processor = processors.Sequence(
+            [
+                processors.ByteLevel(trim_offsets=False),
+                processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)]),
+            ]
+        )
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    made.chat_template = (
+        "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    return made
+
+
+def save_pipeline(folder: Path, xl: bool = False, seed: int = 0) -> Path:
+    """A random StableDiffusion(XL)Pipeline with factor-4 VAE and 77-token CLIP; returns its folder."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+    )
+    dim = 32 + 40 if xl else 32
+    addition = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8} if xl else {}
+    if xl:
+        addition["projection_class_embeddings_input_dim"] = 6 * 8 + 24
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        cross_attention_dim=dim,
+        attention_head_dim=4,
+        **addition,
+    )
+    parts: dict[str, Any] = {
+        "vae": vae,
+        "unet": unet,
+        "scheduler": DDIMScheduler(clip_sample=False, steps_offset=1),
+        "tokenizer": _clip_tokenizer(folder / "vocabulary"),
+    }
+    parts["text_encoder"] = CLIPTextModel(_clip_config(len(parts["tokenizer"]), 32, 24))
+    if xl:
+        parts["tokenizer_2"] = parts["tokenizer"]
+        parts["text_encoder_2"] = CLIPTextModelWithProjection(_clip_config(len(parts["tokenizer"]), 40, 24))
+        StableDiffusionXLPipeline(**parts).save_pretrained(folder)
+    else:
+        pipe = StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+        pipe.save_pretrained(folder)
+    return folder
+
+
+def _clip_config(vocabulary: int, width: int, projection: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=projection,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+
+
+def _clip_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's byte-level vocabulary with a handful of merges, read from vocab.json and merges.txt."""
+    folder.mkdir(parents=True)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = ["c a", "ca t</w>", "r e", "re d</w>", "c i", "t h", "th e</w>"]
+    joined = [merge.replace(" ", "") for merge in merges]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *joined, "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
