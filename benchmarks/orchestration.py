@@ -13,7 +13,7 @@ from typing import Any
 from flows.launch import prefect_ready
 from sur.config import load_config
 
-WORK = ("prepare", "pending_partitions", "extract_partitions", "compute_readout")
+WORK = ("prepare", "pending_partitions", "extract_partitions", "sample_readout")
 
 
 def main(source: str, *overrides: str) -> int:

@@ -16,7 +16,6 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 from prefect.tasks import Task, exponential_backoff
 
-from cache import Store
 from flows.progress import FlowProgress
 from sur.config import RunConfig, load_config, save_config
 from sur.errors import USER_ERRORS
@@ -27,9 +26,9 @@ from sur.extraction import (
     extract_partitions,
     pending_partitions,
     prepare,
+    sample_readout,
 )
 from sur.planning import Plan, format_bytes
-from sur.readout import compute_readout
 
 
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
@@ -57,10 +56,9 @@ def encode_partitions(config_path: Path, encoder: str, partitions: list[int]) ->
 
 
 @task(name="read-out", cache_policy=NO_CACHE, persist_result=False)
-def sample_readout(config_path: Path) -> None:
+def read_out(config_path: Path) -> None:
     """Sample the denoiser's cross-attention queries into the store; nothing to do when they are there."""
-    config = load_config(config_path)
-    compute_readout(Store.open(config.store.path, writable=True), config)
+    sample_readout(load_config(config_path))
 
 
 @flow(name="extract", persist_result=False)
@@ -87,8 +85,7 @@ def extract(config: RunConfig) -> dict[str, float]:
                     progress.advance(len(batch))
     finally:
         close_encoders()
-    if config.loss.uses_readout and config.vae is not None:
-        sample_readout(config_path)
+    read_out(config_path)
     create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
     return {
         "rows": plan.rows_stored + plan.rows_new,

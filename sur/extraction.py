@@ -16,6 +16,7 @@ from sur.config import RunConfig, save_config
 from sur.encoders import Encoder, build_encoders
 from sur.partition import Duplicates, Items, encode_rows
 from sur.planning import Plan, make_plan, scan_rows
+from sur.readout import compute_readout
 from sur.rows import RowSource, open_rows, write_quarantine
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,15 @@ def extract(config: RunConfig) -> list[PartitionsDone]:
         step = config.flow.partitions_per_task
         done += [extract_partitions(config, key, pending[i : i + step]) for i in range(0, len(pending), step)]
     close_encoders()
+    sample_readout(config)
     return done
+
+
+def sample_readout(config: RunConfig) -> bool:
+    """Store the denoiser's read-out if a loss asks for it; False when there was nothing to do."""
+    if not config.loss.uses_readout or config.vae is None:
+        return False
+    return compute_readout(Store.open(config.store.path, writable=True), config)
 
 
 def load_encoder(config: RunConfig, key: str) -> Encoder:

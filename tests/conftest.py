@@ -9,10 +9,8 @@ os.environ["DO_NOT_TRACK"] = "1"
 
 import pytest
 
-from cache import Store
 from sur.config import RunConfig, load_config
 from sur.extraction import extract
-from sur.readout import compute_readout
 from sur.shapes.dataset import write_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -52,7 +50,6 @@ def shapes_config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     places = [f"run_dir={run}", f"data.path={data}", f"store.path={run / 'store.zarr'}"]
     config = load_config(CONFIGS / "shapes.yaml", [*SMALL, *places])
     extract(config)
-    compute_readout(Store.open(config.store.path, writable=True), config)
     return config
 
 

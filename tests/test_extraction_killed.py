@@ -47,7 +47,7 @@ def run_and_kill(config: Path, environment: dict[str, str], log: Path, after: in
     command = [str(Path(sys.executable).parent / "sur"), "extract", str(config)]
     with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream, env=environment) as run:
         while after is not None and run.poll() is None and len(computed(log)) < after:
-            time.sleep(0.005)
+            time.sleep(0.001)
         if after is not None:
             time.sleep(delay)
             run.kill()
@@ -58,7 +58,7 @@ def run_and_kill(config: Path, environment: dict[str, str], log: Path, after: in
 @pytest.mark.xdist_group("killed")
 def test_ten_kills_leave_no_trace_and_cost_no_finished_partition(tmp_path, environment):
     models = save_models(tmp_path / "models")
-    rows = save_rows(tmp_path / "rows", pictures=20)
+    rows = save_rows(tmp_path / "rows", pictures=40)
     folders = {name: tmp_path / name for name in ("whole", "killed")}
     for folder in folders.values():
         folder.mkdir()
@@ -81,4 +81,6 @@ def test_ten_kills_leave_no_trace_and_cost_no_finished_partition(tmp_path, envir
         assert done | set(computed(log)) <= receipts(store)
     assert killed == KILLS
     assert code == 0, log.read_text()
-    assert store_files(store) == store_files(whole.store.path)
+    ours, theirs = store_files(store), store_files(whole.store.path)
+    assert sorted(ours) == sorted(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []

@@ -20,7 +20,6 @@ from sur.encoders import build_encoders
 from sur.extraction import extract
 from sur.fit import build_training, fit
 from sur.losses import RowBatch
-from sur.readout import compute_readout
 
 
 def changed(config: RunConfig, **sections) -> RunConfig:
@@ -119,7 +118,6 @@ def test_cached_training_equals_training_on_features_encoded_on_the_fly(own_conf
     )
     extract(config)
     store = Store.open(config.store.path, writable=True)
-    compute_readout(store, config)
     wanted = needs(config)
     text_simple, text_complex = build_encoders(text=config.text)
     (llm,) = build_encoders(llm=config.llm)
