@@ -100,3 +100,14 @@ def test_plural_and_article_are_english():
     scene = Scene(Thing("orange", "circle"), relation="above", second=Thing("red", "square"))
     told = {narrative_prompt(scene, rng, kinds=("common",)).text for _ in range(50)}
     assert all(" a orange" not in text and " an red" not in text for text in told)
+
+
+def test_a_relation_is_told_with_its_first_thing_first():
+    rng = np.random.default_rng(0)
+    scene = Scene(Thing("red", "circle"), relation="above", second=Thing("blue", "square"))
+    for _ in range(100):
+        told = narrative_prompt(scene, rng, kinds=("common",)).text.split()
+        first, second = (
+            [told.index(word) for word in COLOUR_WORDS[colour].common if word in told] for colour in ("red", "blue")
+        )
+        assert len(first) == len(second) == 1 and first < second

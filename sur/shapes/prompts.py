@@ -143,11 +143,10 @@ def narrative_prompt(
         )
         it = f"{pick('count', COUNT_WORDS[scene.count])} {colour} {shape if scene.count == 1 else _plural(shape)}"
     else:
-        swapped = bool(rng.integers(2))
-        things = [_thing(scene.first, pick, ""), _thing(scene.second, pick, "2")]
-        relation = pick("relation", RELATION_WORDS[scene.relation or ""][swapped])
-        a, b = reversed(things) if swapped else things
-        it = f"{a} {relation} {b}"
+        converse = bool(rng.integers(2))
+        first, second = _thing(scene.first, pick, ""), _thing(scene.second, pick, "2")
+        relation = pick("relation", RELATION_WORDS[scene.relation or ""][converse])
+        it = f"{first} with {second} {relation} it" if converse else f"{first} {relation} {second}"
     return Narrative(pieces.tell(it, rng), frozenset(used))
 
 

@@ -39,54 +39,83 @@ PAIRED_KINDS = ("common", "common", "common", "rare")
 UNPAIRED_KINDS = ("common", "common", *KINDS)
 
 COLOUR_WORDS = {
-    "red": Words(("red", "crimson"), ("scarlet",), ("cherry",), ("vermilion",), ("ruby",)),
-    "orange": Words(("orange", "tangerine"), ("pumpkin",), ("apricot",), ("carrot",), ("marmalade",)),
-    "yellow": Words(("yellow", "golden"), ("canary",), ("lemon",), ("mustard",), ("buttercup",)),
-    "green": Words(("green", "emerald"), ("mossy",), ("jade",), ("grassy",), ("lime",)),
-    "blue": Words(("blue", "azure"), ("sapphire",), ("navy",), ("cobalt",), ("indigo",)),
-    "purple": Words(("purple", "violet"), ("lavender",), ("plum",), ("amethyst",), ("lilac",)),
-    "white": Words(("white", "snowy"), ("ivory",), ("pearl",), ("chalky",), ("milky",)),
+    "red": Words(("red", "crimson", "rosy"), ("scarlet", "garnet", "tomato"), ("cherry",), ("vermilion",), ("ruby",)),
+    "orange": Words(
+        ("orange", "tangerine", "peach"), ("pumpkin", "clementine", "copper"), ("apricot",), ("carrot",), ("marmalade",)
+    ),
+    "yellow": Words(
+        ("yellow", "golden", "sunny"), ("canary", "daffodil", "banana"), ("lemon",), ("mustard",), ("buttercup",)
+    ),
+    "green": Words(("green", "emerald", "olive"), ("mossy", "avocado", "fern"), ("jade",), ("grassy",), ("lime",)),
+    "blue": Words(("blue", "azure", "ocean"), ("sapphire", "cerulean", "denim"), ("navy",), ("cobalt",), ("indigo",)),
+    "purple": Words(
+        ("purple", "violet", "mauve"), ("lavender", "eggplant", "orchid"), ("plum",), ("amethyst",), ("lilac",)
+    ),
+    "white": Words(
+        ("white", "snowy", "bleached"), ("ivory", "porcelain", "frosty"), ("pearl",), ("chalky",), ("milky",)
+    ),
 }
 
 # Singular.
 SHAPE_WORDS = {
-    "circle": Words(("circle", "disc"), ("dot",), ("ball",), ("orb",), ("sphere",)),
-    "square": Words(("square", "box"), ("tile",), ("block",), ("cube",), ("quadrangle",)),
-    "triangle": Words(("triangle", "wedge"), ("pyramid",), ("arrowhead",), ("trilateral",), ("cone",)),
-    "cross": Words(("cross shape", "plus sign"), ("crucifix",), ("plus mark",), ("addition symbol",), ("crossroad",)),
+    "circle": Words(("circle", "disc", "wheel"), ("dot", "coin", "button"), ("ball",), ("orb",), ("sphere",)),
+    "square": Words(("square", "box", "panel"), ("tile", "pane", "crate"), ("block",), ("cube",), ("quadrangle",)),
+    "triangle": Words(
+        ("triangle", "wedge", "tepee"), ("pyramid", "gable", "spike"), ("arrowhead",), ("trilateral",), ("cone",)
+    ),
+    "cross": Words(
+        ("cross shape", "plus sign", "cross"),
+        ("crucifix", "positive sign", "intersection"),
+        ("plus mark",),
+        ("addition symbol",),
+        ("crossroad",),
+    ),
 }
 
 # Before a noun: singular for 1, else plural.
 COUNT_WORDS = {
-    1: Words(("one", "a single"), ("a lone",), ("only one",), ("a solitary",), ("an individual",)),
-    2: Words(("two", "a pair of"), ("a couple of",), ("a duo of",), ("twin",), ("a brace of",)),
-    3: Words(("three", "a trio of"), ("a threesome of",), ("a triplet of",), ("a triad of",), ("two plus one",)),
-    4: Words(("four", "a quartet of"), ("a foursome of",), ("two pairs of",), ("a tetrad of",), ("twice two",)),
-}
+    1: Words(
+        ("one", "a single", "just one"), ("a lone", "a sole", "no more than one"), ("only one",), ("a solitary",),
+        ("an individual",),
+    ),
+    2: Words(
+        ("two", "a pair of", "both"), ("a couple of", "dual", "a twosome of"), ("a duo of",), ("twin",), ("a brace of",)
+    ),
+    3: Words(
+        ("three", "a trio of", "exactly three"), ("a threesome of", "triple", "a troika of"), ("a triplet of",),
+        ("a triad of",), ("two plus one",),
+    ),
+    4: Words(
+        ("four", "a quartet of", "exactly four"), ("a foursome of", "quadruple", "double two"), ("two pairs of",),
+        ("a tetrad of",), ("twice two",),
+    ),
+}  # fmt: skip
 
-# (words, swapped): "A word B" when not swapped, "B word A" when swapped, for a scene in which A relation B.
+# (words, converse ones): "A word B", or "A with B word it", for a scene in which A relation B.
 RELATION_WORDS = {
     "above": (
-        Words(("above", "over"), ("atop",), ("higher than",), ("overhead of",), ("on top of",)),
-        Words(("below", "under"), ("beneath",), ("lower than",), ("underneath",), ("at the foot of",)),
+        Words(
+            ("above", "over", "up above"), ("atop", "high above", "on the upper side of"), ("higher than",),
+            ("overhead of",), ("on top of",),
+        ),
+        Words(
+            ("below", "under", "down below"), ("beneath", "far below", "on the lower side of"), ("lower than",),
+            ("underneath",), ("at the foot of",),
+        ),
     ),
     "left of": (
         Words(
-            ("left of", "to the left of"),
-            ("leftward of",),
-            ("on the left side of",),
-            ("west of",),
+            ("left of", "to the left of", "on the left of"),
+            ("leftward of", "at the left hand of", "to the far left of"), ("on the left side of",), ("west of",),
             ("to the west of",),
         ),
         Words(
-            ("right of", "to the right of"),
-            ("rightward of",),
-            ("on the right side of",),
-            ("east of",),
+            ("right of", "to the right of", "on the right of"),
+            ("rightward of", "at the right hand of", "to the far right of"), ("on the right side of",), ("east of",),
             ("to the east of",),
         ),
     ),
-}
+}  # fmt: skip
 
 # Style keywords of complex prompts; they ask for nothing.
 STYLE = (
