@@ -8,6 +8,7 @@ are chosen with `--sets dev_templates dev_synonyms` only.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ import torch
 from sur.adapter import Adapter
 from sur.config import RunConfig, load_config
 from sur.evaluate import Condition, draw
+from sur.fingerprint import weights_fingerprint
 from sur.fit import fit
 from sur.generate import load_pipeline
 from sur.shapes.oracle import facts, look
@@ -63,7 +65,9 @@ def measure(config: RunConfig, condition: Condition, adapter: Path | None, resul
             "frechet": frechet_distance(latent_vectors(pipe.vae, pictures), real),
         }
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(found) + "\n")
+    partial = result.with_name(f"{result.name}.partial")
+    partial.write_text(json.dumps(found) + "\n")
+    partial.replace(result)
 
 
 def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
@@ -71,7 +75,8 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
     source, overrides, condition, folder, threads = job
     torch.set_num_threads(threads)
     config = load_config(source, [*overrides, f"run_dir={folder}"])
-    result = folder / ("-".join([*config.evaluate.sets, str(config.evaluate.prompts)]) + ".json")
+    settings = config.model_dump_json() + str(weights_fingerprint(Path(config.base_model) / "unet"))
+    result = folder / f"result-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
     if not result.exists():
         measure(config, condition, fit(config) if condition == "adapter" else None, result)
     return result

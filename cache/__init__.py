@@ -13,12 +13,13 @@ from cache.errors import (
     IdentityMismatch,
     IncompleteFeature,
     NewerFormat,
+    NoRows,
     StoreBusy,
     UnknownFeature,
 )
 from cache.loader import Batch, Loader
 from cache.receipts import Receipt, ShardReceipt
-from cache.records import ArraySpec, FeatureSpec, RowRecord, prompt_key, row_id
+from cache.records import ArraySpec, FeatureSpec, RowRecord, row_id
 from cache.store import Store
 from cache.verify import Damage
 
@@ -36,6 +37,7 @@ __all__ = [
     "IncompleteFeature",
     "Loader",
     "NewerFormat",
+    "NoRows",
     "Receipt",
     "RowRecord",
     "ShardReceipt",
@@ -45,6 +47,5 @@ __all__ = [
     "UnknownFeature",
     "bfloat16_to_float32",
     "float32_to_bfloat16",
-    "prompt_key",
     "row_id",
 ]

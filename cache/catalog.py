@@ -66,7 +66,7 @@ class Catalog:
     def resize(self, slots: int) -> None:
         """Give every feature's arrays so many slots."""
         for name in self.names("features"):
-            self.get(name).publish_metadata(slots)
+            self.get(name, fresh=True).publish_metadata(slots)
 
     def drop(self, name: str) -> None:
         """Remove a feature (or else an asset): its declaration first, so that a kill leaves no half feature.

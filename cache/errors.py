@@ -32,6 +32,10 @@ class IncompleteFeature(CacheError):
     """Some partitions of a feature have no receipt yet."""
 
 
+class NoRows(CacheError):
+    """No row is left to serve: none has every feature asked for, or none is in the split."""
+
+
 class BadValues(CacheError, ValueError):
     """Values do not have the declared shape or type, or are not finite; nothing was published."""
 

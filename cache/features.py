@@ -104,7 +104,7 @@ class Feature:
             raise IdentityMismatch(
                 f"{self.section[:-1].capitalize()} {self.spec.name!r} was made differently:\n" + "\n".join(lines) + "\n"
                 "Go back to the stored settings, give the new ones another name (slug) so that they become a "
-                "feature beside it, or drop the stored one first."
+                "feature beside it, or drop the stored one first (`sur drop STORE NAME`)."
             )
 
     def receipt(self, partition: int) -> Receipt | None:

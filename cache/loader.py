@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.dtypes import to_torch
-from cache.errors import CacheError, IncompleteFeature
+from cache.errors import IncompleteFeature, NoRows
 from cache.order import Split, in_split, permutation, rank_share
 from cache.receipts import Receipt
 from cache.records import json_digest
@@ -45,7 +45,8 @@ class Batch:
 class Loader:
     """Serves the rows of a split that have every feature asked for.
 
-    Rows without a value of a feature in `features` are skipped, of one in `optional` marked; with `only`,
+    Rows without a value of a feature in `features` are skipped, of one in `optional` marked (every partition of
+    either must be done: a row without a value is known to have none); with `only`,
     rows whose id is not in it (edited or removed since they were stored) are skipped too. `batch_size`
     counts the rows of one rank; every rank gets as many. State is (epoch, offset): `batches(epoch, offset)`
     goes on exactly there, at once.
@@ -54,8 +55,8 @@ class Loader:
     otherwise each chunk is on the first touch.
 
     Raises:
-        IncompleteFeature: a feature in `features` is not extracted to its end.
-        CacheError: no row is left.
+        IncompleteFeature: a feature is not extracted to its end.
+        NoRows: no row is left.
     """
 
     def __init__(
@@ -86,19 +87,20 @@ class Loader:
         ids, has = store.row_ids(), store.filled()
         receipts = {name: store.receipts(name) for name in self.features}
         self._present = {name: _present(store, receipts[name]) for name in self.features}
-        for name in features:
+        for name in self.features:
             if None in receipts[name]:
                 done = sum(receipt is not None for receipt in receipts[name])
                 raise IncompleteFeature(
                     f"{name!r}: {done} of {len(receipts[name])} partitions are done. Finish the extraction."
                 )
+        for name in features:
             has = has & self._present[name]
         if only is not None:
             has = has & np.array([row.tobytes() in only for row in ids], dtype=bool)
         self.slots = np.flatnonzero(has & in_split(ids, split, validation_fraction))
         self.ids = ids[self.slots]
         if len(self) == 0:
-            raise CacheError(
+            raise NoRows(
                 f"No full batch: {len(self.slots)} of {store.n_rows} rows are in split {split!r} and have "
                 f"all of {list(features)}, and a batch takes {batch_size} x {world_size}."
             )

@@ -41,11 +41,6 @@ def row_id(simple: str, complex: str, image: bytes | None) -> bytes:
     return digest.digest()
 
 
-def prompt_key(text: str) -> bytes:
-    """128-bit content hash of one prompt; equal prompts are encoded once."""
-    return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).digest()
-
-
 @dataclass(frozen=True)
 class ArraySpec:
     """Element type (see `cache.dtypes.DTYPES`) and shape, of one row or of a whole asset array."""

@@ -203,13 +203,14 @@ class Store:
         return self._catalog.get(feature).write(partition, values, rows, missing or {}, stats or {})
 
     def discard(self, feature: str, partition: int) -> None:
-        """Remove a partition's receipt, so that it is computed anew (the repair of a damaged shard)."""
+        """Remove the receipt of a feature's partition, or of an asset (partition 0), to have it computed anew."""
         self._need_writable()
-        directory = self._catalog.get(feature).receipt_directory(partition)
+        section = "features" if feature in self._catalog.names("features") else "assets"
+        directory = self._catalog.get(feature, section).receipt_directory(partition)
         with locked(directory, wait=True):
             (directory / metadata.FILE).unlink(missing_ok=True)
             sync_directory(directory)
-        self._catalog.forget(feature)
+        self._catalog.forget(feature, section)
 
     def receipt(self, feature: str, partition: int) -> Receipt | None:
         """Receipt of a done partition, None if it is not done."""

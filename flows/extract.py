@@ -7,8 +7,6 @@ if __name__ == "__main__":  # Prefect reads its environment at import: the launc
 
     sys.exit(main("extract"))
 
-from pathlib import Path
-
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -17,7 +15,7 @@ from prefect.states import State
 from prefect.tasks import Task, exponential_backoff
 
 from flows.progress import FlowProgress
-from sur.config import RunConfig, load_config, save_config
+from sur.config import RunConfig
 from sur.errors import USER_ERRORS
 from sur.extraction import (
     PartitionsDone,
@@ -38,9 +36,9 @@ def may_help(task: Task, run: TaskRun, state: State) -> bool:
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
-def plan_rows(config_path: Path) -> Plan:
+def plan_rows(config: RunConfig) -> Plan:
     """Scan rows, check the space, add new rows to the store, create the features."""
-    return prepare(load_config(config_path))
+    return prepare(config)
 
 
 @task(
@@ -50,15 +48,15 @@ def plan_rows(config_path: Path) -> Plan:
     persist_result=False,
     retry_condition_fn=may_help,
 )
-def encode_partitions(config_path: Path, encoder: str, partitions: list[int]) -> PartitionsDone:
+def encode_partitions(config: RunConfig, encoder: str, partitions: list[int]) -> PartitionsDone:
     """Encode a batch of partitions with one encoder; what has its receipt is skipped."""
-    return extract_partitions(load_config(config_path), encoder, partitions)
+    return extract_partitions(config, encoder, partitions)
 
 
 @task(name="read-out", cache_policy=NO_CACHE, persist_result=False)
-def read_out(config_path: Path) -> None:
+def read_out(config: RunConfig) -> None:
     """Sample the denoiser's cross-attention queries into the store; nothing to do when they are there."""
-    sample_readout(load_config(config_path))
+    sample_readout(config)
 
 
 @flow(name="extract", persist_result=False)
@@ -67,8 +65,7 @@ def extract(config: RunConfig) -> dict[str, float]:
 
     Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
     """
-    config_path = save_config(config)
-    plan = plan_rows(config_path)
+    plan = plan_rows(config)
     create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
     encode = encode_partitions.with_options(
         retries=config.flow.retries, retry_delay_seconds=exponential_backoff(config.flow.retry_seconds)
@@ -81,11 +78,11 @@ def extract(config: RunConfig) -> dict[str, float]:
                 step = config.flow.partitions_per_task
                 for start in range(0, len(pending), step):
                     batch = pending[start : start + step]
-                    done.append(encode(config_path, key, batch))
+                    done.append(encode(config, key, batch))
                     progress.advance(len(batch))
     finally:
         close_encoders()
-    read_out(config_path)
+    read_out(config)
     create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
     return {
         "rows": plan.rows_stored + plan.rows_new,

@@ -17,17 +17,16 @@ from prefect.cache_policies import NO_CACHE
 from flows.extract import extract
 from flows.progress import FlowProgress
 from flows.train import train
-from sur.config import RunConfig, load_config, save_config
+from sur.config import RunConfig
 from sur.evaluate import Evaluation
 from sur.report import write_report
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
-def evaluate_adapter(config_path: Path, adapter: Path) -> Evaluation:
+def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
     """Generate and score pictures with and without the adapter."""
     from sur.evaluate import evaluate
 
-    config = load_config(config_path)
     with FlowProgress("evaluate", len(config.evaluate.sets) * config.evaluate.prompts * 3) as progress:
         return evaluate(config, adapter, on_pictures=progress.advance)
 
@@ -52,12 +51,11 @@ def pipeline(config: RunConfig) -> Path:
     watch = Stopwatch()
     extract(config)
     watch.lap("extract")
-    config_path = save_config(config)
     adapter = train(config)
     watch.lap("train")
     if not config.evaluate.sets:
         return adapter
-    evaluation = evaluate_adapter(config_path, adapter)
+    evaluation = evaluate_adapter(config, adapter)
     watch.lap("evaluate")
     report = write_report(config, evaluation, watch.laps)
     create_markdown_artifact(f"Report: `{report}`", key="report")

@@ -14,15 +14,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.progress import FlowProgress
-from sur.config import RunConfig, load_config, save_config
+from sur.config import RunConfig, save_config
 
 
 @task(name="fit", cache_policy=NO_CACHE, persist_result=False)
-def fit_adapter(config_path: Path) -> Path:
+def fit_adapter(config: RunConfig) -> Path:
     """Train, resuming from the last checkpoint of the run folder; returns the adapter's folder."""
     from sur.fit import fit
 
-    config = load_config(config_path)
     with FlowProgress("train", config.train.steps) as progress:
         return fit(config, on_step=lambda step: progress.advance(1, f"loss {step.loss:.4f}"))
 
@@ -30,6 +29,7 @@ def fit_adapter(config_path: Path) -> Path:
 @flow(name="train", persist_result=False)
 def train(config: RunConfig) -> Path:
     """Train the adapter of a configuration; returns its folder."""
-    folder = fit_adapter(save_config(config))
+    save_config(config)
+    folder = fit_adapter(config)
     create_markdown_artifact(f"Adapter: `{folder}`", key="adapter")
     return folder

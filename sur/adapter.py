@@ -77,8 +77,8 @@ class Adapter(nn.Module):
         for parameter in (*self.output.parameters(), *self.hidden_output.parameters()):
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Float[Tensor, "batch tokens dim"]) -> AdapterOutput:
-        """Adapt states; `x` in the adapter's own dtype.
+    def forward(self, x: Float[Tensor, "batch tokens dim"], weight: float | None = None) -> AdapterOutput:
+        """Adapt states; `x` in the adapter's own dtype. `weight` stands in for the adapter's own.
 
         Raises ValueError when the width is not the one that the adapter was built for.
         """
@@ -92,7 +92,8 @@ class Adapter(nn.Module):
         scores = self.query(hidden) @ self.key(normal).mT / math.sqrt(self.config.dim)
         a = scores.softmax(-1) @ x + x
         a = self.mlp(a) + a
-        return AdapterOutput(x + self.weight * (self.output(a) + self.hidden_output(hidden)), hidden)
+        weight = self.weight if weight is None else weight
+        return AdapterOutput(x + weight * (self.output(a) + self.hidden_output(hidden)), hidden)
 
     def attach(self, pipe, weight: float | None = None):
         """Put the adapter on an unmodified diffusers pipeline; see `sur.attach.attach`. Returns the pipeline."""

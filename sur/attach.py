@@ -18,7 +18,7 @@ _ORIGINAL = "_encode_prompt_without_adapter"
 
 
 def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
-    """Wrap `pipe.encode_prompt`; `weight` overrides the adapter's own (0 = off, 1 = as trained).
+    """Wrap `pipe.encode_prompt`; `weight` stands in for the adapter's own while attached (0 = off, 1 = as trained).
 
     The adapter computes in its own dtype (float32) and hands back the pipeline's, so fp16, bf16 and fp32
     pipelines work. Raises TypeError for a pipeline without `encode_prompt`, ValueError when its text encoders
@@ -35,8 +35,6 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
             f"the adapter was trained on states {adapter.config.dim} wide, {type(pipe).__name__} makes {width}; "
             "train one for this pipeline's text encoder"
         )
-    if weight is not None:
-        adapter.weight = weight
     adapter.eval()
     original = pipe.encode_prompt
     signature = inspect.signature(original)
@@ -44,9 +42,12 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
     @functools.wraps(original)
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple:
         encoded = original(*args, **kwargs)
-        if signature.bind_partial(*args, **kwargs).arguments.get("prompt_embeds") is not None:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        if given.get("prompt_embeds") is not None:
             return encoded
-        return (adapt(adapter, encoded[0]), *encoded[1:])
+        if given.get("clip_skip") is not None:
+            raise ValueError("the adapter was trained on the last layer's states; leave clip_skip unset, or detach it")
+        return (adapt(adapter, encoded[0], weight), *encoded[1:])
 
     setattr(pipe, _ORIGINAL, original)
     pipe.encode_prompt = encode_prompt
@@ -63,9 +64,9 @@ def detach(pipe: Any) -> Any:
 
 
 @torch.no_grad()
-def adapt(adapter: Adapter, states: torch.Tensor) -> torch.Tensor:
+def adapt(adapter: Adapter, states: torch.Tensor, weight: float | None = None) -> torch.Tensor:
     """Adapted states in the dtype and on the device of `states`; the adapter follows to that device."""
     parameter = next(adapter.parameters())
     if parameter.device != states.device:
         adapter.to(states.device)
-    return adapter(states.to(parameter.dtype)).states.to(states.dtype)
+    return adapter(states.to(parameter.dtype), weight).states.to(states.dtype)

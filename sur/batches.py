@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cache import Batch, Loader, Store
+from sur.errors import ConfigError
 from sur.losses import RowBatch
 
 if TYPE_CHECKING:
@@ -41,21 +42,21 @@ class Needs:
 def needs(config: RunConfig) -> Needs:
     """What the losses of `config` read.
 
-    Raises ValueError when a loss needs a feature that the config does not extract.
+    Raises ConfigError when a loss needs a feature that the config does not extract.
     """
     loss = config.loss
     llm = None
     if loss.uses_llm:
         if config.llm is None:
-            raise ValueError("loss.distillation is on, but the config has no `llm` section; add one, or set form=none")
+            raise ConfigError("loss.distillation is on, but the config has no `llm` section; add one, or set form=none")
         layer = loss.distillation.layer if loss.distillation.layer is not None else config.llm.layers[-1]
         if layer not in config.llm.layers:
-            raise ValueError(f"loss.distillation.layer is {layer}, but llm.layers has only {list(config.llm.layers)}")
+            raise ConfigError(f"loss.distillation.layer is {layer}, but llm.layers has only {list(config.llm.layers)}")
         llm = config.llm.feature_name(layer)
     latents = None
     if loss.uses_denoiser:
         if config.vae is None:
-            raise ValueError("the denoiser's losses need latents, but the config has no `vae` section; add one")
+            raise ConfigError("the denoiser's losses need latents, but the config has no `vae` section; add one")
         latents = config.vae.feature_name
     aligned = loss.alignment.form != "none" or loss.distillation.form == "teacher"
     return Needs(

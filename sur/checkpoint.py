@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sur.adapter import Adapter
+from sur.errors import ConfigError
 from sur.trainer import Training
 
 FORMAT_VERSION = 1
@@ -24,7 +25,7 @@ FORMAT_VERSION = 1
 def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> Path:
     """Write a checkpoint for `training.step` under `folder`; it appears in one rename.
 
-    `extra` must be JSON; it is handed back by `load_checkpoint`.
+    `extra` must be JSON; `read_extra` hands it back.
     """
     target = folder / f"step-{training.step:06d}"
     partial = folder / f".{target.name}.partial"
@@ -37,6 +38,8 @@ def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> 
     tensors |= {f"optimiser.{k}": v for k, v in _optimiser_tensors(training.optimiser).items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
     content = {"format_version": FORMAT_VERSION, "step": training.step, **extra}
+    if training.accelerator.scaler is not None:  # fp16: plain numbers
+        content["scaler"] = training.accelerator.scaler.state_dict()
     (partial / "state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     for path in [*partial.rglob("*"), partial]:
         _sync(path)
@@ -47,28 +50,38 @@ def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> 
     return target
 
 
-def load_checkpoint(path: Path, training: Training) -> dict[str, Any]:
-    """Restore adapter, learnt parts of the objective, optimiser and step; returns what was saved as `extra`.
+def read_extra(path: Path) -> dict[str, Any]:
+    """What was saved as `extra`, beside `step`.
 
-    Raises ValueError for a checkpoint of a newer version, RuntimeError for one of another model.
+    Raises ConfigError for a checkpoint of a newer version.
     """
     content = json.loads((path / "state.json").read_text())
     if content.pop("format_version") > FORMAT_VERSION:
-        raise ValueError(f"{path} was written by a newer version of this package; upgrade it to resume")
+        raise ConfigError(f"{path} was written by a newer version of this package; upgrade it to resume")
+    return content
+
+
+def load_checkpoint(path: Path, training: Training) -> None:
+    """Restore adapter, learnt parts of the objective, optimiser and step.
+
+    Raises ConfigError for a checkpoint of a newer version, RuntimeError for one of another model.
+    """
+    content = read_extra(path)
     adapter = training.accelerator.unwrap_model(training.adapter)
     adapter.load_state_dict(load_file(path / "adapter" / "adapter.safetensors"))
     tensors = load_file(path / "state.safetensors")
     objective = training.accelerator.unwrap_model(training.objective)
     objective.load_learned(_under(tensors, "objective."))
     _load_optimiser(training.optimiser, _under(tensors, "optimiser."))
-    training.step = content.pop("step")
-    return content
+    training.step = content["step"]
+    if (scaler := content.get("scaler")) is not None and training.accelerator.scaler is not None:
+        training.accelerator.scaler.load_state_dict(scaler)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint under `folder`, if any."""
-    found = sorted(folder.glob("step-*")) if folder.is_dir() else []
-    return found[-1] if found else None
+    found = folder.glob("step-*") if folder.is_dir() else []
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
 
 
 def _optimiser_tensors(optimiser: Any) -> dict[str, Tensor]:

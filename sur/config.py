@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sur.adapter import AdapterConfig
 from sur.encoders import LLMConfig, TextConfig, VAEConfig
+from sur.errors import ConfigError
 from sur.evaluate import EvaluateConfig
 from sur.losses import LossConfig
 from sur.readout import ReadoutConfig
@@ -26,10 +27,6 @@ from sur.trainer import TrainConfig
 logger = logging.getLogger(__name__)
 
 RESOLVED_NAME = "config.yaml"
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the file or override and the remedy."""
 
 
 class StoreConfig(BaseModel):

@@ -1,8 +1,15 @@
 """Exceptions that tell the user something to mend: shown as a message without traceback, exit code 2."""
 
 from cache import CacheError
-from sur.config import ConfigError
-from sur.planning import DoesNotFit
-from sur.rows import RowError
+from sur.rows.source import RowError
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the file, override or setting and the remedy."""
+
+
+class DoesNotFit(ValueError):
+    """The features need more bytes than the disk has free."""
+
 
 USER_ERRORS: tuple[type[Exception], ...] = (ConfigError, DoesNotFit, RowError, CacheError, FileNotFoundError)

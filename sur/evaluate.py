@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from sur.adapter import Adapter
+from sur.errors import ConfigError
 from sur.generate import generate, load_pipeline
 from sur.grid import write_grid
 from sur.shapes.oracle import facts, look
@@ -95,11 +96,11 @@ class Evaluation(BaseModel):
 def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int], None] | None = None) -> Evaluation:
     """Generate and score every set under the three conditions; writes evaluation.json, example pictures and grids.
 
-    Raises FileNotFoundError when there is no adapter at `adapter`, ValueError when no set is asked for.
+    Raises FileNotFoundError when there is no adapter at `adapter`, ConfigError when no set is asked for.
     """
     settings = config.evaluate
     if not settings.sets:
-        raise ValueError(
+        raise ConfigError(
             "nothing to evaluate: evaluate.sets is empty. Its questions are about the shapes world; judge another "
             "model's adapter by eye with `sur generate`"
         )

@@ -16,7 +16,7 @@ from sur.config import RunConfig, save_config
 from sur.encoders import Encoder, build_encoders
 from sur.partition import Duplicates, Items, encode_rows
 from sur.planning import Plan, make_plan, scan_rows
-from sur.readout import compute_readout
+from sur.readout import compute_readout, readout_spec
 from sur.rows import RowSource, open_rows, write_quarantine
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ def prepare(config: RunConfig) -> Plan:
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
     for spec in specs:
         store.ensure_feature(spec)
+    if wants_readout(config):
+        readout_spec(store, config)  # a denoiser that cannot be read is refused before hours of encoding
     added = store.add_rows(records)
     logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, len(plan.quarantined))
     for spec in specs:
@@ -121,9 +123,14 @@ def extract(config: RunConfig) -> list[PartitionsDone]:
 
 def sample_readout(config: RunConfig) -> bool:
     """Store the denoiser's read-out if a loss asks for it; False when there was nothing to do."""
-    if not config.loss.uses_readout or config.vae is None:
+    if not wants_readout(config):
         return False
     return compute_readout(Store.open(config.store.path, writable=True), config)
+
+
+def wants_readout(config: RunConfig) -> bool:
+    """Whether a loss asks for the denoiser's read-out and there are latents to sample it on."""
+    return config.loss.uses_readout and config.vae is not None
 
 
 def load_encoder(config: RunConfig, key: str) -> Encoder:

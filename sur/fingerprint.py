@@ -45,12 +45,11 @@ def weight_files(folder: Path) -> list[Path]:
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
             return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    for pattern in ("*.safetensors", "*.bin"):
-        found = sorted(folder.glob(pattern))
-        if found:
-            return found
+    if found := sorted(folder.glob("*.safetensors")):
+        return found
     raise FileNotFoundError(
-        f"no weights in {folder}: expected *.safetensors or *.bin; download the model or correct its path"
+        f"no weights in {folder}: expected *.safetensors (nothing is unpickled); download the model, convert it, "
+        "or correct its path"
     )
 
 

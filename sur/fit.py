@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cache import Loader, Store
+from cache import Loader, NoRows, Store
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, row_batches
-from sur.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from sur.checkpoint import latest_checkpoint, load_checkpoint, read_extra, save_checkpoint
+from sur.errors import ConfigError
+from sur.fingerprint import weights_fingerprint
 from sur.losses import FrozenDenoiser, Objective
-from sur.readout import load_readout
+from sur.losses.denoising import denoiser_folder
+from sur.readout import load_readout, readout_name
 from sur.trainer import Step, Training
 
 if TYPE_CHECKING:
@@ -31,16 +34,21 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
-    Ctrl-C and SIGTERM save a checkpoint and stop. Raises ValueError when the newest checkpoint belongs to other
+    Ctrl-C and SIGTERM save a checkpoint and stop. Raises ConfigError when the newest checkpoint belongs to other
     settings or other rows, IncompleteFeature when the store lacks what the losses read.
     """
     store = Store.open(config.store.path)
+    check_settings(store, config)
     loader = open_loader(store, config, "train")
+    held_back = open_validation(store, config)
+    if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
+        _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
     training = build_training(store, config)
     folder = config.run_dir / "checkpoints"
-    extra = {"settings": settings_of(config), "manifest": loader.manifest_digest}
+    extra = {"settings": settings_of(config), "manifest": loader.manifest_digest, "frozen": frozen_parts(store, config)}
     if (newest := latest_checkpoint(folder)) is not None:
-        _check_same(newest, load_checkpoint(newest, training), extra)
+        _check_same(newest, read_extra(newest), extra)
+        load_checkpoint(newest, training)
         _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
     if training.step >= config.train.steps and newest is not None:
         return _publish(training, config)
@@ -54,8 +62,8 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
             record: dict[str, Any] = {}
             if step.step % config.train.log_every == 0 or step.step == 1:
                 record = {"step": step.step, "learning_rate": step.learning_rate, "train": step.losses}
-            if config.train.validate_every and step.step % config.train.validate_every == 0:
-                record |= {"step": step.step, "validation": validate(store, config, training)}
+            if held_back and config.train.validate_every and step.step % config.train.validate_every == 0:
+                record |= {"step": step.step, "validation": validate(held_back, config, training)}
             if record:
                 curves.write(json.dumps(record) + "\n")
             due = config.train.save_every and step.step % config.train.save_every == 0
@@ -73,7 +81,7 @@ def build_training(store: Store, config: RunConfig) -> Training:
     specs = store.features()
     for name in wanted.required:
         if name not in specs:
-            raise ValueError(f"{store.path} has no feature {name}; run `sur extract` with this config first")
+            raise ConfigError(f"{store.path} has no feature {name}; run `sur extract` with this config first")
     dim = specs[wanted.simple].arrays["states"].shape[-1]
     torch.manual_seed(config.train.seed)
     trained_on = {"text": specs[wanted.simple].identity, "loss": config.loss.model_dump(mode="json")}
@@ -88,11 +96,19 @@ def build_training(store: Store, config: RunConfig) -> Training:
     return Training(adapter, objective, config.train)
 
 
-def validate(store: Store, config: RunConfig, training: Training) -> dict[str, float]:
-    """Losses on held-back rows; empty when none are held back."""
+def open_validation(store: Store, config: RunConfig) -> Loader | None:
+    """The loader of the held-back rows; None, said in the log, when there are none."""
     if config.train.validation_fraction == 0:
-        return {}
-    loader: Loader = open_loader(store, config, "validation")
+        return None
+    try:
+        return open_loader(store, config, "validation")
+    except NoRows as error:
+        _log.warning("training without validation: %s", error)
+        return None
+
+
+def validate(loader: Loader, config: RunConfig, training: Training) -> dict[str, float]:
+    """Losses on held-back rows."""
     batches = islice(loader.batches(0), config.train.validation_batches)
     return training.validate(row_batches(batches, needs(config), config.train.seed))
 
@@ -107,20 +123,53 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def frozen_parts(store: Store, config: RunConfig) -> dict[str, Any]:
+    """Which denoiser and read-out a run learns from; a resumed run must have the same."""
+    loss = config.loss
+    return {
+        "denoiser": weights_fingerprint(denoiser_folder(config.base_model) / "unet") if loss.uses_denoiser else None,
+        "readout": store.assets()[readout_name(config)].identity if loss.uses_readout else None,
+    }
+
+
+def check_settings(store: Store, config: RunConfig) -> None:
+    """Refuse settings of the extraction that are not those with which the stored features were made.
+
+    Raises ConfigError naming section, key and both values. Weights are not looked at: no model need be here.
+    """
+    wanted = needs(config)
+    sections: list[tuple[str, str | None, Any]] = [
+        ("text", wanted.simple, config.text),
+        ("text", wanted.complex, config.text),
+        ("llm", wanted.llm, config.llm),
+        ("vae", wanted.latents, config.vae),
+    ]
+    stored = store.features()
+    made = [(section, stored[name], model) for section, name, model in sections if name in stored]
+    if config.loss.uses_readout and readout_name(config) in store.assets():
+        made.append(("readout", store.assets()[readout_name(config)], config.readout))
+    for section, spec, model in made:
+        for key, value in model.model_dump(mode="json", exclude={"model"}).items():
+            if key in spec.identity and spec.identity[key] != value:
+                raise ConfigError(
+                    f"{spec.name} in {store.path} was made with {section}.{key} = {spec.identity[key]!r}, the config "
+                    f"says {value!r}; train with the stored value, or extract with the new one under another slug"
+                )
+
+
 def _publish(training: Training, config: RunConfig) -> Path:
     adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
     return adapter.save_pretrained(config.run_dir / "adapter")
 
 
 def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if saved["manifest"] != wanted["manifest"]:
-        raise ValueError(
-            f"{path} was trained on other rows or features than the store holds now; choose another run_dir"
-        )
+    for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
+        if saved.get(key) != wanted[key]:
+            raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
     for section, values in wanted["settings"].items():
         for key, value in values.items():
             if saved["settings"][section].get(key) != value:
-                raise ValueError(
+                raise ConfigError(
                     f"{path} was trained with {section}.{key} = {saved['settings'][section].get(key)}, the config says "
                     f"{value}; choose another run_dir, or remove {path.parent} to start over"
                 )

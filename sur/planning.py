@@ -12,17 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from cache import ArraySpec, RowRecord, Store
-from sur.config import ConfigError, RunConfig
+from sur.config import RunConfig
 from sur.encoders import Encoder, build_encoders
+from sur.errors import ConfigError, DoesNotFit
 from sur.rows import Quarantined, open_rows, scan
 
 ITEM_BYTES = {"bfloat16": 2}
 CHUNK_OVERHEAD_BYTES = 20  # 4 of checksum and 16 of shard index for each inner chunk
 TOKEN_SAMPLE = 2000  # prompts that are tokenized for the estimate
-
-
-class DoesNotFit(ValueError):
-    """The features need more bytes than the disk has free."""
 
 
 @dataclass(frozen=True)

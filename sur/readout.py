@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache import ArraySpec, FeatureSpec, Store
 from sur.encoders.base import pick_device
+from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
 from sur.losses.alignment import ReadOut
-from sur.losses.denoising import FrozenDenoiser
+from sur.losses.denoising import FrozenDenoiser, denoiser_folder, require_text_only
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -47,11 +48,9 @@ def readout_name(config: RunConfig) -> str:
 def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
     """Arrays and identity of the asset; reads the denoiser's config and shapes, not its weights.
 
-    Raises ValueError when the config has no `readout` section.
+    Raises ConfigError for a denoiser that the read-out does not know, or a config without `vae`.
     """
-    if config.readout is None:
-        raise ValueError("attention alignment reads the denoiser's read-out; add a `readout` section to the config")
-    folder = Path(config.base_model)
+    folder = denoiser_folder(config.base_model)
     layers = _cross_attention(_skeleton(folder))
     arrays = {}
     for i, layer in enumerate(layers.values()):
@@ -74,13 +73,12 @@ def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
 def compute_readout(store: Store, config: RunConfig) -> bool:
     """Run the denoiser on cached latents and write the asset; False when it was there already.
 
-    Needs the VAE's and the complex prompts' features. Raises ValueError when no row has both.
+    Needs the VAE's and the complex prompts' features. Raises ConfigError when no row has both.
     """
     spec = readout_spec(store, config)
     if store.has_asset(spec):
         return False
     settings = config.readout
-    assert settings is not None
     slots = _rows_with_inputs(config, store)[: settings.rows]
     generator = torch.Generator().manual_seed(settings.seed)
     device = pick_device(config.vae.device if config.vae else "auto")
@@ -121,10 +119,11 @@ def compute_readout(store: Store, config: RunConfig) -> bool:
 
 
 def load_readout(store: Store, config: RunConfig) -> ReadOut:
-    """The cached read-out as a module. Raises ValueError when the store lacks it."""
+    """The cached read-out as a module. Raises ConfigError when the store lacks it."""
     name = readout_name(config)
     if name not in store.assets():
-        raise ValueError(f"{store.path} has no {name}; run `sur extract` with a `readout` section in the config")
+        lacking = " and a `vae` section, whose latents it is sampled on" if config.vae is None else ""
+        raise ConfigError(f"{store.path} has no {name}; run `sur extract` with this config{lacking} first")
     values = {key: torch.from_numpy(np.array(value)) for key, value in store.read_asset(name).items()}
     heads = store.assets()[name].identity["heads"]
     columns = ([values[f"{kind}{i:02d}"] for i in range(len(heads))] for kind in ("queries", "to_k", "to_v"))
@@ -133,7 +132,7 @@ def load_readout(store: Store, config: RunConfig) -> ReadOut:
 
 def _inputs(config: RunConfig) -> tuple[str, str]:
     if config.vae is None:
-        raise ValueError("the denoiser's read-out is sampled on cached latents; add a `vae` section to the config")
+        raise ConfigError("the denoiser's read-out is sampled on cached latents; add a `vae` section to the config")
     return config.vae.feature_name, config.text.feature_name("complex")
 
 
@@ -143,7 +142,7 @@ def _rows_with_inputs(config: RunConfig, store: Store) -> np.ndarray:
         absent |= set(store.missing(name))
     slots = np.array([row.slot for row in store.rows() if row.slot not in absent], dtype=np.int64)
     if len(slots) == 0:
-        raise ValueError(f"no row of {store.path} has both a picture and a complex prompt; the read-out needs some")
+        raise ConfigError(f"no row of {store.path} has both a picture and a complex prompt; the read-out needs some")
     return slots
 
 
@@ -159,7 +158,11 @@ def _skeleton(folder: Path) -> Any:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        return UNet2DConditionModel.from_config(dict(UNet2DConditionModel.load_config(folder, subfolder="unet")))  # pyright: ignore
+        unet: Any = UNet2DConditionModel.from_config(
+            dict(UNet2DConditionModel.load_config(folder, subfolder="unet"))  # pyright: ignore
+        )
+    require_text_only(unet)
+    return unet
 
 
 def _cross_attention(denoiser: Any) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def _cross_attention(denoiser: Any) -> dict[str, Any]:
     layers = {name: module for name, module in denoiser.named_modules() if name.endswith("attn2")}
     biased = [name for name, layer in layers.items() if layer.to_k.bias is not None]
     if not layers or biased:
-        raise ValueError(
+        raise ConfigError(
             "the read-out knows denoisers whose cross-attention layers are named attn2 and have no bias in to_k; "
             f"found {len(layers)} such layers, {len(biased)} with a bias. Use another form of alignment"
         )

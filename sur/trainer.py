@@ -57,7 +57,7 @@ class Step(NamedTuple):
 class Training:
     """The state of a training: adapter, objective, optimiser. Iterate `run` to train.
 
-    `step` counts finished optimiser steps; `state` and `load_state` carry everything a resumed run needs.
+    `step` counts finished optimiser steps; `sur.checkpoint` saves and restores everything a resumed run needs.
     """
 
     def __init__(self, adapter: Adapter, objective: Objective, config: TrainConfig) -> None:

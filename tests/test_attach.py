@@ -117,3 +117,20 @@ def test_works_on_stable_diffusion_xl(tmp_path):
     adapted = xl.encode_prompt(PROMPTS[0])
     assert not torch.allclose(plain[0], adapted[0])
     assert all(torch.equal(a, b) for a, b in zip(plain[1:], adapted[1:], strict=True))
+
+
+def test_a_weight_lasts_as_long_as_the_adapter_is_attached(pipe):
+    adapter = trained()
+    full = pixels(generate(pipe, PROMPTS[:1], [0], adapter, steps=3))
+    generate(pipe, PROMPTS[:1], [0], adapter, steps=3, weight=0.0)
+    assert np.array_equal(pixels(generate(pipe, PROMPTS[:1], [0], adapter, steps=3)), full)
+    assert adapter.weight == 1.0
+
+
+def test_states_of_another_layer_are_refused(pipe):
+    trained().attach(pipe)
+    try:
+        with pytest.raises(ValueError, match="leave clip_skip unset"):
+            pipe(PROMPTS[:1], num_inference_steps=1, clip_skip=1)
+    finally:
+        trained().detach(pipe)

@@ -1,18 +1,19 @@
 """The `sur` command: every verb's output, exit codes, and errors without tracebacks."""
 
 import json
+import shutil
 import sys
 
 import pytest
 from tiny_run import save_config_file, save_models, save_rows
 from typer.testing import CliRunner
 
-from cache import Store
+from cache import RowRecord, Store
 from sur.cli.app import app, main
 from sur.config import load_config
 from sur.extraction import close_encoders, extract
 
-VERBS = ("plan", "extract", "train", "pipeline", "generate", "evaluate", "inspect", "verify", "demo")
+VERBS = ("plan", "extract", "train", "pipeline", "generate", "evaluate", "inspect", "verify", "drop", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,28 @@ def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch):
 def test_quarantine_report_is_where_the_readme_says(run):
     report = load_config(run).run_dir / "quarantine.jsonl"
     assert [json.loads(line)["location"] for line in report.read_text().splitlines()] == ["metadata.jsonl:11"]
+
+
+def test_inspect_shows_prompts_with_brackets_as_they_are(tmp_path):
+    store = Store.create(tmp_path / "s.zarr")
+    store.add_rows([RowRecord(b"0123456789abcdef", "a cat, [masterpiece]", "[/INST]")])
+    shown = invoke("inspect", store.path)
+    assert shown.exit_code == 0 and "a cat, [masterpiece]" in shown.output and "[/INST]" in shown.output
+
+
+def test_drop_removes_a_feature_and_leaves_the_others(run, tmp_path):
+    shutil.copytree(load_config(run).store.path, tmp_path / "s.zarr")
+    before = set(Store.open(tmp_path / "s.zarr").features())
+    assert invoke("drop", tmp_path / "s.zarr", "vae.pipe.32").exit_code == 0
+    store = Store.open(tmp_path / "s.zarr")
+    assert before - set(store.features()) == {"vae.pipe.32"} and store.verify() == []
+
+
+def test_a_damaged_read_out_is_repaired_too(run):
+    config = load_config(run)
+    array = next((config.store.path / "assets" / "readout.pipe").glob("queries00/c*"))
+    before = array.read_bytes()
+    array.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert "readout.pipe" in invoke("verify", run, "--repair").output
+    extract(config)
+    assert array.read_bytes() == before and Store.open(config.store.path).verify() == []

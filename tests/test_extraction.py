@@ -168,8 +168,8 @@ def test_new_rows_are_computed_and_old_ones_left_alone(tmp_path, models):
         encoder_keys(config), [store.n_partitions - 1]
     )
     extract(config)
-    shards = {name: content for name, content in before.items() if "/c/" in name}
-    assert shards.items() <= store_files(config.store.path).items()
+    shards = {name: content for name, content in before.items() if "/c." in name}
+    assert shards and shards.items() <= store_files(config.store.path).items()
     assert store.n_partitions == 3
     close_encoders()
 

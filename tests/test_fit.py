@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,9 @@ from itertools import islice
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from cache import Store
+from cache import IncompleteFeature, Store
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, row_batches
 from sur.config import RunConfig, save_config
@@ -175,3 +176,32 @@ def test_missing_features_are_named(own_config):
     Store.open(own_config.store.path, writable=True).drop_feature("text.shapes.simple")
     with pytest.raises(ValueError, match=r"no feature text\.shapes\.simple"):
         build_training(Store.open(own_config.store.path), own_config)
+
+
+def test_an_interrupted_extraction_is_not_trained_on(own_config):
+    store = Store.open(own_config.store.path, writable=True)
+    store.discard("text.shapes.complex", 0)
+    with pytest.raises(IncompleteFeature, match="text.shapes.complex"):
+        fit(own_config)
+
+
+def test_settings_other_than_those_of_the_stored_features_are_refused(own_config):
+    with pytest.raises(ValueError, match="made with llm.max_tokens = 56, the config says 9"):
+        fit(changed(own_config, llm={"max_tokens": 9}))
+    with pytest.raises(ValueError, match="made with readout.seed = 0, the config says 3"):
+        fit(changed(own_config, readout={"seed": 3}))
+
+
+def test_a_resumed_run_must_have_the_same_denoiser(own_config, tmp_path):
+    config = changed(own_config, loss={"denoising": {"weight": 1.0}}, train={"steps": 2})
+    fit(config)
+    shutil.copytree(config.base_model, tmp_path / "other")
+    weights = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(ValueError, match="trained on other weights of the denoiser"):
+        fit(changed(config, base_model=str(tmp_path / "other")))
+
+
+def test_too_few_rows_to_hold_some_back_are_trained_without_validation(own_config, caplog):
+    fit(changed(own_config, train={"validation_fraction": 1e-9, "steps": 2, "validate_every": 1}))
+    assert "training without validation" in caplog.text

@@ -180,3 +180,15 @@ def test_token_alignment_is_the_state_by_state_distance():
     output = Adapter(AdapterConfig(dim=32))(rows.simple)
     expected = F.mse_loss(rows.simple[:3], rows.complex[:3])
     torch.testing.assert_close(objective(rows, output, 0)["alignment"], expected)
+
+
+def test_every_loss_off_is_refused():
+    with pytest.raises(ValueError, match="every loss is off"):
+        LossConfig.model_validate({"alignment": {"form": "none"}})
+
+
+def test_a_teacher_without_unpaired_rows_gives_a_loss_of_zero(read_out):
+    config = LossConfig.model_validate({"distillation": {"form": "teacher", "teacher_steps": 0}})
+    adapter, objective = Adapter(AdapterConfig(dim=32)), Objective(config, 32, (12, 24), read_out)
+    rows = batch(paired=(True,) * 4)
+    assert objective(rows, adapter(rows.simple), 0)["distillation"].item() == 0

@@ -324,3 +324,19 @@ def test_formats_are_detected_and_unknown_ones_explained(tmp_path):
     assert detect_format(tmp_path) == "csv"
     with pytest.raises(FileNotFoundError, match="holds no \\*.parquet"):
         open_rows(DataConfig(path=tmp_path, format="parquet"))
+
+
+def test_a_name_too_long_and_a_number_too_long_spoil_only_their_rows(tmp_path):
+    lines = [{"file_name": "a caption in the wrong column " * 20, "text": "a", "prompt": "b"}]
+    write_lines(tmp_path / "metadata.jsonl", [*lines, '{"text": ' + "9" * 5000 + "}", {"text": "c", "prompt": "d"}])
+    records, quarantined = scan(open_rows(DataConfig(path=tmp_path)), need_image=False)
+    assert [record.simple for record in records] == ["c"]
+    assert "is not a path" in quarantined[0].reason and quarantined[1].field == "line"
+
+
+def test_a_rows_file_may_be_a_link_as_in_the_hubs_cache(tmp_path):
+    write_lines(tmp_path / "blobs" / "0123", [{"text": "a", "prompt": "b"}])
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "metadata.jsonl").symlink_to(tmp_path / "blobs" / "0123")
+    (row,) = list(open_rows(DataConfig(path=tmp_path / "snapshot")))
+    assert (row.simple, row.location) == ("a", "metadata.jsonl:1")

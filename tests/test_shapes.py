@@ -79,7 +79,11 @@ def test_dataset_is_a_function_of_its_arguments_and_never_overwrites_foreign_fol
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(FileExistsError, match="choose another folder"):
         write_dataset(tmp_path / "mine", rows=5, unpaired=3)
+    (tmp_path / "mine" / "settings.json").write_text('{"theme": "dark"}')
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        write_dataset(tmp_path / "mine", rows=5, unpaired=3)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+    assert len(list(write_dataset(first, rows=4, unpaired=3, seed=1).glob("*.png"))) == 4
 
 
 def test_questions_use_unseen_words_as_their_set_says():

@@ -28,6 +28,7 @@ for command in (
     pictures.evaluate,
     stores.inspect,
     stores.verify,
+    stores.drop,
     runs.demo,
 ):
     app.command()(command)

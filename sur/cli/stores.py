@@ -1,17 +1,15 @@
-"""Commands that look into a store: inspect and verify."""
+"""Commands that look into a store, or take something out of it: inspect, verify, drop."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from sur.cli.arguments import StoreArgument, console, store_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cache import Damage, Store
     from cache.describe import FeatureSummary
 
 
@@ -48,7 +46,7 @@ def inspect(
     first = Table("slot", "id", "simple", "complex", "image", title="first rows")
     shown = opened.rows(0)[:rows] if summary.n_partitions else []
     for row in shown:
-        first.add_row(str(row.slot), row.id.hex(), row.simple, row.complex, row.image)
+        first.add_row(str(row.slot), row.id.hex(), *map(escape, (row.simple, row.complex, row.image)))
     out.print(first)
 
 
@@ -66,27 +64,37 @@ def verify(
     for damage in damages:
         typer.echo(f"{damage.feature} partition {damage.partition}: {damage.file}: {damage.problem}")
     if damages:
-        forgotten = _forget(opened, damages) if repair else 0
-        remedy = "now `sur extract` computes them anew" if repair else "`sur verify --repair` forgets what is damaged"
-        typer.echo(f"{len(damages)} faults, {forgotten} partitions forgotten; {remedy}", err=True)
+        known = {*opened.features(), *opened.assets()}
+        mended = {(d.feature, d.partition) for d in damages if d.feature in known and d.partition >= 0}
+        rest = sum((d.feature, d.partition) not in mended for d in damages)
+        if repair:
+            for feature, partition in sorted(mended):
+                opened.discard(feature, partition)
+            remedy = f"{len(mended)} partitions forgotten; now `sur extract` computes them anew"
+        else:
+            remedy = "`sur verify --repair` forgets the damaged partitions, `sur extract` then computes them anew"
+        beyond = f"; {rest} are in rows or metadata, which are not recomputed: restore them from a copy" if rest else ""
+        typer.echo(f"{len(damages)} faults; {remedy}{beyond}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{opened.path}: {opened.n_rows} rows, every checksum and receipt is right")
 
 
-def _forget(store: "Store", damages: "Sequence[Damage]") -> int:
-    """Forget the receipts of the damaged partitions of features; returns how many there are."""
-    known = store.features()
-    partitions = {(damage.feature, damage.partition) for damage in damages if damage.feature in known}
-    partitions = {(feature, partition) for feature, partition in partitions if partition >= 0}
-    for feature, partition in sorted(partitions):
-        store.discard(feature, partition)
-    return len(partitions)
+def drop(
+    store: StoreArgument,
+    name: Annotated[str, typer.Argument(help="Feature or asset, as `sur inspect` names it.", show_default=False)],
+) -> None:
+    """Remove a feature (or an asset) and all its values from a store; the rows and the other features stay."""
+    from cache import Store
+
+    opened = Store.open(store_path(store), writable=True)
+    opened.drop_feature(name)
+    typer.echo(f"{opened.path}: {name} dropped")
 
 
 def _identity(feature: "FeatureSummary") -> Table:
     table = Table("field", "value", title=f"identity of {feature.name}", title_justify="left")
     for key, value in sorted(feature.identity.items()):
-        table.add_row(key, _short(value))
+        table.add_row(key, escape(_short(value)))
     return table
 
 

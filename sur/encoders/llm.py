@@ -173,7 +173,8 @@ class LLMEncoder:
             found = self._locate()
             with parsed_once(found.gguf_file):  # the tokenizer is in the same file
                 self._tokenizer()
-                body = self._read(load_body, compute_dtype=self.config.compute_dtype)
+                safe = {} if found.gguf_file else {"use_safetensors": True}
+                body = self._read(load_body, compute_dtype=self.config.compute_dtype, **safe)
             self._model = LayeredModel(body, self.config.layers, pick_device(self.config.device))
         return self._model
 

@@ -121,7 +121,9 @@ class PipelineText:
             if "requires_safety_checker" in self.index():
                 absent["requires_safety_checker"] = False
             with quiet_libraries():
-                pipe = DiffusionPipeline.from_pretrained(self.folder(TEXT_WEIGHTS), local_files_only=True, **absent)
+                pipe = DiffusionPipeline.from_pretrained(
+                    self.folder(TEXT_WEIGHTS), local_files_only=True, use_safetensors=True, **absent
+                )
             self._pipe = pipe.to(self.device, getattr(torch, self.compute_dtype))
         return self._pipe
 

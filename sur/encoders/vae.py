@@ -169,7 +169,9 @@ class VAEEncoder:
             from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
             with quiet_libraries():
-                vae: Any = AutoencoderKL.from_pretrained(self.folder(VAE_WEIGHTS), local_files_only=True)
+                vae: Any = AutoencoderKL.from_pretrained(
+                    self.folder(VAE_WEIGHTS), local_files_only=True, use_safetensors=True
+                )
             vae.to(pick_device(self.config.device), getattr(torch, self.config.compute_dtype))
             self._vae = vae.eval().requires_grad_(False)
         return self._vae

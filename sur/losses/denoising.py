@@ -16,6 +16,9 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from sur.encoders.locate import UNET_WEIGHTS, locate
+from sur.errors import ConfigError
+
 
 class DenoisingConfig(BaseModel):
     """The usual loss of the frozen denoiser given the adapted states."""
@@ -36,19 +39,27 @@ class FrozenDenoiser(nn.Module):
 
     def __init__(self, unet: Any, schedule: Any, scaling_factor: float, shift_factor: float = 0.0) -> None:
         super().__init__()
+        require_text_only(unet)
         self.unet = unet.eval().requires_grad_(False)
         self.schedule = schedule
         self.scaling_factor = scaling_factor
         self.shift_factor = shift_factor
 
     @classmethod
-    def from_pipeline(cls, folder: str | Path) -> FrozenDenoiser:
-        """Load only the denoiser, its scheduler's config and the VAE's scaling from a pipeline folder."""
+    def from_pipeline(cls, model: str) -> FrozenDenoiser:
+        """Load only the denoiser, its scheduler's config and the VAE's scaling of a pipeline (folder or hub id)."""
         from diffusers import DDPMScheduler, UNet2DConditionModel
 
+        folder = denoiser_folder(model)
         schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
-        return cls(unet, schedule, *_vae_scaling(Path(folder)))
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=torch.float32, use_safetensors=True
+        )
+        return cls(unet, schedule, *_vae_scaling(folder))
+
+    def train(self, mode: bool = True) -> FrozenDenoiser:
+        """Stay in evaluation mode, whatever the objective around it is put into."""
+        return super().train(False)
 
     def noise(self, mean: Float[Tensor, "batch c h w"], logvar: Float[Tensor, "batch c h w"]) -> Noised:
         """Sample latents from mean and log-variance, scale them and add noise at random timesteps."""
@@ -101,6 +112,26 @@ def denoiser_alignment(
     with torch.no_grad():
         wanted = denoiser(noisy, timesteps, target_states)
     return F.mse_loss(denoiser(noisy, timesteps, states), wanted)
+
+
+def denoiser_folder(model: str) -> Path:
+    """The pipeline's folder on this machine, with denoiser, scheduler and the VAE's config.
+
+    Raises FileNotFoundError when there is no such model.
+    """
+    return locate(model, needed=UNET_WEIGHTS).folder
+
+
+def require_text_only(unet: Any) -> None:
+    """Refuse a denoiser that asks for more than text states and a timestep, such as SDXL's.
+
+    Raises ConfigError.
+    """
+    if (extra := unet.config.get("addition_embed_type")) is not None:
+        raise ConfigError(
+            f"this denoiser also asks for `{extra}` embeddings, which its losses do not give yet; "
+            "set loss.alignment.form=tokens, loss.denoising.weight=0 and no distillation form `teacher`"
+        )
 
 
 def _vae_scaling(folder: Path) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sur.adapter import AdapterOutput
@@ -22,6 +22,13 @@ class LossConfig(BaseModel):
     alignment: AlignmentConfig = Field(default_factory=AlignmentConfig, description="to the complex prompt")
     distillation: DistillationConfig = Field(default_factory=DistillationConfig, description="from the LLM")
     denoising: DenoisingConfig = Field(default_factory=DenoisingConfig, description="of the frozen denoiser")
+
+    @model_validator(mode="after")
+    def _some_loss_is_on(self) -> LossConfig:
+        alignment = self.alignment.form != "none" and self.alignment.weight > 0
+        if not alignment and self.distillation.form == "none" and self.denoising.weight == 0:
+            raise ValueError("every loss is off; set alignment.form, distillation.form or denoising.weight")
+        return self
 
     @property
     def uses_denoiser(self) -> bool:
@@ -110,7 +117,8 @@ class Objective(nn.Module):
         losses: dict[str, Tensor] = {}
         states = output.states
         config = self.config
-        paired = batch.paired if batch.paired is not None else torch.ones(len(states), dtype=torch.bool)
+        everyone = torch.ones(len(states), dtype=torch.bool, device=states.device)
+        paired = batch.paired if batch.paired is not None else everyone
         if batch.complex is not None and config.alignment.weight > 0:
             pair = (states[paired], batch.complex[paired])
             if config.alignment.form == "tokens":
@@ -139,10 +147,13 @@ class Objective(nn.Module):
         if batch.complex is not None and (learning or not self.training):
             taught = self.teacher(batch.llm[paired], batch.llm_length[paired])
             losses["teacher"] = attention_alignment(self.read_out, taught, batch.complex[paired], queries)
-        if not learning and bool((~paired).any()):
-            with torch.no_grad():
-                target = self.teacher.eval()(batch.llm[~paired], batch.llm_length[~paired])
-            loss = attention_alignment(self.read_out, output.states[~paired], target, queries)
+        if not learning:
+            rest = ~paired
+            loss = output.states[rest].sum()  # zero when every row is paired
+            if bool(rest.any()):
+                with torch.no_grad():
+                    target = self.teacher.eval()(batch.llm[rest], batch.llm_length[rest])
+                loss = attention_alignment(self.read_out, output.states[rest], target, queries)
             losses["distillation"] = config.weight * loss
         return losses
 
@@ -152,8 +163,8 @@ class Objective(nn.Module):
         assert self.denoiser is not None
         keep = paired & batch.pictured if batch.pictured is not None else paired
         losses: dict[str, Tensor] = {}
-        if not bool(keep.any()):
-            return losses
+        if not bool(keep.any()):  # nothing to learn from these rows: zero, with a gradient to hand on
+            return {"denoising": states[keep].sum()}
         mean, logvar = (part[keep] for part in batch.latents)
         noised = self.denoiser.noise(mean, logvar)
         if self.config.alignment.form == "denoiser" and batch.complex is not None:

@@ -20,8 +20,8 @@ class TextFiles:
     """
 
     def __init__(self, root: Path, files: list[Path], config: DataConfig) -> None:
-        self.root = root.resolve()
-        self.files = [file.resolve() for file in files]
+        self.root = root.absolute()
+        self.files = [file.absolute() for file in files]
         self.images = ImageFolder(root, config)
 
     def records(self) -> Iterator[Record]:
@@ -52,7 +52,7 @@ def _json_records(file: Path) -> Iterator[tuple[int, dict[str, Any] | RowError]]
             except UnicodeDecodeError as error:
                 yield line, RowError("line", f"not UTF-8 ({error.reason})", "save the file as UTF-8")
                 continue
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
                 yield line, RowError("line", f"not JSON ({error})", "repair the line")
                 continue
             if isinstance(columns, dict):

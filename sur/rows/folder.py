@@ -8,6 +8,7 @@ from typing import Any
 from sur.rows.config import DataConfig
 from sur.rows.source import RowError
 
+LONGEST_NAME = 250  # bytes; file systems take 255, and an extension may be added
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -72,9 +73,9 @@ class ImageFolder:
     def _inside(self, path: str, shown: str) -> Path:
         """The path under the root, refused when its words or its links lead outside."""
         remedy = "move the image under the data root and name it relative to the rows' file"
-        if "\0" in path:
-            raise RowError(self._column, f"{shown!r} is not a path", "correct the path")
         pure = PurePosixPath(path)
+        if "\0" in path or any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in pure.parts):
+            raise RowError(self._column, f"{shown[:80]!r} is not a path", "correct the path, or data.image_column")
         if pure.is_absolute() or ".." in pure.parts or (pure.parts and ":" in pure.parts[0]):
             raise RowError(self._column, f"{shown!r} leaves the data root {self.root}", remedy)
         file = self.root / pure

@@ -30,8 +30,8 @@ class ParquetFiles:
     """
 
     def __init__(self, root: Path, files: list[Path], config: DataConfig) -> None:
-        self.root = root.resolve()
-        self.files = [file.resolve() for file in files]
+        self.root = root.absolute()
+        self.files = [file.absolute() for file in files]
         self.config = config
         self.images = ImageFolder(root, config)
         self._group: tuple[str, int, list[dict[str, Any]]] = ("", 0, [])

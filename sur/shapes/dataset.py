@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import render, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_PICTURE = re.compile(r"\d{6}\.png")
 
 
 def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -> Path:
@@ -50,8 +52,10 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
 def _remove_written(folder: Path) -> None:
     """Remove a data set of ours; anything else is left for its owner to move.
 
-    Raises FileExistsError when `folder` is not one that `write_dataset` wrote.
+    Raises FileExistsError when `folder` is not one that `write_dataset` wrote, or holds anything else.
     """
-    if not (folder / "settings.json").is_file():
+    names = {entry.name for entry in folder.iterdir()}
+    others = {name for name in names - {"settings.json", "metadata.jsonl"} if not _PICTURE.fullmatch(name)}
+    if others or not {"settings.json", "metadata.jsonl"} <= names:
         raise FileExistsError(f"{folder} exists and was not written by this program; choose another folder")
     shutil.rmtree(folder)

@@ -54,9 +54,9 @@ def train_vae(
 def encode_all(
     vae: AutoencoderKL, pictures: UInt8[np.ndarray, "n 64 64 3"], batch_size: int = 128
 ) -> tuple[Float[Tensor, "n 4 8 8"], Float[Tensor, "n 4 8 8"]]:
-    """Mean and log-variance of every picture's latent, unscaled."""
+    """Mean and log-variance of every picture's latent, unscaled, float32 in CPU memory."""
     parts = [
-        vae.encode(to_pixels(pictures[i : i + batch_size])).latent_dist  # type: ignore[union-attr]
+        vae.encode(to_pixels(pictures[i : i + batch_size]).to(vae.device, vae.dtype)).latent_dist  # type: ignore
         for i in range(0, len(pictures), batch_size)
     ]
-    return torch.cat([p.mean for p in parts]), torch.cat([p.logvar for p in parts])
+    return torch.cat([p.mean.float().cpu() for p in parts]), torch.cat([p.logvar.float().cpu() for p in parts])
