@@ -1,7 +1,8 @@
 """The SUR-adapter: a small module on the frozen text encoder's states (arXiv 2305.05189, corrected).
 
-    h   = TransformerEncoder_2(x)                       attends across tokens
-    a   = softmax(Wq h (Wk x)^T / sqrt d) x + x
+    n   = LayerNorm(whitened x)
+    h   = TransformerEncoder_2(n)                       attends across tokens
+    a   = softmax(Wq h (Wk n)^T / sqrt d) x + x
     a   = MLP(a) + a
     s   = W a + V h                                     W and V start at zero
     out = x + weight * s                                so step 0 is the untouched model
@@ -19,6 +20,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 FORMAT_VERSION = 1
+SMALLEST_VARIANCE = 1e-4  # of the largest; smaller ones are not blown up
 _WEIGHTS, _CONFIG = "adapter.safetensors", "config.json"
 
 
@@ -67,15 +70,29 @@ class Adapter(nn.Module):
         layer = nn.TransformerEncoderLayer(
             dim, config.heads, inner, config.dropout, F.gelu, batch_first=True, norm_first=True
         )
-        self.normalise = nn.LayerNorm(dim)
+        self.normalise = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim))
         self.encoder = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(dim), enable_nested_tensor=False)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, inner), nn.GELU(), nn.Linear(inner, dim))
         self.output = nn.Linear(dim, dim)
         self.hidden_output = nn.Linear(dim, dim, bias=False)
-        for parameter in (*self.output.parameters(), *self.hidden_output.parameters()):
-            nn.init.zeros_(parameter)
+        nn.init.eye_(self.normalise[0].weight)  # pyright: ignore[reportArgumentType]
+        for parameter in (self.normalise[0].bias, *self.output.parameters(), *self.hidden_output.parameters()):
+            nn.init.zeros_(parameter)  # pyright: ignore[reportArgumentType]
+
+    @torch.no_grad()
+    def whiten(self, states: Float[Tensor, "n dim"]) -> None:
+        """Start from inputs with equal variance in all directions, as found in a sample of states (ZCA).
+
+        What sets rarer words apart lies in directions of small variance, which gradient descent would reach last.
+        """
+        mean = states.mean(0)
+        variances, directions = torch.linalg.eigh(torch.cov((states - mean).T))
+        scale = (variances.clamp_min(0) + SMALLEST_VARIANCE * variances.max()).rsqrt()
+        linear: nn.Linear = self.normalise[0]  # pyright: ignore[reportAssignmentType]
+        linear.weight.copy_(directions * scale @ directions.T)
+        linear.bias.copy_(-linear.weight @ mean)
 
     def forward(self, x: Float[Tensor, "batch tokens dim"], weight: float | None = None) -> AdapterOutput:
         """Adapt states; `x` in the adapter's own dtype. `weight` stands in for the adapter's own.

@@ -41,12 +41,12 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
 
     @functools.wraps(original)
     def encode_prompt(*args: Any, **kwargs: Any) -> tuple:
-        encoded = original(*args, **kwargs)
         given = signature.bind_partial(*args, **kwargs).arguments
         if given.get("prompt_embeds") is not None:
-            return encoded
+            return original(*args, **kwargs)
         if given.get("clip_skip") is not None:
             raise ValueError("the adapter was trained on the last layer's states; leave clip_skip unset, or detach it")
+        encoded = original(*args, **kwargs)
         return (adapt(adapter, encoded[0], weight), *encoded[1:])
 
     setattr(pipe, _ORIGINAL, original)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from cache import Batch, Loader, Store
+from cache import Batch, Loader, Store, bfloat16_to_float32
 from sur.errors import ConfigError
 from sur.losses import RowBatch
 
@@ -81,6 +83,14 @@ def open_loader(store: Store, config: RunConfig, split: str) -> Loader:
         validation_fraction=config.train.validation_fraction,
         drop_last=split == "train",
     )
+
+
+def read_states(store: Store, feature: str, slots: np.ndarray) -> Float[Tensor, "rows ..."]:
+    """Cached states of some slots, float32."""
+    values = store.read(feature, slots)["states"]
+    if store.spec(feature).arrays["states"].dtype == "bfloat16":
+        return torch.from_numpy(bfloat16_to_float32(values))
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def row_batches(batches: Iterator[Batch], wanted: Needs, seed: int) -> Iterator[RowBatch]:

@@ -11,11 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from cache import Loader, NoRows, Store
 from sur.adapter import Adapter
-from sur.batches import needs, open_loader, row_batches
+from sur.batches import needs, open_loader, read_states, row_batches
 from sur.checkpoint import latest_checkpoint, load_checkpoint, read_extra, save_checkpoint
 from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
@@ -86,6 +88,7 @@ def build_training(store: Store, config: RunConfig) -> Training:
     torch.manual_seed(config.train.seed)
     trained_on = {"text": specs[wanted.simple].identity, "loss": config.loss.model_dump(mode="json")}
     adapter = Adapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
+    adapter.whiten(sample_states(store, wanted.simple))
     objective = Objective(
         config.loss,
         dim,
@@ -94,6 +97,13 @@ def build_training(store: Store, config: RunConfig) -> Training:
         denoiser=FrozenDenoiser.from_pipeline(config.base_model) if config.loss.uses_denoiser else None,
     )
     return Training(adapter, objective, config.train)
+
+
+def sample_states(store: Store, feature: str, rows: int = 512) -> Float[torch.Tensor, "n dim"]:
+    """Token states of up to `rows` rows spread evenly over the store, float32."""
+    slots = np.array([row.slot for row in store.rows() if row.slot not in store.missing(feature)], dtype=np.int64)
+    chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(rows, len(slots))).astype(np.int64))]
+    return read_states(store, feature, chosen).flatten(0, -2)
 
 
 def open_validation(store: Store, config: RunConfig) -> Loader | None:

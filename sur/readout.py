@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache import ArraySpec, FeatureSpec, Store
+from sur.batches import read_states
 from sur.encoders.base import pick_device
 from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
@@ -105,7 +106,7 @@ def compute_readout(store: Store, config: RunConfig) -> bool:
             latents = store.read(latents_name, chosen)
             mean, logvar = (torch.from_numpy(latents[key][:, 0].astype(np.float32)) for key in ("mean", "logvar"))
             noisy, _, _, timesteps = denoiser.noise(mean.to(device), logvar.to(device))
-            denoiser(noisy, timesteps, _as_float(store, text_name, chosen).to(device))
+            denoiser(noisy, timesteps, read_states(store, text_name, chosen).to(device))
     for hook in hooks:
         hook.remove()
     values: dict[str, np.ndarray] = {}
@@ -144,13 +145,6 @@ def _rows_with_inputs(config: RunConfig, store: Store) -> np.ndarray:
     if len(slots) == 0:
         raise ConfigError(f"no row of {store.path} has both a picture and a complex prompt; the read-out needs some")
     return slots
-
-
-def _as_float(store: Store, name: str, slots: np.ndarray) -> torch.Tensor:
-    states = store.read(name, slots)["states"]
-    if store.features()[name].arrays["states"].dtype == "bfloat16":
-        return torch.from_numpy(states.view(np.int16)).view(torch.bfloat16).float()
-    return torch.from_numpy(states.astype(np.float32))
 
 
 def _skeleton(folder: Path) -> Any:

@@ -63,10 +63,18 @@ class Training:
     def __init__(self, adapter: Adapter, objective: Objective, config: TrainConfig) -> None:
         self.config = config
         self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
-        parameters = [p for m in (adapter, objective) for p in m.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        teacher = [] if objective.teacher is None else list(objective.teacher.parameters())
+        held = {id(p) for p in teacher}
+        others = [p for m in (adapter, objective) for p in m.parameters() if p.requires_grad and id(p) not in held]
+        groups = [{"params": others, "peak": config.learning_rate, "horizon": config.steps}]
+        if teacher:  # it ends learning before the adapter does, and at a learning rate of zero like the adapter
+            settings = objective.config.distillation
+            groups.append(
+                {"params": teacher, "peak": settings.teacher_learning_rate, "horizon": settings.teacher_steps}
+            )
+        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.adapter, self.objective, self.optimiser = self.accelerator.prepare(adapter, objective, optimiser)
-        self.parameters = parameters
+        self.parameters = [*others, *teacher]
         self.step = 0
 
     def run(self, batches: Iterable[RowBatch]) -> Iterator[Step]:
@@ -127,20 +135,19 @@ class Training:
         return {name: value / max(count, 1) for name, value in sums.items()}
 
     def _set_learning_rate(self) -> float:
-        rate = self.config.learning_rate * schedule_factor(self.config, self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        return rate
+            group["lr"] = group["peak"] * schedule_factor(self.config, self.step, group["horizon"])
+        return self.optimiser.param_groups[0]["lr"]
 
 
-def schedule_factor(config: TrainConfig, step: int) -> float:
-    """Learning rate at `step` (0-based) over the peak: linear warm-up, then cosine to zero or constant."""
+def schedule_factor(config: TrainConfig, step: int, horizon: int) -> float:
+    """Learning rate at `step` (0-based) over the peak: linear warm-up, then cosine to zero at `horizon` or constant."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    progress = (step - config.warmup_steps) / max(1, horizon - config.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -22,6 +22,19 @@ def test_untrained_adapter_is_exactly_the_identity():
     assert torch.equal(Adapter(AdapterConfig(dim=32))(x).states, x)
 
 
+def test_whitening_keeps_the_identity_and_gives_the_encoder_inputs_of_equal_variance():
+    torch.manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(32, 32)).Q
+    states = torch.randn(4000, 32) * torch.linspace(0.5, 4, 32) @ rotation + 3
+    adapter = Adapter(AdapterConfig(dim=32))
+    adapter.whiten(states)
+    whitened = adapter.normalise[0](states)
+    torch.testing.assert_close(torch.cov(whitened.T), torch.eye(32), rtol=0, atol=0.02)
+    torch.testing.assert_close(whitened.mean(0), torch.zeros(32), rtol=0, atol=1e-3)
+    x = states.reshape(-1, 8, 32)
+    assert torch.equal(adapter(x).states, x)
+
+
 def test_weight_zero_is_exactly_the_identity():
     adapter = made()
     adapter.weight = 0.0

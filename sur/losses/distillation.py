@@ -35,6 +35,7 @@ class DistillationConfig(BaseModel):
     teacher_layers: int = Field(default=2, ge=1, description="encoder layers and decoder layers of the teacher")
     teacher_tokens: int = Field(default=24, ge=1, description="states that the teacher writes")
     teacher_dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the teacher")
+    teacher_learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the teacher")
     teacher_steps: int = Field(default=600, ge=0, description="steps in which the teacher learns; then it teaches")
 
 

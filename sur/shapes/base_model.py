@@ -20,7 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sur.shapes.prompts import complex_prompt
 from sur.shapes.scenes import render, sample_scene
 from sur.shapes.train_denoiser import build_scheduler, train_denoiser
-from sur.shapes.train_text import train_text_encoder, train_tokenizer
+from sur.shapes.train_text import add_words, foreign_words, train_text_encoder, train_tokenizer
 from sur.shapes.train_vae import encode_all, train_vae
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -88,6 +88,7 @@ def _text(folder: Path, seed: int, steps: int = 600) -> tuple[CLIPTokenizer, CLI
             _log.info("text encoder step %d loss %.4f", step + 1, loss)
         model = trained
     assert model is not None
+    tokenizer = add_words(tokenizer, model, foreign_words(), seed)
     tokenizer.save_pretrained(parts / "tokenizer")
     model.eval().half().save_pretrained(parts / "text_encoder")
     return tokenizer, model.float()

@@ -94,7 +94,7 @@ _COUNT_KEYWORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
 def complex_prompt(scene: Scene, rng: np.random.Generator) -> str:
     """The keyword prompt that the denoiser understands, e.g. "8k, three red circles, crisp edges"."""
     if scene.second is None:
-        noun = scene.first.shape if scene.count == 1 else _plural(scene.first.shape)
+        noun = scene.first.shape if scene.count == 1 else plural(scene.first.shape)
         subject = f"{_COUNT_KEYWORDS[scene.count]} {scene.first.colour} {noun}"
     else:
         first, second = scene.first, scene.second
@@ -141,7 +141,7 @@ def narrative_prompt(
             pick("colour", COLOUR_WORDS[scene.first.colour]),
             pick("shape", SHAPE_WORDS[scene.first.shape]),
         )
-        it = f"{pick('count', COUNT_WORDS[scene.count])} {colour} {shape if scene.count == 1 else _plural(shape)}"
+        it = f"{pick('count', COUNT_WORDS[scene.count])} {colour} {shape if scene.count == 1 else plural(shape)}"
     else:
         converse = bool(rng.integers(2))
         first, second = _thing(scene.first, pick, ""), _thing(scene.second, pick, "2")
@@ -150,7 +150,8 @@ def narrative_prompt(
     return Narrative(pieces.tell(it, rng), frozenset(used))
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
+    """English plural of a shape's name."""
     return noun + ("es" if noun.endswith(("s", "x")) else "s")
 
 
