@@ -101,7 +101,7 @@ def build_training(store: Store, config: RunConfig) -> Training:
 
 def sample_states(store: Store, feature: str, rows: int = 512) -> Float[torch.Tensor, "n dim"]:
     """Token states of up to `rows` rows spread evenly over the store, float32."""
-    slots = np.array([row.slot for row in store.rows() if row.slot not in store.missing(feature)], dtype=np.int64)
+    slots = np.setdiff1d(np.flatnonzero(store.filled()), list(store.missing(feature)))
     chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(rows, len(slots))).astype(np.int64))]
     return read_states(store, feature, chosen).flatten(0, -2)
 
