@@ -75,7 +75,8 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
     source, overrides, condition, folder, threads = job
     torch.set_num_threads(threads)
     config = load_config(source, [*overrides, f"run_dir={folder}"])
-    settings = config.model_dump_json() + str(weights_fingerprint(Path(config.base_model) / "unet"))
+    weights = [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
+    settings = config.model_dump_json() + "".join(weights)
     result = folder / f"result-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
     if not result.exists():
         measure(config, condition, fit(config) if condition == "adapter" else None, result)

@@ -55,7 +55,8 @@ def _remove_written(folder: Path) -> None:
     Raises FileExistsError when `folder` is not one that `write_dataset` wrote, or holds anything else.
     """
     names = {entry.name for entry in folder.iterdir()}
-    others = {name for name in names - {"settings.json", "metadata.jsonl"} if not _PICTURE.fullmatch(name)}
-    if others or not {"settings.json", "metadata.jsonl"} <= names:
+    foreign = {name for name in names - {"settings.json", "metadata.jsonl"} if not _PICTURE.fullmatch(name)}
+    settings = json.loads((folder / "settings.json").read_text()) if "settings.json" in names else None
+    if foreign or not isinstance(settings, dict) or set(settings) != {"format_version", "rows", "unpaired", "seed"}:
         raise FileExistsError(f"{folder} exists and was not written by this program; choose another folder")
     shutil.rmtree(folder)
