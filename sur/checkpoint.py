@@ -35,7 +35,8 @@ def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> 
     adapter.save_pretrained(partial / "adapter")
     objective = training.accelerator.unwrap_model(training.objective)
     tensors = {f"objective.{k}": v for k, v in objective.learned().items()}
-    tensors |= {f"optimiser.{k}": v for k, v in _optimiser_tensors(training.optimiser).items()}
+    for number, optimiser in enumerate(training.optimisers):
+        tensors |= {f"optimiser{number}.{k}": v for k, v in _optimiser_tensors(optimiser).items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
     content = {"format_version": FORMAT_VERSION, "step": training.step, **extra}
     if training.accelerator.scaler is not None:  # fp16: plain numbers
@@ -62,7 +63,7 @@ def read_extra(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path, training: Training) -> None:
-    """Restore adapter, learnt parts of the objective, optimiser and step.
+    """Restore adapter, learnt parts of the objective, optimisers and step.
 
     Raises ConfigError for a checkpoint of a newer version, RuntimeError for one of another model.
     """
@@ -72,7 +73,8 @@ def load_checkpoint(path: Path, training: Training) -> None:
     tensors = load_file(path / "state.safetensors")
     objective = training.accelerator.unwrap_model(training.objective)
     objective.load_learned(_under(tensors, "objective."))
-    _load_optimiser(training.optimiser, _under(tensors, "optimiser."))
+    for number, optimiser in enumerate(training.optimisers):
+        _load_optimiser(optimiser, _under(tensors, f"optimiser{number}."))
     training.step = content["step"]
     if (scaler := content.get("scaler")) is not None and training.accelerator.scaler is not None:
         training.accelerator.scaler.load_state_dict(scaler)

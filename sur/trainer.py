@@ -27,8 +27,13 @@ class TrainConfig(BaseModel):
 
     steps: int = Field(default=1000, ge=1, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, description="rows a step")
+    optimiser: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: weight matrices by Muon, everything else by AdamW"
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
+    matrix_learning_rate: float = Field(default=0.02, gt=0, description="peak learning rate of Muon")
+    beta2: float = Field(default=0.999, gt=0, lt=1, description="of AdamW")
+    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW and Muon")
     warmup_steps: int = Field(default=50, ge=0, description="linear warm-up")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="after the warm-up")
     max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
@@ -55,7 +60,7 @@ class Step(NamedTuple):
 
 
 class Training:
-    """The state of a training: adapter, objective, optimiser. Iterate `run` to train.
+    """The state of a training: adapter, objective, optimisers. Iterate `run` to train.
 
     `step` counts finished optimiser steps; `sur.checkpoint` saves and restores everything a resumed run needs.
     """
@@ -63,18 +68,9 @@ class Training:
     def __init__(self, adapter: Adapter, objective: Objective, config: TrainConfig) -> None:
         self.config = config
         self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
-        teacher = [] if objective.teacher is None else list(objective.teacher.parameters())
-        held = {id(p) for p in teacher}
-        others = [p for m in (adapter, objective) for p in m.parameters() if p.requires_grad and id(p) not in held]
-        groups = [{"params": others, "peak": config.learning_rate, "horizon": config.steps}]
-        if teacher:  # it ends learning before the adapter does, and at a learning rate of zero like the adapter
-            settings = objective.config.distillation
-            groups.append(
-                {"params": teacher, "peak": settings.teacher_learning_rate, "horizon": settings.teacher_steps}
-            )
-        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.adapter, self.objective, self.optimiser = self.accelerator.prepare(adapter, objective, optimiser)
-        self.parameters = [*others, *teacher]
+        optimisers = build_optimisers(adapter, objective, config)
+        self.parameters = [p for o in optimisers for group in o.param_groups for p in group["params"]]
+        self.adapter, self.objective, *self.optimisers = self.accelerator.prepare(adapter, objective, *optimisers)
         self.step = 0
 
     def run(self, batches: Iterable[RowBatch]) -> Iterator[Step]:
@@ -100,10 +96,12 @@ class Training:
                     f"step {self.step}: the loss is not finite ({values}); lower train.learning_rate, or use "
                     "train.mixed_precision=no"
                 )
-            self.optimiser.zero_grad()
+            for optimiser in self.optimisers:
+                optimiser.zero_grad()
             self.accelerator.backward(total)
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-            self.optimiser.step()
+            for optimiser in self.optimisers:
+                optimiser.step()
             self.step += 1
             done = time.perf_counter()
             values = {name: loss.item() for name, loss in losses.items()}
@@ -135,9 +133,43 @@ class Training:
         return {name: value / max(count, 1) for name, value in sums.items()}
 
     def _set_learning_rate(self) -> float:
-        for group in self.optimiser.param_groups:
+        """Sets every group's learning rate for this step; returns AdamW's for the adapter."""
+        for group in (g for optimiser in self.optimisers for g in optimiser.param_groups):
             group["lr"] = group["peak"] * schedule_factor(self.config, self.step, group["horizon"])
-        return self.optimiser.param_groups[0]["lr"]
+        return self.optimisers[0].param_groups[0]["lr"]
+
+
+def build_optimisers(adapter: Adapter, objective: Objective, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, and with `muon` Muon for weight matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+
+    Every group has its `peak` learning rate and its `horizon`, the step at which a cosine ends. The teacher ends
+    learning before the adapter does, and at a learning rate of zero like the adapter.
+    """
+    adamw, muon = [], []
+    teacher = [("teacher", objective.teacher)] if objective.teacher is not None else []
+    projection = [("projection", objective.projection)] if objective.projection is not None else []
+    for name, module in [("adapter", adapter), *projection, *teacher]:
+        peak, horizon = config.learning_rate, config.steps
+        if name == "teacher":
+            settings = objective.config.distillation
+            peak, horizon = settings.teacher_learning_rate, settings.teacher_steps
+        learnt = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
+        matrices = [p for key, p in learnt if config.optimiser == "muon" and is_matrix(key, p)]
+        rest = [p for key, p in learnt if all(p is not m for m in matrices)]
+        adamw.append({"params": rest, "peak": peak, "horizon": horizon})
+        if matrices:
+            muon.append({"params": matrices, "peak": config.matrix_learning_rate, "horizon": horizon})
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(adamw, config.learning_rate, (0.9, config.beta2), weight_decay=config.weight_decay)
+    ]
+    if muon:
+        made.append(torch.optim.Muon(muon, config.matrix_learning_rate, config.weight_decay))
+    return made
+
+
+def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Whether a parameter multiplies vectors (a layer's weight), unlike norms, biases and learnt vectors."""
+    return parameter.ndim == 2 and name.endswith("weight")
 
 
 def schedule_factor(config: TrainConfig, step: int, horizon: int) -> float:

@@ -52,7 +52,9 @@ def test_a_run_writes_an_adapter_checkpoints_and_curves(own_config):
     assert files == {".json", ".jsonl", ".safetensors"}
 
 
-def test_a_run_stopped_at_any_step_ends_as_an_uninterrupted_one(own_config):
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_run_stopped_at_any_step_ends_as_an_uninterrupted_one(own_config, optimiser):
+    own_config = changed(own_config, train={"optimiser": optimiser})
     whole = load_file(fit(own_config) / "adapter.safetensors")
     interrupted = own_config.model_copy(update={"run_dir": own_config.run_dir.parent / "interrupted"})
 
