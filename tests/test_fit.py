@@ -172,6 +172,12 @@ def test_every_form_of_loss_trains_every_parameter_of_the_adapter(loss, own_conf
         assert all(p.grad is None for p in training.objective.denoiser.parameters())
 
 
+def test_the_denoising_loss_sets_in_at_its_first_step(own_config):
+    config = changed(own_config, loss={"denoising": {"weight": 1.0, "first_step": 2}}, train={"steps": 4})
+    batches = row_batches(open_loader(Store.open(config.store.path), config, "train").forever(), needs(config), 0)
+    assert ["denoising" in step for step in losses(config, batches)] == [False, False, True, True]
+
+
 def test_missing_features_are_named(own_config):
     with pytest.raises(ValueError, match="loss.distillation.layer is 9, but llm.layers has only"):
         needs(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9}}))

@@ -185,6 +185,8 @@ def test_token_alignment_is_the_state_by_state_distance():
 def test_every_loss_off_is_refused():
     with pytest.raises(ValueError, match="every loss is off"):
         LossConfig.model_validate({"alignment": {"form": "none"}})
+    with pytest.raises(ValueError, match="no loss is on before"):
+        LossConfig.model_validate({"alignment": {"form": "none"}, "denoising": {"weight": 1, "first_step": 5}})
 
 
 def test_a_teacher_without_unpaired_rows_gives_a_loss_of_zero(read_out):

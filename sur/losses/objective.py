@@ -28,6 +28,8 @@ class LossConfig(BaseModel):
         alignment = self.alignment.form != "none" and self.alignment.weight > 0
         if not alignment and self.distillation.form == "none" and self.denoising.weight == 0:
             raise ValueError("every loss is off; set alignment.form, distillation.form or denoising.weight")
+        if not alignment and self.distillation.form == "none" and self.denoising.first_step > 0:
+            raise ValueError("no loss is on before denoising.first_step; set it to 0, or turn another loss on")
         return self
 
     @property
@@ -130,7 +132,7 @@ class Objective(nn.Module):
         if config.distillation.form != "none":
             losses |= self._distillation(batch, output, paired, step)
         if self.denoiser is not None and config.uses_denoiser:
-            losses |= self._denoiser(batch, states, paired)
+            losses |= self._denoiser(batch, states, paired, step)
         return losses
 
     def _distillation(self, batch: RowBatch, output: AdapterOutput, paired: Tensor, step: int) -> dict[str, Tensor]:
@@ -157,7 +159,11 @@ class Objective(nn.Module):
             losses["distillation"] = config.weight * loss
         return losses
 
-    def _denoiser(self, batch: RowBatch, states: Tensor, paired: Tensor) -> dict[str, Tensor]:
+    def _denoiser(self, batch: RowBatch, states: Tensor, paired: Tensor, step: int) -> dict[str, Tensor]:
+        aligns = self.config.alignment.form == "denoiser" and batch.complex is not None
+        denoises = self.config.denoising.weight > 0 and step >= self.config.denoising.first_step
+        if not (aligns or denoises):
+            return {}
         if batch.latents is None:
             raise ValueError("the denoiser's losses need latents in the cache; set vae in the config and extract")
         assert self.denoiser is not None
@@ -167,9 +173,9 @@ class Objective(nn.Module):
             return {"denoising": states[keep].sum()}
         mean, logvar = (part[keep] for part in batch.latents)
         noised = self.denoiser.noise(mean, logvar)
-        if self.config.alignment.form == "denoiser" and batch.complex is not None:
+        if aligns and batch.complex is not None:
             loss = denoiser_alignment(self.denoiser, noised, states[keep], batch.complex[keep])
             losses["alignment"] = self.config.alignment.weight * loss
-        if self.config.denoising.weight > 0:
+        if denoises:
             losses["denoising"] = self.config.denoising.weight * denoising_loss(self.denoiser, noised, states[keep])
         return losses

@@ -13,15 +13,15 @@ from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import render, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PICTURE = re.compile(r"\d{6}\.png")
 
 
 def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -> Path:
     """Write `rows` paired rows and `unpaired` narrative prompts without picture or complex prompt.
 
-    Paired rows use `common` and `rare` words only; unpaired ones all kinds, so that words no paired row explains
-    occur in them. A folder written with the same arguments is left as it is; returns `folder`.
+    Paired rows use `common` and `rare` words only; every unpaired one has one word that no paired row explains.
+    A folder written with the same arguments is left as it is; returns `folder`.
     """
     folder = Path(folder)
     settings = {"format_version": FORMAT_VERSION, "rows": rows, "unpaired": unpaired, "seed": seed}
@@ -39,8 +39,9 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
         render(scene, rng).save(partial / name)
         narrative = narrative_prompt(scene, rng, TRAIN, PAIRED_KINDS).text
         lines.append({"file_name": name, "text": narrative, "prompt": complex_prompt(scene, rng)})
-    for _ in range(unpaired):
-        lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, UNPAIRED_KINDS).text})
+    for index in range(unpaired):
+        kind = UNPAIRED_KINDS[index % len(UNPAIRED_KINDS)]
+        lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, PAIRED_KINDS, require=kind).text})
     (partial / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (partial / "settings.json").write_text(json.dumps(settings) + "\n")
     if folder.exists():
