@@ -6,7 +6,7 @@ owner); later partitions copy the owner's values. So partitions are computed in 
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,8 +20,6 @@ from sur.readout import compute_readout, readout_spec
 from sur.rows import RowSource, open_rows, write_quarantine
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -85,26 +83,20 @@ def pending_partitions(config: RunConfig, key: str) -> list[int]:
     return sorted({partition for name in load_encoder(config, key).shapes() for partition in store.pending(name)})
 
 
-def extract_partitions(
-    config: RunConfig,
-    key: str,
-    partitions: Sequence[int],
-    progress: Progress | None = None,
-) -> PartitionsDone:
+def extract_partitions(config: RunConfig, key: str, partitions: Sequence[int]) -> PartitionsDone:
     """Compute one encoder's features for the given partitions, skipping what has its receipt.
 
     A partition that another process is computing is left to it, and waited for at the end.
 
     key: one of `encoder_keys(config)`.
-    progress: called with the number of rows after each partition.
     """
     started = time.monotonic()
     work = _Work(config, key)
-    busy = [partition for partition in sorted(partitions) if not work.complete(partition, progress)]
+    busy = [partition for partition in sorted(partitions) if not work.complete(partition)]
     if busy:
         logger.info("%s: waiting for partitions %s, which another process is computing", key, busy)
     for partition in busy:
-        work.complete(partition, progress, wait=True)
+        work.complete(partition, wait=True)
     return replace(work.done, wall_seconds=time.monotonic() - started)
 
 
@@ -168,7 +160,7 @@ class _Work:
         self.duplicates = Duplicates(self.store, self.encoder.consumes)
         self.done = PartitionsDone(key, ())
 
-    def complete(self, partition: int, progress: Progress | None = None, wait: bool = False) -> bool:
+    def complete(self, partition: int, wait: bool = False) -> bool:
         """Compute what a partition lacks, owners of its duplicates first.
 
         wait: wait for another writer of it. Without, returns False when there is one.
@@ -186,8 +178,6 @@ class _Work:
                     self._compute(partition, claimed, rows)
             if self._lacking(partition):
                 return False
-        if progress:
-            progress(len(rows))
         return True
 
     def _lacking(self, partition: int) -> list[str]:

@@ -66,8 +66,8 @@ def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> Non
 
 def demo(
     config: Annotated[Path, typer.Option(help="YAML file of the demo.")] = Path("configs/shapes.yaml"),
-    rows: Annotated[int, typer.Option(min=1, help="Rows with picture, narrative and complex prompt.")] = 4000,
-    unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 2000,
+    rows: Annotated[int, typer.Option(min=1, help="Rows with picture, narrative and complex prompt.")] = 3600,
+    unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 2400,
     overrides: OverridesArgument = None,
 ) -> None:
     """Make the shapes world's rows, then run its whole pipeline and write a report."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,15 +12,12 @@ from sur.images import ImageError, decode, open_checked
 from sur.rows.source import Quarantined, Row, RowError, RowSource
 
 
-def scan(
-    source: RowSource, need_image: bool, progress: Callable[[int], None] | None = None
-) -> tuple[list[RowRecord], list[Quarantined]]:
+def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Quarantined]]:
     """Check all rows, images included; exact duplicates are kept once and reported (field "duplicate").
 
     A row that names an image must have a good one, needed or not, because its id covers the image's bytes;
     set data.image_column to null to leave images out. An unpaired narrative prompt (no complex prompt, with
-    data.allow_unpaired) has no image by nature, and passes even when images are needed. `progress` is called
-    with the number of rows done.
+    data.allow_unpaired) has no image by nature, and passes even when images are needed.
     """
     records: list[RowRecord] = []
     quarantined: list[Quarantined] = []
@@ -32,8 +29,6 @@ def scan(
             records.append(row)
         else:
             quarantined.append(row)
-        if progress is not None:
-            progress(len(records) + len(quarantined))
     return records, quarantined
 
 
