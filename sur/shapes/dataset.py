@@ -11,16 +11,16 @@ import numpy as np
 
 from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import render, sample_scene
-from sur.shapes.words import ASKED_KINDS, PAIRED_KINDS, UNPAIRED_KINDS
+from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 3
 _PICTURE = re.compile(r"\d{6}\.png")
 
 
 def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -> Path:
     """Write `rows` paired rows and `unpaired` narrative prompts without picture or complex prompt.
 
-    Paired rows use `common`, `rare` and `wide` words; every unpaired one has one word that no paired row explains.
+    Paired rows use `common` and `rare` words only; every unpaired one has one word that no paired row explains.
     A folder written with the same arguments is left as it is; returns `folder`.
     """
     folder = Path(folder)
@@ -41,7 +41,7 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
         lines.append({"file_name": name, "text": narrative, "prompt": complex_prompt(scene, rng)})
     for index in range(unpaired):
         kind = UNPAIRED_KINDS[index % len(UNPAIRED_KINDS)]
-        lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, ASKED_KINDS, require=kind).text})
+        lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, PAIRED_KINDS, require=kind).text})
     (partial / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (partial / "settings.json").write_text(json.dumps(settings) + "\n")
     if folder.exists():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sur.shapes.scenes import Scene, Thing
-from sur.shapes.words import ASKED_KINDS, COLOUR_WORDS, COUNT_WORDS, RELATION_WORDS, SHAPE_WORDS, STYLE, Words
+from sur.shapes.words import COLOUR_WORDS, COUNT_WORDS, PAIRED_KINDS, RELATION_WORDS, SHAPE_WORDS, STYLE, Words
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def narrative_prompt(
     scene: Scene,
     rng: np.random.Generator,
     pieces: Pieces = TRAIN,
-    kinds: tuple[str, ...] = ASKED_KINDS,
+    kinds: tuple[str, ...] = PAIRED_KINDS,
     require: str | None = None,
 ) -> Narrative:
     """Tell `scene` as a person would, each word's kind drawn from `kinds`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from sur.shapes.prompts import DEV, HELD_OUT, TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import Scene, sample_scene
-from sur.shapes.words import ASKED_KINDS
+from sur.shapes.words import PAIRED_KINDS
 
 SetName = Literal["templates", "synonyms", "dev_templates", "dev_synonyms"]
 
@@ -37,7 +37,7 @@ def questions(name: SetName, n: int, seed: int = 0) -> list[Question]:
     for i in range(n):
         scene = sample_scene(rng)
         kind = unseen[i % len(unseen)] if unseen else None
-        told = narrative_prompt(scene, rng, pieces, ASKED_KINDS, require=kind)
+        told = narrative_prompt(scene, rng, pieces, PAIRED_KINDS, require=kind)
         groups = (scene.kind,) if kind is None else (scene.kind, _KNOWN_TO[kind])
         made.append(Question(scene, complex_prompt(scene, rng), told.text, groups))
     return made
