@@ -3,8 +3,9 @@
     sur extract configs/shapes.yaml
     python benchmarks/ablation.py runs/ablation --seeds 0 1 2
 
-Finished runs are kept in the folder and not repeated. Adapters are judged on the pictures they lead to. Settings
-are chosen with `--sets dev_templates dev_synonyms` only.
+Adapters are judged on the pictures they lead to. What was measured is kept in benchmarks/results and not repeated as
+long as settings, rows, features and weights are the same. Settings are chosen with `--sets dev_templates
+dev_synonyms` only.
 """
 
 import argparse
@@ -20,17 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache import Store
 from sur.adapter import Adapter
+from sur.batches import open_loader
 from sur.config import RunConfig, load_config
 from sur.evaluate import Condition, draw
 from sur.fingerprint import weights_fingerprint
-from sur.fit import fit
+from sur.fit import fit, settings_of
 from sur.generate import load_pipeline
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
-from sur.shapes.questions import questions
+from sur.shapes.questions import SetName, questions
 
+RESULTS = Path(__file__).parent / "results"
 NO_DISTILLATION = "loss.distillation.form=none"
+DENOISING = "loss.denoising.weight=5"
 VARIANTS = {
     "tokens (the paper's alignment)": ["loss.alignment.form=tokens", NO_DISTILLATION],
     "tokens + pooled LLM (the paper's two)": ["loss.alignment.form=tokens", "loss.distillation.form=pooled"],
@@ -39,18 +44,18 @@ VARIANTS = {
     "attention + token-level LLM": ["loss.alignment.form=attention", "loss.distillation.form=tokens"],
     "attention + teacher": ["loss.alignment.form=attention", "loss.distillation.form=teacher"],
     "denoiser": ["loss.alignment.form=denoiser", NO_DISTILLATION],
-    "denoising alone": ["loss.alignment.form=none", NO_DISTILLATION, "loss.denoising.weight=1"],
-    "attention + denoising": ["loss.alignment.form=attention", NO_DISTILLATION, "loss.denoising.weight=1"],
+    "denoising alone": ["loss.alignment.form=none", NO_DISTILLATION, DENOISING],
+    "attention + denoising": ["loss.alignment.form=attention", NO_DISTILLATION, DENOISING],
     "attention + teacher + denoising": [
         "loss.alignment.form=attention",
         "loss.distillation.form=teacher",
-        "loss.denoising.weight=1",
+        DENOISING,
     ],
 }
 
 
-def measure(config: RunConfig, condition: Condition, adapter: Path | None, result: Path) -> None:
-    """Draw every set under one condition; writes correctness, groups and Fréchet distance of each to `result`."""
+def measure(config: RunConfig, condition: Condition, adapter: Path | None) -> dict[str, Any]:
+    """Draw every set under one condition: which questions came out right ("0110..."), and the Fréchet distance."""
     settings = config.evaluate
     pipe = load_pipeline(config.base_model)
     loaded = Adapter.from_pretrained(adapter) if adapter else None
@@ -58,16 +63,13 @@ def measure(config: RunConfig, condition: Condition, adapter: Path | None, resul
     for name in settings.sets:
         asked = questions(name, settings.prompts, settings.seed)
         pictures = draw(pipe, asked, condition, loaded, settings)
+        right = [all(facts(q.scene, look(p)).values()) for q, p in zip(asked, pictures, strict=True)]
         real = latent_vectors(pipe.vae, rendered([q.scene for q in asked], settings.seed))
         found[name] = {
-            "right": [all(facts(q.scene, look(p)).values()) for q, p in zip(asked, pictures, strict=True)],
-            "groups": [list(q.groups) for q in asked],
-            "frechet": frechet_distance(latent_vectors(pipe.vae, pictures), real),
+            "right": "".join(str(int(each)) for each in right),
+            "frechet": round(frechet_distance(latent_vectors(pipe.vae, pictures), real), 4),
         }
-    result.parent.mkdir(parents=True, exist_ok=True)
-    partial = result.with_name(f"{result.name}.partial")
-    partial.write_text(json.dumps(found) + "\n")
-    partial.replace(result)
+    return found
 
 
 def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
@@ -75,33 +77,45 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
     source, overrides, condition, folder, threads = job
     torch.set_num_threads(threads)
     config = load_config(source, [*overrides, f"run_dir={folder}"])
-    weights = [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
-    settings = config.model_dump_json() + "".join(weights)
-    result = folder / f"result-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
+    result = RESULTS / f"{folder.name}-{_fingerprint(config, condition)}.json"
     if not result.exists():
-        measure(config, condition, fit(config) if condition == "adapter" else None, result)
+        found = measure(config, condition, fit(config) if condition == "adapter" else None)
+        result.parent.mkdir(parents=True, exist_ok=True)
+        partial = result.with_suffix(".partial")
+        partial.write_text(json.dumps(found, indent=1) + "\n")
+        partial.replace(result)
     return result
 
 
-def table(results: dict[str, list[Path]], sets: Sequence[str]) -> Iterable[str]:
+def _fingerprint(config: RunConfig, condition: Condition) -> str:
+    """Of everything that a result depends on; where files lie does not matter."""
+    parts: list[Any] = [config.evaluate.model_dump(mode="json")]
+    parts += [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
+    if condition == "adapter":
+        parts += [settings_of(config), open_loader(Store.open(config.store.path), config, "train").manifest_digest]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def table(results: dict[str, list[Path]], sets: Sequence[SetName], seed: int) -> Iterable[str]:
     """Markdown: each variant's score and closed share of the gap, over all questions and by group."""
     read = {name: [json.loads(path.read_text()) for path in paths] for name, paths in results.items()}
     rng = np.random.default_rng(0)
     for name in sets:
-        groups = read["complex"][0][name]["groups"]
+        groups = [each.groups for each in questions(name, len(read["complex"][0][name]["right"]), seed)]
         columns = ["all", *sorted({group for each in groups for group in each})]
         yield f"\n{name}, {len(groups)} questions\n"
         yield "| | score | " + " | ".join(f"closed: {c}" for c in columns) + " | seeds | Fréchet |"
         yield "|---" * (len(columns) + 4) + "|"
         draws = rng.integers(len(groups), size=(2000, len(groups)))
-        right = {v: np.mean([run[name]["right"] for run in runs], 0) for v, runs in read.items()}
+        single = {v: np.array([[int(c) for c in run[name]["right"]] for run in runs]) for v, runs in read.items()}
+        right = {v: each.mean(0) for v, each in single.items()}
         for variant, runs in read.items():
             cells = [f"{right[variant].mean():.3f}"]
             for column in columns:
                 mask = np.array([column == "all" or column in each for each in groups], dtype=float)
                 cells.append("" if variant in ("complex", "narrative") else _closed(right, variant, mask, draws))
-            single = [np.mean(run[name]["right"]) for run in runs]
-            cells.append(f"{min(single):.3f} to {max(single):.3f}" if len(single) > 1 else "")
+            seeds = single[variant].mean(1)
+            cells.append(f"{seeds.min():.3f} to {seeds.max():.3f}" if len(seeds) > 1 else "")
             cells.append(f"{np.mean([run[name]['frechet'] for run in runs]):.2f}")
             yield f"| {variant} | " + " | ".join(cells) + " |"
 
@@ -127,8 +141,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, one thread each")
     parser.add_argument("--threads", type=int, default=1, help="threads of one training")
     asked = parser.parse_args()
-    store = load_config(asked.config, asked.overrides).store.path
-    shared = [f"store.path={store}", *asked.overrides, f"evaluate.sets=[{', '.join(asked.sets)}]"]
+    config = load_config(asked.config, asked.overrides)
+    shared = [f"store.path={config.store.path}", *asked.overrides, f"evaluate.sets=[{', '.join(asked.sets)}]"]
     jobs: dict[str, list[tuple]] = {
         c: [(asked.config, shared, c, asked.folder / c, asked.threads)] for c in ("complex", "narrative")
     }
@@ -143,7 +157,7 @@ def main() -> int:
         flat = [job for group in jobs.values() for job in group]
         done = iter(list(pool.map(run, flat)))
     results = {name: [next(done) for _ in group] for name, group in jobs.items()}
-    print("\n".join(table(results, asked.sets)))
+    print("\n".join(table(results, asked.sets, config.evaluate.seed)))
     return 0
 
 
