@@ -116,9 +116,8 @@ def test_a_run_with_other_settings_refuses_the_old_checkpoint(own_config):
 @pytest.mark.slow
 def test_cached_training_equals_training_on_features_encoded_on_the_fly(own_config):
     exact = {"store_dtype": "float32"}
-    config = changed(
-        own_config, llm=exact, text=exact, store={"path": own_config.run_dir / "s.zarr"}, train={"steps": 20}
-    )
+    train = {"steps": 20, "optimiser": "adamw"}  # Muon computes in bfloat16, which makes float32's rounding visible
+    config = changed(own_config, llm=exact, text=exact, store={"path": own_config.run_dir / "s.zarr"}, train=train)
     extract(config)
     store = Store.open(config.store.path, writable=True)
     wanted = needs(config)
