@@ -27,7 +27,7 @@ from sur.batches import open_loader
 from sur.config import RunConfig, load_config
 from sur.evaluate import Condition, draw
 from sur.fingerprint import weights_fingerprint
-from sur.fit import fit, settings_of
+from sur.fit import fit, frozen_parts, settings_of
 from sur.generate import load_pipeline
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
@@ -88,11 +88,13 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
 
 
 def _fingerprint(config: RunConfig, condition: Condition) -> str:
-    """Of everything that a result depends on; where files lie does not matter."""
+    """Of what a result depends on, the code aside; where files lie does not matter."""
     parts: list[Any] = [config.evaluate.model_dump(mode="json")]
     parts += [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
     if condition == "adapter":
-        parts += [settings_of(config), open_loader(Store.open(config.store.path), config, "train").manifest_digest]
+        store = Store.open(config.store.path)
+        parts += [settings_of(config), frozen_parts(store, config)]
+        parts += [open_loader(store, config, "train").manifest_digest]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

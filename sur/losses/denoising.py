@@ -28,7 +28,7 @@ class DenoisingConfig(BaseModel):
     weight: float = Field(
         default=0.0, ge=0, description="factor of this loss; 0 = off, the denoiser is not loaded for it"
     )
-    first_step: int = Field(default=0, ge=0, description="step at which it sets in; steps before it cost far less")
+    first_step: int = Field(default=0, ge=0, description="step at which it sets in; steps before it cost less")
 
 
 class Noised(tuple[Tensor, Tensor, Tensor, Tensor]):
