@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cache import Store
 from flows.launch import prefect_ready
 from sur.config import load_config
 
@@ -19,7 +20,7 @@ WORK = ("prepare", "pending_partitions", "extract_partitions", "sample_readout")
 def main(source: str, *overrides: str) -> int:
     """Time one extraction and print where the seconds went."""
     config = load_config(source, overrides)
-    if config.store.path.exists():
+    if Store.exists(config.store.path):
         print(f"{config.store.path} exists; give a run_dir without a store", file=sys.stderr)
         return 2
     inside: dict[str, list[float]] = {name: [] for name in WORK}

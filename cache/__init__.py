@@ -14,6 +14,7 @@ from cache.errors import (
     IncompleteFeature,
     NewerFormat,
     NoRows,
+    NotWritable,
     StoreBusy,
     UnknownFeature,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Loader",
     "NewerFormat",
     "NoRows",
+    "NotWritable",
     "Receipt",
     "RowRecord",
     "ShardReceipt",

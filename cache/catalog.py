@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import logging
 
 from cache import metadata
-from cache.errors import StoreBusy, UnknownFeature
+from cache.errors import CorruptStore, StoreBusy, UnknownFeature
 from cache.features import SECTIONS, Feature
-from cache.files import busy, sync_directory
 from cache.records import FeatureSpec
 from cache.rows import Rows
+from cache.storage import Storage, join
+
+logger = logging.getLogger(__name__)
 
 
 class Catalog:
     """Features and assets of one store. Whoever calls `ensure`, `resize` or `drop` holds the store's lock."""
 
-    def __init__(self, root: Path, rows: Rows, rows_per_partition: int) -> None:
-        self._root = root
+    def __init__(self, storage: Storage, rows: Rows, rows_per_partition: int) -> None:
+        self._storage = storage
         self._rows = rows
         self._per_partition = rows_per_partition
         self._known: dict[tuple[str, str], Feature] = {}
 
     def names(self, section: str) -> list[str]:
         """Names in a section, "features" or "assets"."""
-        return sorted(file.parent.name for file in (self._root / section).glob(f"*/{metadata.FILE}"))
+        folders = self._storage.folders(section)
+        return [name for name in folders if self._storage.size(join(section, name, metadata.FILE)) is not None]
 
     def get(self, name: str, section: str = "features", fresh: bool = False) -> Feature:
         """A stored feature, remembered; `fresh` looks whether another process has replaced it since.
@@ -34,20 +36,27 @@ class Catalog:
             CorruptStore: its declaration is damaged.
         """
         if fresh or (section, name) not in self._known:
-            directory = self._root / section / name
-            document = metadata.read_metadata(directory)
+            directory = join(section, name)
+            document = metadata.read_metadata(self._storage, directory)
             if document is None:
                 stored = ", ".join(self.names(section)) or "none"
-                raise UnknownFeature(f"{self._root} holds no {section[:-1]} {name!r}. It holds: {stored}.")
-            spec = FeatureSpec.from_attributes(name, metadata.unseal(document["attributes"], directory))
+                raise UnknownFeature(f"{self._storage.location} holds no {section[:-1]} {name!r}. It holds: {stored}.")
+            attributes = metadata.unseal(document["attributes"], self._storage.where(directory))
+            spec = FeatureSpec.from_attributes(name, attributes)
             known = self._known.get((section, name))
             if known is None or known.spec != spec:
                 self._known[(section, name)] = self._feature(section, spec)
         return self._known[(section, name)]
 
-    def all(self) -> list[Feature]:
-        """Every feature, then every asset."""
-        return [self.get(name, section) for section in SECTIONS for name in self.names(section)]
+    def intact(self, section: str, fresh: bool = False) -> list[Feature]:
+        """Every feature of a section but those whose declaration is damaged, which the log names."""
+        found = []
+        for name in self.names(section):
+            try:
+                found.append(self.get(name, section, fresh))
+            except CorruptStore as error:
+                logger.warning("%s Run `sur verify --repair`; %s is left out until then.", error, name)
+        return found
 
     def ensure(self, section: str, spec: FeatureSpec, slots: int) -> None:
         """Create, or check identity and complete what an interrupted creation left.
@@ -65,8 +74,8 @@ class Catalog:
 
     def resize(self, slots: int) -> None:
         """Give every feature's arrays so many slots."""
-        for name in self.names("features"):
-            self.get(name, fresh=True).publish_metadata(slots)
+        for feature in self.intact("features", fresh=True):
+            feature.publish_metadata(slots)
 
     def drop(self, name: str) -> None:
         """Remove a feature (or else an asset): its declaration first, so that a kill leaves no half feature.
@@ -74,17 +83,19 @@ class Catalog:
         Raises:
             StoreBusy: it is being written.
         """
-        feature = self.get(name, "features" if name in self.names("features") else "assets")
-        if any(busy(directory) for directory in feature.receipts.glob("*/")):
+        section = next((section for section in SECTIONS if name in self._storage.folders(section)), "features")
+        if name not in self._storage.folders(section):
+            self.get(name)  # says what there is
+        directory, receipts = f"{section}/{name}", f"receipts/{section}/{name}"
+        if any(self._storage.busy(f"{receipts}/{partition}") for partition in self._storage.folders(receipts)):
             raise StoreBusy(f"{name!r} is being written; stop its extraction before dropping it.")
-        (feature.directory / metadata.FILE).unlink()
-        sync_directory(feature.directory)
-        shutil.rmtree(feature.receipts, ignore_errors=True)
-        shutil.rmtree(feature.directory, ignore_errors=True)
-        self.forget(name, feature.section)
+        self._storage.remove(join(directory, metadata.FILE))
+        self._storage.remove_tree(receipts)
+        self._storage.remove_tree(directory)
+        self.forget(name, section)
 
     def _feature(self, section: str, spec: FeatureSpec) -> Feature:
-        return Feature(self._root, section, spec, self._per_partition, self._rows.digest)
+        return Feature(self._storage, section, spec, self._per_partition, self._rows.digest)
 
     def forget(self, name: str, section: str = "features") -> None:
         """Drop what is remembered of a feature, its open files included."""

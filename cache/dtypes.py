@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numcodecs
 import numpy as np
 
 from cache.errors import BadValues
@@ -80,6 +81,18 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
     if np.issubdtype(values.dtype, np.floating):
         return np.isfinite(values)
     return np.ones(values.shape, dtype=bool)
+
+
+def rounded(values: np.ndarray, name: str, keep_bits: int) -> np.ndarray:
+    """Stored float elements of type `name` with all but `keep_bits` bits of the mantissa rounded away.
+
+    Relative error up to 2^-(keep_bits + 1), for numbers that are not subnormal.
+    """
+    codec = numcodecs.BitRound(keepbits=keep_bits)
+    if name == BFLOAT16:
+        wide = codec.decode(codec.encode(bfloat16_to_float32(values)))
+        return float32_to_bfloat16(np.asarray(wide).reshape(values.shape))
+    return np.asarray(codec.decode(codec.encode(values.copy()))).reshape(values.shape)
 
 
 def float32_to_bfloat16(values: np.ndarray) -> np.ndarray:

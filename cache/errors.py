@@ -42,3 +42,7 @@ class BadValues(CacheError, ValueError):
 
 class DiskFull(CacheError):
     """No space left; everything committed before is safe and the same command resumes."""
+
+
+class NotWritable(CacheError):
+    """The disk or bucket may not be written; everything committed before is safe."""

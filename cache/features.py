@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from cache import metadata
-from cache.dtypes import finite, to_stored
+from cache.dtypes import finite, rounded, to_stored
 from cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
-from cache.files import publish
 from cache.reader import ArrayReader
 from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
 from cache.records import FeatureSpec
 from cache.shard import CRC_BYTES, Layout, with_crc, without_crc
+from cache.storage import Storage, join
 
 SECTIONS = ("features", "assets")
 logger = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ class Feature:
 
     def __init__(
         self,
-        root: Path,
+        storage: Storage,
         section: str,
         spec: FeatureSpec,
         rows_per_partition: int,
@@ -39,8 +37,9 @@ class Feature:
     ) -> None:
         self.spec = spec
         self.section = section
-        self.directory = root / section / spec.name
-        self.receipts = root / "receipts" / section / spec.name
+        self.directory = f"{section}/{spec.name}"
+        self.receipts = f"receipts/{section}/{spec.name}"
+        self._storage = storage
         self.rows_digest = rows_digest if section == "features" else lambda partition: ""
         self._per_partition = rows_per_partition
         self._done: dict[int, Receipt] = {}
@@ -55,42 +54,42 @@ class Feature:
         """Row reader of each array (of a feature)."""
         return {
             name: ArrayReader(
-                lambda p, name=name: self.path(name, p),
+                self._storage,
+                lambda p, name=name: self.key(name, p),
                 layout,
                 lambda p, name=name: self.done(p).shards[name],
             )
             for name, layout in self.layouts.items()
         }
 
-    def path(self, array: str, partition: int) -> Path:
+    def key(self, array: str, partition: int) -> str:
         """File of one partition of an array; an asset has partition 0 only."""
         dimensions = len(self.spec.arrays[array].shape) + (self.section == "features")
-        return self.directory / array / metadata.chunk_file(partition, dimensions)
+        return join(self.directory, array, metadata.chunk_file(partition, dimensions))
 
-    def receipt_directory(self, partition: int) -> Path:
+    def receipt_directory(self, partition: int) -> str:
         """Where the partition's receipt lies, and what its writer locks."""
         return partition_directory(self.receipts, partition)
 
-    def documents(self, slots: int) -> dict[Path, dict]:
+    def documents(self, slots: int) -> dict[str, dict]:
         """Every zarr.json but those of receipts, by folder; the one that declares the feature last."""
         documents = {self.receipts: metadata.group()}
         for name, spec in sorted(self.spec.arrays.items()):
             if self.section == "assets":
-                documents[self.directory / name] = metadata.asset_array(name, spec)
+                documents[f"{self.directory}/{name}"] = metadata.asset_array(name, spec)
             else:
-                chunk = self.layouts[name].rows_per_chunk
-                documents[self.directory / name] = metadata.sharded_array(name, spec, slots, self._per_partition, chunk)
+                cut = (slots, self._per_partition, self.layouts[name].rows_per_chunk)
+                documents[f"{self.directory}/{name}"] = metadata.sharded_array(name, spec, *cut)
         documents[self.directory] = metadata.group(metadata.seal(self.spec.attributes()))
         return documents
 
     def publish_metadata(self, slots: int) -> None:
         """Write what differs of `documents`, after removing arrays that an abandoned namesake left."""
-        if self.directory.is_dir():
-            for folder in self.directory.iterdir():
-                if folder.is_dir() and folder.name not in self.spec.arrays:
-                    shutil.rmtree(folder)
+        for name in self._storage.folders(self.directory):
+            if name not in self.spec.arrays:
+                self._storage.remove_tree(f"{self.directory}/{name}")
         for directory, document in self.documents(slots).items():
-            metadata.publish_metadata(directory, document)
+            metadata.publish_metadata(self._storage, directory, document)
 
     def check_identity(self, wanted: FeatureSpec) -> None:
         """Refuse a spec that differs.
@@ -110,18 +109,22 @@ class Feature:
     def receipt(self, partition: int) -> Receipt | None:
         """Receipt of a partition that is done: intact, of this identity and rows, files in full size."""
         try:
-            receipt = read_receipt(self.receipt_directory(partition))
+            receipt = read_receipt(self._storage, self.receipt_directory(partition))
         except CorruptStore as error:
             logger.warning("%s Partition %d of %s counts as not done.", error, partition, self.spec.name)
             return None
         if receipt is None or self.mismatch(receipt, partition):
             return None
         for name, shard in receipt.shards.items():
-            path = self.path(name, partition)
-            if not path.exists() or path.stat().st_size != shard.bytes:
-                logger.warning("%s is gone or cut short: its partition counts as not done.", path)
+            key = self.key(name, partition)
+            if self._storage.size(key) != shard.bytes:
+                logger.warning("%s is gone or cut short: its partition counts as not done.", self._storage.where(key))
                 return None
         return receipt
+
+    def n_files(self) -> int:
+        """Shards of the partitions that have a receipt file."""
+        return len(self._storage.folders(self.receipts)) * len(self.spec.arrays)
 
     def mismatch(self, receipt: Receipt, partition: int) -> str:
         """Why a receipt is not that of this partition, "" if it is."""
@@ -164,12 +167,12 @@ class Feature:
         shards = {}
         for name in sorted(checked):
             data, crcs = self._encode(name, checked[name])
-            publish(self.path(name, partition), data)
+            self._storage.publish(self.key(name, partition), data)
             shards[name] = ShardReceipt.of(data, crcs)
         reasons = {int(row): str(reason) for row, reason in missing.items()}
         counts = {str(key): int(value) for key, value in stats.items()}
         receipt = Receipt(self.spec.identity_digest, partition, rows, digest, shards, reasons, counts)
-        publish_receipt(self.receipt_directory(partition), receipt)
+        publish_receipt(self._storage, self.receipt_directory(partition), receipt)
         return receipt
 
     def read_asset(self) -> dict[str, np.ndarray]:
@@ -180,10 +183,11 @@ class Feature:
         """
         arrays, receipt = {}, self.done(0)
         for name, spec in self.spec.arrays.items():
-            data = self.path(name, 0).read_bytes()
-            content = without_crc(data, self.path(name, 0))
+            where = self._storage.where(self.key(name, 0))
+            data = self._storage.read(self.key(name, 0)) or b""
+            content = without_crc(data, where)
             if data[-CRC_BYTES:] != receipt.shards[name].crcs().astype("<u4").tobytes():
-                raise CorruptStore(f"{self.path(name, 0)} is not the file that its receipt names.")
+                raise CorruptStore(f"{where} is not the file that its receipt names.")
             arrays[name] = np.frombuffer(bytearray(content), Layout(spec, 1).dtype).reshape(spec.shape)
         return arrays
 
@@ -218,5 +222,5 @@ class Feature:
                     f"{what}: not finite at {place} (slot {first_slot + (place[0] if place else 0)}, "
                     f"{int((~good).sum())} such elements). Nothing was published; pass bad rows as `missing`."
                 )
-            checked[key] = stored
+            checked[key] = rounded(stored, spec.dtype, spec.keep_bits) if spec.keep_bits else stored
         return checked

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from cache.dtypes import BFLOAT16, zarr_fill, zarr_name
+from cache.codecs import codec_metadata
+from cache.dtypes import BFLOAT16, stored_dtype, zarr_fill, zarr_name
 from cache.errors import CorruptStore
-from cache.files import publish
 from cache.records import ArraySpec, json_digest
+from cache.storage import Storage, join
 
 FILE = "zarr.json"
 FORMAT_VERSION = 1
@@ -33,10 +33,10 @@ def root(rows_per_partition: int) -> dict[str, Any]:
 
 
 def sharded_array(name: str, spec: ArraySpec, slots: int, rows_per_shard: int, rows_per_chunk: int) -> dict[str, Any]:
-    """Metadata of a feature's array (slots, *spec.shape): shards of checked chunks, nothing compressed."""
+    """Metadata of a feature's array (slots, *spec.shape): shards of checked chunks."""
     sharding = {
         "chunk_shape": [rows_per_chunk, *spec.shape],
-        "codecs": _CHECKED_BYTES,
+        "codecs": [*codec_metadata(spec.codec, stored_dtype(spec.dtype)), {"name": "crc32c"}],
         "index_codecs": _CHECKED_BYTES,
         "index_location": "end",
     }
@@ -92,29 +92,30 @@ def chunk_file(partition: int, dimensions: int) -> str:
     return ".".join(["c", str(partition), *["0"] * (dimensions - 1)]) if dimensions else "c"
 
 
-def publish_metadata(directory: Path, document: Mapping[str, Any]) -> None:
+def publish_metadata(storage: Storage, directory: str, document: Mapping[str, Any]) -> None:
     """Write `directory`/zarr.json unless it already says the same."""
-    path = directory / FILE
+    key = join(directory, FILE)
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-    if not (path.exists() and path.read_bytes() == data):
-        publish(path, data)
+    if storage.read(key) != data:
+        storage.publish(key, data)
 
 
-def read_metadata(directory: Path) -> dict[str, Any] | None:
+def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
     """Parsed `directory`/zarr.json, None if absent.
 
     Raises:
         CorruptStore: not a JSON object of a Zarr v3 node.
     """
-    path = directory / FILE
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    key = join(directory, FILE)
+    data = storage.read(key)
+    if data is None:
         return None
+    try:
+        document = json.loads(data)
     except ValueError as error:
-        raise CorruptStore(f"{path} is not valid JSON: {error}.") from error
+        raise CorruptStore(f"{storage.where(key)} is not valid JSON: {error}.") from error
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
-        raise CorruptStore(f"{path} is not the metadata of a Zarr v3 node.")
+        raise CorruptStore(f"{storage.where(key)} is not the metadata of a Zarr v3 node.")
     return document
 
 
@@ -123,8 +124,8 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "digest": json_digest(content)}
 
 
-def unseal(sealed: Any, path: Path) -> dict[str, Any]:
-    """Inverse of `seal`; `path` is for the message.
+def unseal(sealed: Any, where: str) -> dict[str, Any]:
+    """Inverse of `seal`; `where` is the folder, for the message.
 
     Raises:
         CorruptStore: content and digest disagree.
@@ -132,5 +133,5 @@ def unseal(sealed: Any, path: Path) -> dict[str, Any]:
     content = dict(sealed) if isinstance(sealed, dict) else {}
     digest = content.pop("digest", None)
     if digest is None or digest != json_digest(content):
-        raise CorruptStore(f"{path / FILE}: attributes do not agree with their digest.")
+        raise CorruptStore(f"{join(where, FILE)}: attributes do not agree with their digest.")
     return content

@@ -1,64 +1,56 @@
-"""Random rows of one feature straight from the shard files, never a wrong number.
+"""Rows of one array straight from the shard files, never a wrong number.
 
-Rows are read by offset into the caller's memory (a positioned read: as fast as a memory map on warm files,
-and a truncated file or a bad disk is an error instead of a killed process). Each chunk's CRC32C is compared
-with the receipt on the first touch by this reader; later reads of it trust the operating system's cache.
+`gather` reads rows here and there by their place in the shard, into the caller's memory; `whole` reads a shard at
+once. Each chunk's CRC32C is compared with the receipt on the first touch by this reader; later reads of it trust the
+operating system's cache. `whole` compares all of them every time.
 """
 
 from __future__ import annotations
 
-import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from cache.errors import CorruptStore
 from cache.receipts import ShardReceipt
-from cache.shard import CRC_BYTES, Layout, crc32c
+from cache.shard import CRC_BYTES, NOWHERE, Layout, crc32c
+from cache.storage import OpenFile, Storage
 
 
+@dataclass
 class _Shard:
-    """An open shard file; closed when its last user lets go, so that eviction is safe between threads."""
+    """What is known of one shard: (offset, length) and checksum of each chunk, and which were checked."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.path = path
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise CorruptStore(f"{path} is gone, but its partition has a receipt. Run verify.") from error
-        size = os.fstat(self.descriptor).st_size
-        if size != layout.shard_bytes:
-            raise CorruptStore(f"{path}: expected {layout.shard_bytes:,} bytes, found {size:,}. Run verify.")
-
-    def __del__(self) -> None:
-        if (descriptor := getattr(self, "descriptor", None)) is not None:
-            os.close(descriptor)
-
-    def read_into(self, target: np.ndarray, offset: int) -> None:
-        """Fill contiguous bytes from `offset` on."""
-        if os.preadv(self.descriptor, [target.data], offset) != target.nbytes:
-            raise CorruptStore(f"{self.path}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
+    places: Sequence[tuple[int, int]] | np.ndarray
+    crcs: np.ndarray
+    checked: bytearray
 
 
 class ArrayReader:
-    """Gathers rows of one array; `receipt_of` gives the receipt of a partition's shard.
+    """Reads one array; `key_of` names the file of a partition, `receipt_of` gives its receipt.
 
     Rows too small for a chunk of their own (under 512 bytes) stay in memory once their shard was read.
     """
 
     def __init__(
-        self, path_of: Callable[[int], Path], layout: Layout, receipt_of: Callable[[int], ShardReceipt]
+        self,
+        storage: Storage,
+        key_of: Callable[[int], str],
+        layout: Layout,
+        receipt_of: Callable[[int], ShardReceipt],
     ) -> None:
         self.layout = layout
+        self._storage = storage
+        self._key_of = key_of
         self._receipt_of = receipt_of
-        self._checks: dict[int, tuple[np.ndarray, bytearray]] = {}
+        self._shards: dict[int, _Shard] = {}
         self._small = np.empty((0, layout.spec.nbytes), dtype=np.uint8)
         # A descriptor a shard, within a quarter of what the process may open.
         limit = max(16, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self._shard = lru_cache(maxsize=limit)(lambda partition: _Shard(path_of(partition), layout))
+        self._file = lru_cache(maxsize=limit)(self._open)
 
     def gather(self, slots: np.ndarray) -> np.ndarray:
         """Rows at `slots`, int64 (n,), as stored elements (n, *row shape).
@@ -75,16 +67,41 @@ class ArrayReader:
                 self._gather_small(slots, rows)
         return out
 
+    def whole(self, partition: int, rows: int) -> np.ndarray:
+        """The first `rows` rows of a partition, read at once, every chunk checked: (rows, *row shape)."""
+        layout, where = self.layout, self._storage.where(self._key_of(partition))
+        data = np.empty(self._receipt_of(partition).bytes, dtype=np.uint8)
+        self._file(partition).read_into(data, 0)
+        shard = self._shard(partition, data)
+        out = np.zeros((rows, *layout.spec.shape), dtype=layout.dtype)
+        flat = out.reshape(rows, -1).view(np.uint8)
+        if layout.rows_per_chunk > 1:
+            flat[...] = self._chunk(shard, 0, data, where)[:rows]
+            return out
+        for row in range(rows):
+            offset, length = map(int, shard.places[row])
+            if offset != NOWHERE:
+                content = data[offset : offset + length - CRC_BYTES]
+                _check(where, row, content, shard.crcs)
+                layout.decode_chunk(content, flat[row], where)
+        return out
+
     def _gather_large(self, slots: np.ndarray, rows: np.ndarray) -> None:
-        stride = self.layout.chunk_bytes + CRC_BYTES
         partitions, places = np.divmod(slots, self.layout.rows_per_shard)
+        packed = self.layout.packed
         for row, partition, place in zip(rows, partitions.tolist(), places.tolist(), strict=True):
-            crcs, checked = self._checks.get(partition) or self._remember(partition)
-            shard = self._shard(partition)
-            shard.read_into(row, place * stride)
-            if not checked[place]:
-                _check(shard, place, row, crcs)
-                checked[place] = True
+            shard = self._shards.get(partition) or self._shard(partition)
+            offset, length = map(int, shard.places[place])
+            if offset == NOWHERE:
+                row[...] = 0
+                continue
+            content = np.empty(length - CRC_BYTES, dtype=np.uint8) if packed else row
+            self._file(partition).read_into(content, offset)
+            if not shard.checked[place]:
+                _check(self._storage.where(self._key_of(partition)), place, content, shard.crcs)
+                shard.checked[place] = True
+            if packed:
+                self.layout.decode_chunk(content, row, self._storage.where(self._key_of(partition)))
 
     def _gather_small(self, slots: np.ndarray, rows: np.ndarray) -> None:
         per_shard = self.layout.rows_per_shard
@@ -92,24 +109,55 @@ class ArrayReader:
         if (missing := (partitions[-1] + 1) * per_shard - len(self._small)) > 0:
             self._small = np.concatenate([self._small, np.empty((missing, rows.shape[1]), dtype=np.uint8)])
         for partition in partitions:
-            crcs, checked = self._checks.get(partition) or self._remember(partition)
-            if not checked[0]:
-                shard, chunk = self._shard(partition), self._small[partition * per_shard :][:per_shard]
-                shard.read_into(chunk.reshape(-1), 0)
-                _check(shard, 0, chunk.reshape(-1), crcs)
-                checked[0] = True
+            shard = self._shards.get(partition) or self._shard(partition)
+            if not shard.checked[0]:
+                data = np.empty(int(sum(shard.places[0])), dtype=np.uint8)
+                self._file(partition).read_into(data, 0)
+                where = self._storage.where(self._key_of(partition))
+                self._small[partition * per_shard :][:per_shard] = self._chunk(shard, 0, data, where)
+                shard.checked[0] = True
         np.take(self._small, slots, axis=0, out=rows)
 
-    def _remember(self, partition: int) -> tuple[np.ndarray, bytearray]:
-        crcs = self._receipt_of(partition).crcs()
-        if len(crcs) != self.layout.chunks:
+    def _chunk(self, shard: _Shard, number: int, data: np.ndarray, where: str) -> np.ndarray:
+        """Rows of one chunk of a shard's bytes, checked and unpacked, uint8 (rows, row bytes)."""
+        offset, length = map(int, shard.places[number])
+        content = data[offset : offset + length - CRC_BYTES]
+        _check(where, number, content, shard.crcs)
+        rows = np.empty((self.layout.rows_per_chunk, self.layout.spec.nbytes), dtype=np.uint8)
+        self.layout.decode_chunk(content, rows.reshape(-1), where)
+        return rows
+
+    def _shard(self, partition: int, data: np.ndarray | None = None) -> _Shard:
+        """What the receipt (and a packed shard's index) says, remembered; `data` are the shard's bytes, if at hand."""
+        if partition not in self._shards:
+            receipt, layout = self._receipt_of(partition), self.layout
+            where = self._storage.where(self._key_of(partition))
+            crcs = receipt.crcs()
+            if len(crcs) != layout.chunks:
+                raise CorruptStore(f"{where}: {len(crcs)} checksums in its receipt for {layout.chunks} chunks.")
+            places = layout.raw_places
+            if layout.packed:
+                tail = np.empty(layout.index_bytes, np.uint8) if data is None else data[-layout.index_bytes :]
+                if data is None:
+                    self._file(partition).read_into(tail, receipt.bytes - layout.index_bytes)
+                places = layout.read_index(tail, where)
+            self._shards[partition] = _Shard(places, crcs, bytearray(len(crcs)))
+        return self._shards[partition]
+
+    def _open(self, partition: int) -> OpenFile:
+        key, expected = self._key_of(partition), self._receipt_of(partition).bytes
+        try:
+            file = self._storage.open(key)
+        except FileNotFoundError as error:
             raise CorruptStore(
-                f"Receipt of partition {partition}: {len(crcs)} checksums for {self.layout.chunks} chunks."
-            )
-        self._checks[partition] = (crcs, bytearray(len(crcs)))
-        return self._checks[partition]
+                f"{self._storage.where(key)} is gone, but its partition has a receipt. Run verify."
+            ) from error
+        if file.size != expected:
+            where = self._storage.where(key)
+            raise CorruptStore(f"{where}: expected {expected:,} bytes, found {file.size:,}. Run verify.")
+        return file
 
 
-def _check(shard: _Shard, chunk: int, data: np.ndarray, crcs: np.ndarray) -> None:
+def _check(where: str, chunk: int, data: np.ndarray, crcs: np.ndarray) -> None:
     if crc32c(data) != crcs[chunk]:
-        raise CorruptStore(f"{shard.path}: chunk {chunk} does not have the checksum of its receipt. Run verify.")
+        raise CorruptStore(f"{where}: chunk {chunk} does not have the checksum of its receipt. Run verify.")

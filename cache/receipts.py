@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache import metadata
 from cache.errors import CorruptStore
+from cache.storage import Storage, join
 
 
 @dataclass(frozen=True)
@@ -74,29 +74,30 @@ class Receipt:
         return self.attributes()["digest"]
 
 
-def publish_receipt(directory: Path, receipt: Receipt) -> None:
+def publish_receipt(storage: Storage, directory: str, receipt: Receipt) -> None:
     """Write a receipt: from here on the partition is done."""
-    metadata.publish_metadata(directory, metadata.group(receipt.attributes()))
+    metadata.publish_metadata(storage, directory, metadata.group(receipt.attributes()))
 
 
-def read_receipt(directory: Path) -> Receipt | None:
+def read_receipt(storage: Storage, directory: str) -> Receipt | None:
     """The receipt in `directory`, None if there is none.
 
     Raises:
         CorruptStore: a receipt that does not agree with its digest.
     """
-    document = metadata.read_metadata(directory)
+    document = metadata.read_metadata(storage, directory)
     if document is None:
         return None
-    content = metadata.unseal(document["attributes"], directory)
+    where = storage.where(directory)
+    content = metadata.unseal(document["attributes"], where)
     try:
         content["shards"] = {name: ShardReceipt(**shard) for name, shard in content["shards"].items()}
         content["missing"] = {int(row): reason for row, reason in content["missing"].items()}
         return Receipt(**content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptStore(f"{directory / metadata.FILE}: not a receipt of this format: {error!r}.") from error
+        raise CorruptStore(f"{join(where, metadata.FILE)}: not a receipt of this format: {error!r}.") from error
 
 
-def partition_directory(parent: Path, partition: int) -> Path:
+def partition_directory(parent: str, partition: int) -> str:
     """Where the receipt of a partition lies."""
-    return parent / f"{partition:05d}"
+    return f"{parent}/{partition:05d}"

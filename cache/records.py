@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cache.dtypes import stored_dtype
+from cache.codecs import RAW, check_codec
+from cache.dtypes import BFLOAT16, stored_dtype
 from cache.errors import BadValues
 
 ID_BYTES = 16
@@ -43,21 +44,38 @@ def row_id(simple: str, complex: str, image: bytes | None) -> bytes:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Element type (see `cache.dtypes.DTYPES`) and shape, of one row or of a whole asset array."""
+    """Element type (see `cache.dtypes.DTYPES`) and shape, of one row or of a whole asset array.
+
+    `codec` packs a feature's chunks (see `cache.codecs.CODECS`). `keep_bits`, of floats, is how many bits of the
+    mantissa are kept (relative error up to 2^-(keep_bits + 1)); 0 keeps all.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    codec: str = RAW
+    keep_bits: int = 0
 
     def __post_init__(self) -> None:
-        stored_dtype(self.dtype)
+        item = stored_dtype(self.dtype)
+        check_codec(self.codec)
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         if any(size < 1 for size in self.shape):
             raise BadValues(f"Every size must be at least 1, got shape {self.shape}.")
+        if self.codec == "pcodec" and item.itemsize < 2:
+            raise BadValues(f"pcodec packs elements of 2, 4 or 8 bytes, not {self.dtype}; choose another codec.")
+        if self.keep_bits < 0 or (self.keep_bits and not (item.kind == "f" or self.dtype == BFLOAT16)):
+            raise BadValues(f"keep_bits must be positive and is for floats, got {self.keep_bits} for {self.dtype}.")
 
     @property
     def nbytes(self) -> int:
         """Bytes of one row (or of the whole asset array)."""
         return math.prod(self.shape) * stored_dtype(self.dtype).itemsize
+
+    def attributes(self) -> dict[str, Any]:
+        """The spec as JSON; a codec and rounding only where they are not the plain ones."""
+        packing = {"codec": self.codec} if self.codec != RAW else {}
+        rounding = {"keep_bits": self.keep_bits} if self.keep_bits else {}
+        return {"dtype": self.dtype, "shape": list(self.shape), **packing, **rounding}
 
 
 @dataclass(frozen=True)
@@ -83,13 +101,13 @@ class FeatureSpec:
 
     def attributes(self) -> dict[str, Any]:
         """The spec as the JSON attributes that the store keeps (without the name, which is the path)."""
-        arrays = {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in sorted(self.arrays.items())}
+        arrays = {name: spec.attributes() for name, spec in sorted(self.arrays.items())}
         return {"kind": self.kind, "identity": dict(self.identity), "arrays": arrays}
 
     @classmethod
     def from_attributes(cls, name: str, attributes: Mapping[str, Any]) -> FeatureSpec:
         """Inverse of `attributes`."""
-        arrays = {key: ArraySpec(value["dtype"], tuple(value["shape"])) for key, value in attributes["arrays"].items()}
+        arrays = {key: ArraySpec(**value) for key, value in attributes["arrays"].items()}
         return cls(name, attributes["kind"], attributes["identity"], arrays)
 
     @property

@@ -5,27 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from cache import metadata
 from cache.errors import BadValues, CorruptStore
-from cache.files import publish
 from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
 from cache.records import ID_BYTES, RowRecord, json_digest
 from cache.shard import CRC_BYTES, decode_texts, encode_texts, with_crc, without_crc
+from cache.storage import Storage, join
 
 TEXTS = ("simple", "complex", "image")
+RECEIPTS = "receipts/rows"
 IDENTITY = json_digest({"kind": "rows", "columns": ["id", *TEXTS]})
 
 
 class Rows:
     """Append-only table of rows; partitions seen once are remembered, later ones are looked for on disk."""
 
-    def __init__(self, root: Path, rows_per_partition: int) -> None:
-        self._arrays = root / "rows"
-        self._receipts = root / "receipts" / "rows"
+    def __init__(self, storage: Storage, rows_per_partition: int) -> None:
+        self._storage = storage
         self._per_partition = rows_per_partition
         self._ids: list[np.ndarray] = []
         self._counts = np.zeros(0, dtype=np.int64)
@@ -34,7 +33,7 @@ class Rows:
     def n_partitions(self) -> int:
         """Committed partitions, those of other processes included."""
         count = len(self._ids)
-        while (partition_directory(self._receipts, count) / metadata.FILE).exists():
+        while self._storage.size(join(partition_directory(RECEIPTS, count), metadata.FILE)) is not None:
             self._ids.append(self._read_ids(count))
             count += 1
         return count
@@ -50,6 +49,17 @@ class Rows:
         if len(self._counts) != self.n_partitions:
             self._counts = np.array([len(ids) for ids in self._ids], dtype=np.int64)
         return self._counts
+
+    def require(self, slots: np.ndarray) -> None:
+        """Raises IndexError when one of `slots`, int64 (n,), holds no row."""
+        partitions, places = np.divmod(slots, self._per_partition)
+        if len(slots) and partitions.max() >= len(self._counts):
+            self.counts()  # another process may have added it
+        counts = self._counts
+        empty = (slots < 0) | (partitions >= len(counts))
+        empty[~empty] = places[~empty] >= counts[partitions[~empty]]
+        if empty.any():
+            raise IndexError(f"Slot {slots[empty][0]} holds no row ({int(empty.sum())} such slots asked for).")
 
     def slot_ids(self) -> np.ndarray:
         """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
@@ -77,10 +87,11 @@ class Rows:
         Raises:
             CorruptStore: it is damaged or of another place.
         """
-        directory = partition_directory(self._receipts, partition)
-        receipt = read_receipt(directory)
+        directory = partition_directory(RECEIPTS, partition)
+        receipt = read_receipt(self._storage, directory)
         if receipt is None or self.mismatch(receipt, partition):
-            raise CorruptStore(f"{directory / metadata.FILE}: not the receipt of rows partition {partition}.")
+            where = self._storage.where(join(directory, metadata.FILE))
+            raise CorruptStore(f"{where}: not the receipt of rows partition {partition}.")
         return receipt
 
     def mismatch(self, receipt: Receipt, partition: int) -> str:
@@ -98,21 +109,21 @@ class Rows:
             added += len(batch)
         return added
 
-    def documents(self, slots: int) -> dict[Path, dict]:
+    def documents(self, slots: int) -> dict[str, dict]:
         """Metadata of the columns' arrays for so many slots, by folder."""
-        documents = {self._arrays / "id": metadata.id_array(slots, self._per_partition)}
+        documents = {"rows/id": metadata.id_array(slots, self._per_partition)}
         for name in TEXTS:
-            documents[self._arrays / name] = metadata.text_array(name, slots, self._per_partition)
+            documents[f"rows/{name}"] = metadata.text_array(name, slots, self._per_partition)
         return documents
 
     def publish_metadata(self) -> None:
         """Write the arrays' metadata for the present number of slots."""
         for directory, document in self.documents(self.n_partitions * self._per_partition).items():
-            metadata.publish_metadata(directory, document)
+            metadata.publish_metadata(self._storage, directory, document)
 
-    def path(self, column: str, partition: int) -> Path:
+    def key(self, column: str, partition: int) -> str:
         """File of one column of one partition."""
-        return self._arrays / column / metadata.chunk_file(partition, 2 if column == "id" else 1)
+        return join("rows", column, metadata.chunk_file(partition, 2 if column == "id" else 1))
 
     def _fresh(self, rows: Iterable[RowRecord]) -> Iterator[RowRecord]:
         known = {row_id.tobytes() for p in range(self.n_partitions) for row_id in self._ids[p]}
@@ -132,20 +143,19 @@ class Rows:
         shards = {}
         for name, content in files.items():
             data = with_crc(content)
-            publish(self.path(name, partition), data)
+            self._storage.publish(self.key(name, partition), data)
             shards[name] = ShardReceipt.of(data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4"))
         receipt = Receipt(IDENTITY, partition, len(rows), hashlib.sha256(ids).hexdigest(), shards)
-        publish_receipt(partition_directory(self._receipts, partition), receipt)
+        publish_receipt(self._storage, partition_directory(RECEIPTS, partition), receipt)
 
     def _read(self, column: str, partition: int) -> bytes:
-        path, receipt = self.path(column, partition), self.receipt(partition)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise CorruptStore(f"{path} is gone, but partition {partition} has its receipt.") from error
-        content = without_crc(data, path)
+        key, receipt = self.key(column, partition), self.receipt(partition)
+        data, where = self._storage.read(key), self._storage.where(key)
+        if data is None:
+            raise CorruptStore(f"{where} is gone, but partition {partition} has its receipt.")
+        content = without_crc(data, where)
         if data[-CRC_BYTES:] != receipt.shards[column].crcs().astype("<u4").tobytes():
-            raise CorruptStore(f"{path} is intact but not the file that the receipt of partition {partition} names.")
+            raise CorruptStore(f"{where} is intact but not the file that the receipt of partition {partition} names.")
         return content
 
     def _read_ids(self, partition: int) -> np.ndarray:

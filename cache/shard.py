@@ -1,8 +1,8 @@
-"""The bytes of one file: a shard of fixed-size checked chunks, or a single checked chunk.
+"""The bytes of one file: a shard of checked chunks with an index at its end, or a single checked chunk.
 
-Uncompressed and with CRC32C as the only codec, chunk i of a shard lies at i * (chunk bytes + 4) and the
-index at the end follows from the shape alone. So rows are read by offset, and writing is one copy: both
-many times faster than, and byte for byte the same as, zarr-python's codec pipeline.
+With codec `raw`, chunk i of a shard lies at i * (chunk bytes + 4) and the index follows from the shape alone. So rows
+are read by offset, and writing is one copy: both many times faster than, and byte for byte the same as, zarr-python's
+codec pipeline. Packed chunks lie one behind the other, and the index says where.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from cache.codecs import RAW, pack, unpack
 from cache.dtypes import stored_dtype
 from cache.errors import CorruptStore
 from cache.records import ArraySpec
 
 CRC_BYTES = 4
 OWN_CHUNK_BYTES = 512  # rows at least this large get a chunk, and so a checksum, of their own
+NOWHERE = 2**64 - 1  # offset and length of a chunk that is not stored (all zero)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Layout:
         return stored_dtype(self.spec.dtype)
 
     @cached_property
+    def packed(self) -> bool:
+        """Whether chunks are packed by a codec, and so of different lengths."""
+        return self.spec.codec != RAW
+
+    @cached_property
     def rows_per_chunk(self) -> int:
         """1 for rows of `OWN_CHUNK_BYTES` or more, else all of the shard."""
         return 1 if self.spec.nbytes >= OWN_CHUNK_BYTES else self.rows_per_shard
@@ -49,25 +55,33 @@ class Layout:
 
     @cached_property
     def chunk_bytes(self) -> int:
-        """Bytes of one chunk without its checksum."""
+        """Bytes of one chunk, unpacked and without its checksum."""
         return self.rows_per_chunk * self.spec.nbytes
 
     @cached_property
-    def shard_bytes(self) -> int:
-        """Bytes of a whole shard file."""
-        return self.chunks * (self.chunk_bytes + CRC_BYTES) + len(self.index)
+    def index_bytes(self) -> int:
+        """Bytes of the index: offset and length as uint64 a chunk, and its CRC32C."""
+        return self.chunks * 16 + CRC_BYTES
 
     @cached_property
-    def index(self) -> bytes:
-        """The shard index (offset, length as uint64 a chunk) and its CRC32C, the same in every shard."""
-        stride = self.chunk_bytes + CRC_BYTES
-        entries = np.empty((self.chunks, 2), dtype="<u8")
-        entries[:, 0] = np.arange(self.chunks) * stride
-        entries[:, 1] = stride
-        return with_crc(entries.tobytes())
+    def shard_bytes(self) -> int:
+        """Bytes of a whole shard file, of codec `raw`; an upper estimate of the others'."""
+        return self.chunks * (self.chunk_bytes + CRC_BYTES) + self.index_bytes
 
-    def encode(self, values: np.ndarray) -> tuple[memoryview, np.ndarray]:
-        """Bytes of a shard, and each chunk's CRC32C (uint32), of (rows, *shape) values; the rest is zero."""
+    @cached_property
+    def raw_places(self) -> list[tuple[int, int]]:
+        """Offset and length of each chunk with its checksum, the same in every shard of codec `raw`."""
+        stride = self.chunk_bytes + CRC_BYTES
+        return [(number * stride, stride) for number in range(self.chunks)]
+
+    def encode(self, values: np.ndarray) -> tuple[bytes | memoryview, np.ndarray]:
+        """Bytes of a shard, and each chunk's CRC32C (uint32; 0 if not stored), of (rows, *shape) values.
+
+        The rest of a raw shard is zero; of a packed one it is not stored.
+        """
+        return self._encode_packed(values) if self.packed else self._encode_raw(values)
+
+    def _encode_raw(self, values: np.ndarray) -> tuple[memoryview, np.ndarray]:
         stride = self.chunk_bytes + CRC_BYTES
         data = np.zeros(self.shard_bytes, dtype=np.uint8)
         chunks = data[: self.chunks * stride].reshape(self.chunks, stride)
@@ -79,19 +93,67 @@ class Layout:
             chunks[0, : rows.size] = rows.reshape(-1)
         crcs = np.array([crc32c(chunk) for chunk in chunks[:, : self.chunk_bytes]], dtype="<u4")
         chunks[:, self.chunk_bytes :] = crcs.view(np.uint8).reshape(self.chunks, CRC_BYTES)
-        data[-len(self.index) :] = np.frombuffer(self.index, dtype=np.uint8)
+        index = with_crc(np.array(self.raw_places, dtype="<u8").tobytes())
+        data[-self.index_bytes :] = np.frombuffer(index, dtype=np.uint8)
         return data.data, crcs
+
+    def _encode_packed(self, values: np.ndarray) -> tuple[bytes, np.ndarray]:
+        if self.rows_per_chunk > 1:
+            chunk = np.zeros((1, self.rows_per_shard, *self.spec.shape), self.dtype)
+            chunk[0, : len(values)] = values
+            values = chunk
+        index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
+        crcs = np.zeros(self.chunks, dtype="<u4")
+        parts, position = [], 0
+        for number, chunk in enumerate(np.ascontiguousarray(values)):
+            packed = with_crc(pack(self.spec.codec, chunk))
+            index[number] = position, len(packed)
+            crcs[number] = np.frombuffer(packed[-CRC_BYTES:], dtype="<u4")[0]
+            parts.append(packed)
+            position += len(packed)
+        return b"".join([*parts, with_crc(index.tobytes())]), crcs
+
+    def read_index(self, data: bytes | np.ndarray, where: str) -> np.ndarray:
+        """Offset and length of each chunk, uint64 (chunks, 2), from the index's bytes.
+
+        Raises:
+            CorruptStore: the index does not have its checksum.
+        """
+        content = without_crc(bytes(data), where)
+        return np.frombuffer(content, dtype="<u8").reshape(self.chunks, 2)
+
+    def decode_chunk(self, data: np.ndarray, target: np.ndarray, where: str) -> None:
+        """Elements of one chunk from its bytes (uint8, without the checksum), into `target` (uint8).
+
+        Raises:
+            CorruptStore: the codec cannot read them.
+        """
+        if not self.packed:
+            target[...] = data
+            return
+        try:
+            unpack(self.spec.codec, data, target.view(self.dtype))
+        except ValueError as error:
+            raise CorruptStore(f"{where}: {error}.") from error
 
     def damaged(self, data: bytes, crcs: np.ndarray) -> list[int]:
         """Chunks of a shard's bytes that do not have the checksums `crcs`, stored and recomputed."""
-        stride = self.chunk_bytes + CRC_BYTES
-        chunks = np.frombuffer(data, np.uint8, self.chunks * stride).reshape(self.chunks, stride)
-        stored = chunks[:, self.chunk_bytes :].copy().view("<u4")[:, 0]
-        return [
-            index
-            for index in range(self.chunks)
-            if stored[index] != crcs[index] or crc32c(chunks[index, : self.chunk_bytes]) != crcs[index]
-        ]
+        if self.packed:
+            try:
+                index = self.read_index(data[-self.index_bytes :], "")
+            except CorruptStore:
+                return []
+        else:
+            index = self.raw_places
+        found = []
+        for number, (offset, length) in enumerate(np.asarray(index).tolist()):
+            if offset == NOWHERE:
+                continue
+            chunk = data[offset : offset + length]
+            stored = chunk[-CRC_BYTES:] == crcs[number].astype("<u4").tobytes()
+            if not stored or crc32c(chunk[:-CRC_BYTES]) != crcs[number]:
+                found.append(number)
+        return found
 
 
 def crc32c(data: bytes | np.ndarray) -> int:
@@ -104,15 +166,15 @@ def with_crc(data: bytes) -> bytes:
     return data + struct.pack("<I", crc32c(data))
 
 
-def without_crc(data: bytes, path: Path) -> bytes:
-    """Inverse of `with_crc`; `path` is for the message.
+def without_crc(data: bytes, where: str) -> bytes:
+    """Inverse of `with_crc`; `where` is for the message.
 
     Raises:
         CorruptStore: the checksum does not match.
     """
     content = data[:-CRC_BYTES]
     if len(data) < CRC_BYTES or struct.pack("<I", crc32c(content)) != data[-CRC_BYTES:]:
-        raise CorruptStore(f"{path}: checksum (CRC32C) does not match its {len(data):,} bytes.")
+        raise CorruptStore(f"{where}: checksum (CRC32C) does not match its {len(data):,} bytes.")
     return content
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,27 +13,34 @@ from cache.catalog import Catalog
 from cache.describe import StoreSummary, summarize
 from cache.errors import BadValues, CacheError, NewerFormat, StoreBusy
 from cache.features import SECTIONS
-from cache.files import PARTIAL, locked, sync_directory
 from cache.receipts import Receipt
 from cache.records import FeatureSpec, RowRecord
-from cache.rows import Rows
+from cache.repair import recovered_size, repair
+from cache.rows import RECEIPTS, Rows
+from cache.storage import Storage, join, open_storage
 from cache.verify import Damage, inspect
 
 
 class Store:
-    """A feature cache on a local disk; make one with `create`, `open` or `open_or_create`.
+    """A feature cache on a local disk or in object storage; make one with `create`, `open` or `open_or_create`.
 
-    Slots are numbered from 0; partition p holds slots p * rows_per_partition and on. Any number of processes
-    may read and write at once. Readers see what was committed, writers lock what they write.
+    A `path` is a folder or a URL (s3://bucket/prefix). Slots are numbered from 0; partition p holds slots
+    p * rows_per_partition and on. Any number of processes may read and write at once. Readers see what was
+    committed, writers lock what they write.
     """
 
-    def __init__(self, path: Path, rows_per_partition: int, writable: bool) -> None:
-        self.path = path
+    def __init__(self, storage: Storage, rows_per_partition: int, writable: bool) -> None:
         self.rows_per_partition = rows_per_partition
         self.writable = writable
-        self._rows = Rows(path, rows_per_partition)
-        self._catalog = Catalog(path, self._rows, rows_per_partition)
+        self._storage = storage
+        self._rows = Rows(storage, rows_per_partition)
+        self._catalog = Catalog(storage, self._rows, rows_per_partition)
         self._claimed: set[tuple[str, int]] = set()
+
+    @classmethod
+    def exists(cls, path: str | Path) -> bool:
+        """Whether there is a store at `path`."""
+        return metadata.read_metadata(open_storage(path), "") is not None
 
     @classmethod
     def create(cls, path: str | Path, rows_per_partition: int = 512) -> Store:
@@ -42,23 +49,25 @@ class Store:
         Raises:
             CacheError: there is something at `path` already.
         """
-        path = Path(path)
-        with locked(path, wait=True):
-            if metadata.read_metadata(path) is not None:
+        storage = open_storage(path)
+        with storage.locked("", wait=True):
+            if metadata.read_metadata(storage, "") is not None:
                 raise CacheError(f"{path} holds a store already; open it, or choose another path.")
-            return cls._create(path, rows_per_partition)
+            return cls._create(storage, rows_per_partition)
 
     @classmethod
-    def open(cls, path: str | Path, writable: bool = False) -> Store:
-        """Open an existing store.
+    def open(cls, path: str | Path, writable: bool = False, recover: bool = False) -> Store:
+        """Open an existing store; `recover`: also one whose own zarr.json is damaged, to verify and repair it.
 
         Raises:
             CacheError: no store at `path`.
             NewerFormat: it was written by a newer version.
             CorruptStore: its zarr.json is damaged.
         """
-        path = Path(path)
-        document = metadata.read_metadata(path)
+        storage = open_storage(path)
+        if recover and (size := recovered_size(storage)) is not None:
+            return cls(storage, size, writable)
+        document = metadata.read_metadata(storage, "")
         if document is None or "sur_cache" not in document["attributes"]:
             raise CacheError(f"{path} holds no feature store. Run an extraction first, or check the path.")
         sealed = document["attributes"]["sur_cache"]
@@ -68,30 +77,41 @@ class Store:
                 f"{path} has format version {version}, this package knows up to {metadata.FORMAT_VERSION}. "
                 "Upgrade the package."
             )
-        return cls(path, metadata.unseal(sealed, path)["rows_per_partition"], writable)
+        return cls(storage, metadata.unseal(sealed, str(path))["rows_per_partition"], writable)
 
     @classmethod
     def open_or_create(cls, path: str | Path, rows_per_partition: int = 512) -> Store:
         """Open for writing, or create; an existing store keeps its own `rows_per_partition`."""
-        path = Path(path)
-        with locked(path, wait=True):
-            if metadata.read_metadata(path) is None:
-                return cls._create(path, rows_per_partition)
+        storage = open_storage(path)
+        with storage.locked("", wait=True):
+            if metadata.read_metadata(storage, "") is None:
+                return cls._create(storage, rows_per_partition)
         return cls.open(path, writable=True)
 
     @classmethod
-    def _create(cls, path: Path, rows_per_partition: int) -> Store:
+    def _create(cls, storage: Storage, rows_per_partition: int) -> Store:
         if rows_per_partition < 1:
             raise BadValues(f"rows_per_partition must be at least 1, got {rows_per_partition}.")
-        ours = {"rows", *SECTIONS, "receipts", metadata.FILE + PARTIAL}
-        if foreign := sorted({entry.name for entry in path.iterdir()} - ours):
-            raise CacheError(f"{path} is not empty ({foreign[0]!r} is no part of a store); choose another path.")
-        store = cls(path, rows_per_partition, writable=True)
+        foreign = [
+            key
+            for key in storage.files()
+            if key.split("/")[0] not in ("rows", *SECTIONS, "receipts") and not storage.leftover(key)
+        ]
+        if foreign:
+            raise CacheError(
+                f"{storage.location} is not empty ({foreign[0]!r} is no part of a store); choose another path."
+            )
+        store = cls(storage, rows_per_partition, writable=True)
         for name in metadata.GROUPS:
-            metadata.publish_metadata(path / name, metadata.group())
+            metadata.publish_metadata(storage, name, metadata.group())
         store._rows.publish_metadata()
-        metadata.publish_metadata(path, metadata.root(rows_per_partition))
+        metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))
         return store
+
+    @property
+    def path(self) -> str | Path:
+        """Where the store is: a folder, or a URL."""
+        return self._storage.location
 
     @property
     def n_partitions(self) -> int:
@@ -110,11 +130,8 @@ class Store:
             BadValues: an id that is not 16 bytes.
         """
         with self._locked():
-            for partial in (
-                *self.path.glob(f"rows/*/*{PARTIAL}"),
-                *self.path.glob(f"receipts/rows/*/*{PARTIAL}"),
-            ):
-                partial.unlink()
+            for folder in ("rows", RECEIPTS):
+                self._storage.clear_leftovers(folder)
             added = self._rows.append(rows)
             self._publish_shapes()
         return added
@@ -137,8 +154,8 @@ class Store:
         self._ensure("features", spec)
 
     def features(self) -> dict[str, FeatureSpec]:
-        """Specs of the stored features, by name."""
-        return {name: self._catalog.get(name).spec for name in self._catalog.names("features")}
+        """Specs of the stored features, by name; those whose declaration is damaged are left out, said in the log."""
+        return {feature.spec.name: feature.spec for feature in self._catalog.intact("features")}
 
     def spec(self, feature: str) -> FeatureSpec:
         """Spec of one stored feature.
@@ -150,7 +167,7 @@ class Store:
 
     def assets(self) -> dict[str, FeatureSpec]:
         """Specs of the stored assets, by name."""
-        return {name: self._catalog.get(name, "assets").spec for name in self._catalog.names("assets")}
+        return {asset.spec.name: asset.spec for asset in self._catalog.intact("assets")}
 
     def pending(self, feature: str) -> list[int]:
         """Partitions that hold rows but no matching receipt of the feature."""
@@ -164,7 +181,7 @@ class Store:
         """
         self._need_writable()
         directory = self._catalog.get(feature, fresh=True).receipt_directory(partition)
-        with locked(directory, wait) as ours:
+        with self._storage.locked(directory, wait) as ours:
             todo = ours and self.receipt(feature, partition) is None
             if todo:
                 self._claimed.add((feature, partition))
@@ -207,9 +224,8 @@ class Store:
         self._need_writable()
         section = "features" if feature in self._catalog.names("features") else "assets"
         directory = self._catalog.get(feature, section).receipt_directory(partition)
-        with locked(directory, wait=True):
-            (directory / metadata.FILE).unlink(missing_ok=True)
-            sync_directory(directory)
+        with self._storage.locked(directory, wait=True):
+            self._storage.remove(join(directory, metadata.FILE))
         self._catalog.forget(feature, section)
 
     def receipt(self, feature: str, partition: int) -> Receipt | None:
@@ -239,15 +255,23 @@ class Store:
             CorruptStore: a checksum does not match.
             IndexError: a slot that holds no row.
         """
-        readers = self._catalog.get(feature).readers
         slots = np.flatnonzero(self.filled()) if slots is None else np.asarray(slots, dtype=np.int64)
-        counts = self._rows.counts()
-        partitions, places = np.divmod(slots, self.rows_per_partition)
-        empty = (slots < 0) | (partitions >= len(counts))
-        empty[~empty] = places[~empty] >= counts[partitions[~empty]]
-        if empty.any():
-            raise IndexError(f"Slot {slots[empty][0]} holds no row ({int(empty.sum())} such slots asked for).")
-        return {name: reader.gather(slots) for name, reader in readers.items()}
+        self._rows.require(slots)
+        return {name: reader.gather(slots) for name, reader in self._catalog.get(feature).readers.items()}
+
+    def read_partition(self, feature: str, partition: int) -> dict[str, np.ndarray]:
+        """Stored elements of a partition's rows in order, read shard by shard; every chunk is checked.
+
+        Raises:
+            IncompleteFeature, CorruptStore: as `read`.
+        """
+        rows = len(self._rows.ids(partition))
+        return {name: reader.whole(partition, rows) for name, reader in self._catalog.get(feature).readers.items()}
+
+    @property
+    def random_reads(self) -> bool:
+        """Whether the store's storage reads single rows here and there cheaply (a local disk does)."""
+        return self._storage.random_reads
 
     def filled(self) -> np.ndarray:
         """Which slots hold a row, bool (slots,)."""
@@ -261,7 +285,7 @@ class Store:
         """
         self._ensure("assets", spec)
         asset = self._catalog.get(spec.name, "assets")
-        with locked(asset.receipt_directory(0), wait=True):
+        with self._storage.locked(asset.receipt_directory(0), wait=True):
             if asset.receipt(0) is None:
                 asset.write(0, values, 0, {}, {})
 
@@ -292,11 +316,26 @@ class Store:
 
     def verify(self, progress: Callable[[str], None] | None = None) -> list[Damage]:
         """Check every file against checksums, receipts and metadata; `progress` hears of each file."""
-        return inspect(self.path, self.rows_per_partition, progress)
+        return inspect(self._storage, self.rows_per_partition, progress)
+
+    def n_files(self) -> int:
+        """Files of rows, features and assets that have receipts: what `verify` reads."""
+        held = self._catalog.intact("features") + self._catalog.intact("assets")
+        return 4 * self.n_partitions + sum(feature.n_files() for feature in held)
+
+    def repair(self, damages: Sequence[Damage]) -> list[Damage]:
+        """Mend what `verify` found, so that the next extraction recomputes just what is broken; see `cache.repair`.
+
+        Returns what is beyond repair.
+        """
+        with self._locked():
+            beyond = repair(self._storage, self.rows_per_partition, damages)
+        self._catalog = Catalog(self._storage, self._rows, self.rows_per_partition)
+        return beyond
 
     def describe(self) -> StoreSummary:
         """What is in the store, for people and programs."""
-        return summarize(self, self._catalog.all())
+        return summarize(self, self._catalog.intact("features") + self._catalog.intact("assets"))
 
     def _ensure(self, section: str, spec: FeatureSpec) -> None:
         with self._locked():
@@ -313,7 +352,7 @@ class Store:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self._need_writable()
-        with locked(self.path, wait=True):
+        with self._storage.locked("", wait=True):
             yield
 
     def _need_writable(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sur.adapter import AdapterConfig
 from sur.encoders import LLMConfig, TextConfig, VAEConfig
@@ -34,8 +34,16 @@ class StoreConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path = Field(description="folder of the Zarr store; default: <run_dir>/store.zarr")
+    path: Path | str = Field(
+        description="folder of the Zarr store, or a URL (s3://bucket/prefix); default: <run_dir>/store.zarr"
+    )
     rows_per_partition: int = Field(default=512, ge=1, description="rows in a partition, fixed when a store is made")
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _folder_or_url(cls, value: Any) -> Any:
+        """A URL stays as it is; everything else is a path."""
+        return Path(value) if isinstance(value, str) and "://" not in value else value
 
 
 class FlowConfig(BaseModel):

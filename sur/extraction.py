@@ -58,7 +58,6 @@ def prepare(config: RunConfig) -> Plan:
     write_quarantine(config.run_dir / "quarantine.jsonl", quarantined)
     plan.require_space()
     specs = [spec for key in encoder_keys(config) for spec in load_encoder(config, key).specs()]
-    config.store.path.parent.mkdir(parents=True, exist_ok=True)
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
     for spec in specs:
         store.ensure_feature(spec)

@@ -50,7 +50,7 @@ class Duplicates:
 
 
 @lru_cache(maxsize=2)
-def _first_rows(path: Path, n_rows: int, consumes: str) -> dict[str, RowRecord]:
+def _first_rows(path: Path | str, n_rows: int, consumes: str) -> dict[str, RowRecord]:
     """The first row of the store that holds each prompt or picture reference (n_rows renews the cache)."""
     store = Store.open(path)
     first: dict[str, RowRecord] = {}

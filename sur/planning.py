@@ -43,15 +43,15 @@ class FeaturePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `sur plan` prints; bytes_free is that of the disk the store is (or will be) on."""
+    """Everything `sur plan` prints; bytes_free is that of the store's disk, None for a bucket."""
 
-    store: Path
+    store: Path | str
     rows_valid: int
     rows_new: int
     rows_stored: int
     quarantined: tuple[Quarantined, ...]
     features: tuple[FeaturePlan, ...]
-    bytes_free: int
+    bytes_free: int | None
 
     @property
     def bytes_to_write(self) -> int:
@@ -60,7 +60,7 @@ class Plan:
 
     def require_space(self) -> None:
         """Raises: DoesNotFit, with both figures and the largest feature, when the disk is too small."""
-        if self.bytes_to_write <= self.bytes_free:
+        if self.bytes_free is None or self.bytes_to_write <= self.bytes_free:
             return
         largest = max(self.features, key=lambda feature: feature.bytes_to_write)
         raise DoesNotFit(
@@ -88,7 +88,7 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
     Raises:
         ConfigError: a model is not there, or has not the layers asked for.
     """
-    store = Store.open(config.store.path) if config.store.path.exists() else None
+    store = Store.open(config.store.path) if Store.exists(config.store.path) else None
     rows_per_partition = store.rows_per_partition if store else config.store.rows_per_partition
     stored = store.row_ids() if store else np.zeros((0, 16), np.uint8)
     known = {bytes(row) for row in stored}
@@ -138,8 +138,10 @@ def array_bytes(spec: ArraySpec) -> int:
     return item * math.prod(spec.shape)
 
 
-def free_bytes(path: Path) -> int:
-    """Free bytes on the disk of a path, or of its nearest folder that exists."""
+def free_bytes(path: Path | str) -> int | None:
+    """Free bytes on the disk of a path, or of its nearest folder that exists; None for a URL."""
+    if isinstance(path, str):
+        return None
     path = path.absolute()
     while not path.exists():
         path = path.parent

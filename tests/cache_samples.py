@@ -64,7 +64,7 @@ def missing_rows(spec: FeatureSpec, rows: list[RowRecord]) -> dict[int, str]:
     return {i: "no image" for i, row in enumerate(rows) if spec is LATENTS and not row.image}
 
 
-def extract(path: Path, count: int = 28) -> list[tuple[str, int]]:
+def extract(path: Path | str, count: int = 28) -> list[tuple[str, int]]:
     """Bring the store at `path` to its full state; returns the partitions that were computed."""
     store = Store.open_or_create(path, ROWS_PER_PARTITION)
     store.add_rows(sample_rows(count))

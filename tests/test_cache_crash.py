@@ -24,7 +24,7 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import CacheError, DiskFull, Store, StoreBusy, files
+from cache import CacheError, DiskFull, Store, StoreBusy, local
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_full_disk_is_named_and_the_same_command_resumes(tmp_path, whole, monkey
 
     path = tmp_path / "store.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", fsync)
+        patch.setattr(local.os, "fsync", fsync)
         with pytest.raises((DiskFull, OSError), match="space"):
             extract(path)
     assert not list(path.rglob("*.partial"))
@@ -141,7 +141,7 @@ def test_full_disk_is_named_and_the_same_command_resumes(tmp_path, whole, monkey
 
 
 def test_bytes_that_do_not_read_back_are_not_published(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.Path, "read_bytes", lambda path: b"other")
+    monkeypatch.setattr(local.Path, "read_bytes", lambda path: b"other")
     with pytest.raises(CacheError, match="read back differ"):
-        files.publish(tmp_path / "file", b"data")
+        local.LocalStorage(tmp_path).publish("file", b"data")
     assert not (tmp_path / "file").exists()

@@ -155,3 +155,43 @@ def test_partitions_still_to_come_are_no_damage(store):
     assert store.verify() == []
     with pytest.raises(CacheError):
         store.read(STATES.name)
+
+
+@pytest.mark.parametrize("change", ["flip", "truncate", "remove"])
+def test_repair_and_the_next_extraction_bring_back_every_byte_but_rows(store, pristine, change):
+    whole = file_bytes(pristine)
+    generator = random.Random(1)
+    for name, data in whole.items():
+        path = store.path / name
+        if change == "remove":
+            path.unlink()
+        elif change == "truncate":
+            path.write_bytes(data[: len(data) // 2])
+        else:
+            flip(path, generator.randrange(8 * len(data)))
+        opened = Store.open(store.path, writable=True, recover=True)
+        beyond = opened.repair(opened.verify())
+        row_data = name.startswith(("rows/", "receipts/rows/0")) and "c." in name or name.startswith("receipts/rows/0")
+        if row_data:
+            assert change == "remove" or {damage.file for damage in beyond} == {name}
+            path.write_bytes(data)
+            for damaged in beyond:  # what a lost partition of rows drags with it
+                if damaged.file in whole:
+                    (store.path / damaged.file).write_bytes(whole[damaged.file])
+        else:
+            assert beyond == [], name
+        extract(store.path, 20)
+        assert file_bytes(store.path) == whole, name
+
+
+def test_a_damaged_declaration_leaves_other_features_usable_and_can_be_dropped(store, caplog):
+    flip(store.path / "features" / STATES.name / "zarr.json", 8 * 150)
+    assert set(store.features()) == {LATENTS.name} and STATES.name in caplog.text
+    assert len(store.read(LATENTS.name)["mean"]) == 20
+    with pytest.raises(CorruptStore):
+        Store.open(store.path).read(STATES.name)
+    store.add_rows(sample_rows(8, first=100))
+    store.drop_feature(STATES.name)
+    assert not (store.path / "features" / STATES.name).exists()
+    extract(store.path, 20)
+    assert store.verify() == []

@@ -14,7 +14,7 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Values that replace the file's.")
 ]
 StoreArgument = Annotated[
-    Path, typer.Argument(help="A store's folder, or a config file that names one.", show_default=False)
+    str, typer.Argument(help="A store's folder or URL, or a config file that names one.", show_default=False)
 ]
 
 PIPE_WIDTH = 160  # columns when the output is not a terminal, so that tables are not cut to 80
@@ -27,11 +27,11 @@ def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
     return load_config(path, overrides or [])
 
 
-def store_path(path: Path) -> Path:
+def store_path(argument: str) -> Path | str:
     """The store that an argument names, itself or through a config file."""
-    if path.suffix in (".yaml", ".yml"):
-        return read_config(path, None).store.path
-    return path
+    if argument.endswith((".yaml", ".yml")):
+        return read_config(Path(argument), None).store.path
+    return argument if "://" in argument else Path(argument)
 
 
 def console() -> Console:

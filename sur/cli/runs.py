@@ -32,7 +32,8 @@ def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
             format_bytes(feature.bytes_to_write),
         )
     out.print(table)
-    out.print(f"to write {format_bytes(made.bytes_to_write)}, free {format_bytes(made.bytes_free)} at {made.store}")
+    free = "" if made.bytes_free is None else f", free {format_bytes(made.bytes_free)}"
+    out.print(f"to write {format_bytes(made.bytes_to_write)}{free} at {made.store}")
     made.require_space()
 
 

@@ -1,10 +1,13 @@
 """Commands that look into a store, or take something out of it: inspect, verify, drop."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from sur.cli.arguments import StoreArgument, console, store_path
@@ -53,28 +56,28 @@ def inspect(
 def verify(
     store: StoreArgument,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Forget damaged partitions, so that `sur extract` computes them anew.")
+        bool, typer.Option("--repair", help="Mend, or forget what is damaged, so that `sur extract` computes it anew.")
     ] = False,
 ) -> None:
     """Check every checksum and receipt; exit code 1 and the damage's names when something is wrong."""
     from cache import Store
 
-    opened = Store.open(store_path(store), writable=repair)
-    damages = opened.verify()
+    opened = Store.open(store_path(store), writable=repair, recover=True)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("verify", total=opened.n_files())
+        damages = opened.verify(lambda file: progress.update(bar, advance=1, description=file))
     for damage in damages:
-        typer.echo(f"{damage.feature} partition {damage.partition}: {damage.file}: {damage.problem}")
+        where = "" if damage.partition < 0 else f" partition {damage.partition}"
+        typer.echo(f"{damage.feature or 'store'}{where}: {damage.file}: {damage.problem}")
     if damages:
-        known = {*opened.features(), *opened.assets()}
-        mended = {(d.feature, d.partition) for d in damages if d.feature in known and d.partition >= 0}
-        rest = sum((d.feature, d.partition) not in mended for d in damages)
+        remedy = "`sur verify --repair` forgets what is damaged, `sur extract` then computes it anew"
         if repair:
-            for feature, partition in sorted(mended):
-                opened.discard(feature, partition)
-            remedy = f"{len(mended)} partitions forgotten; now `sur extract` computes them anew"
-        else:
-            remedy = "`sur verify --repair` forgets the damaged partitions, `sur extract` then computes them anew"
-        beyond = f"; {rest} are in rows or metadata, which are not recomputed: restore them from a copy" if rest else ""
-        typer.echo(f"{len(damages)} faults; {remedy}{beyond}", err=True)
+            beyond = opened.repair(damages)
+            remedy = f"{len(damages) - len(beyond)} mended or forgotten; now `sur extract` computes the latter anew"
+            if beyond:
+                remedy += f". Beyond repair: {', '.join(sorted({damage.file for damage in beyond}))}. "
+                remedy += "Restore rows from a copy; remove files that do not belong here"
+        typer.echo(f"{len(damages)} faults; {remedy}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{opened.path}: {opened.n_rows} rows, every checksum and receipt is right")
 

@@ -1,0 +1,225 @@
+"""A store on a local disk: files are published atomically, and locks die with their holder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from cache.errors import CorruptStore, DiskFull, NotWritable
+
+PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class LocalFile:
+    """An open file, read by position: as fast as a memory map on warm files, and an error where one would be killed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __del__(self) -> None:
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            os.close(descriptor)
+
+    def read_into(self, target: np.ndarray, offset: int) -> None:
+        """Fill contiguous bytes from `offset` on; a single read takes at most 2 GiB."""
+        done = 0
+        while done < target.nbytes:
+            read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
+            if read == 0:
+                raise CorruptStore(f"{self.path}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
+            done += read
+
+
+class LocalStorage:
+    """Files below a folder of a local (or shared POSIX) file system."""
+
+    random_reads = True
+
+    def __init__(self, root: Path) -> None:
+        self.location = root
+
+    def where(self, key: str) -> str:
+        """Path of a file."""
+        return str(self.location / key)
+
+    def read(self, key: str) -> bytes | None:
+        """A whole file; None if there is none."""
+        try:
+            return (self.location / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def open(self, key: str) -> LocalFile:
+        """A file for positioned reads."""
+        return LocalFile(self.location / key)
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        try:
+            return (self.location / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def publish(self, key: str, data: bytes | memoryview) -> None:
+        """Write a file atomically and durably, then read it back.
+
+        Order: `<name>.partial` written, fsynced, read back and compared, renamed, directory fsynced.
+        """
+        path = self.location / key
+        partial = path.with_name(path.name + PARTIAL)
+        with _explained(path, len(data)):
+            try:
+                _make_directory(path.parent)
+                with open(partial, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if partial.read_bytes() != data:
+                    raise CorruptStore(f"{partial}: the bytes read back differ from those written; check the disk.")
+                os.replace(partial, path)
+                _sync_directory(path.parent)
+            except OSError as error:
+                if error.errno in _FULL:
+                    partial.unlink(missing_ok=True)
+                raise
+
+    def remove(self, key: str) -> None:
+        """Remove a file, durably."""
+        path = self.location / key
+        with _explained(path):
+            if path.exists():
+                path.unlink()
+                _sync_directory(path.parent)
+
+    def remove_tree(self, folder: str) -> None:
+        """Remove a folder with everything in it."""
+        with _explained(self.location / folder):
+            shutil.rmtree(self.location / folder, ignore_errors=True)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted."""
+        try:
+            with os.scandir(self.location / folder) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        """Keys of all files below a folder, sorted."""
+        for path in sorted((self.location / folder).rglob("*")):
+            if not path.is_dir():
+                yield path.relative_to(self.location).as_posix()
+
+    @contextmanager
+    def locked(self, folder: str, wait: bool) -> Iterator[bool]:
+        """Hold the exclusive lock of a folder (made if absent); yields False if busy and not `wait`.
+
+        The kernel drops the lock when the process ends, however it ends, and it leaves no file. A folder
+        still empty at the end is removed, so that an abandoned claim leaves no trace.
+        """
+        directory = self.location / folder
+        with _explained(directory):
+            descriptor = _lock(directory, wait)
+        if descriptor is None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with suppress(OSError):  # not empty: the usual case
+                os.rmdir(directory)
+            os.close(descriptor)
+
+    def busy(self, folder: str) -> bool:
+        """Whether someone holds the lock of a folder now."""
+        try:
+            descriptor = os.open(self.location / folder, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def clear_leftovers(self, folder: str) -> None:
+        """Remove what interrupted writes left below a folder."""
+        for path in (self.location / folder).rglob("*" + PARTIAL):
+            path.unlink(missing_ok=True)
+
+    def leftover(self, key: str) -> bool:
+        """Whether a file is what an interrupted write left."""
+        return key.endswith(PARTIAL)
+
+
+def _lock(directory: Path, wait: bool) -> int | None:
+    """Descriptor that holds the lock of a directory; None if another does and not `wait`."""
+    while True:
+        _make_directory(directory)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # its last holder has just removed it: make it anew
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.stat(directory).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path, size: int = 0) -> Iterator[None]:
+    """Say what to do about a disk that is full or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(
+                f"No space left for {path} ({size:,} bytes). Committed partitions are safe; "
+                "free some space and run the same command again to resume."
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise NotWritable(
+                f"{path} cannot be written: {error.strerror}. Committed partitions are safe; give this user the right "
+                "to write there (or mount the disk writable), and run the same command again to resume."
+            ) from error
+        raise
+
+
+def _make_directory(path: Path) -> None:
+    """Create `path` and its parents durably; nothing happens to those that exist."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make renames and removals in the directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""Mend what `verify` found: forget what can be computed again, write anew what follows from the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cache import metadata
+from cache.catalog import Catalog
+from cache.errors import CorruptStore
+from cache.features import SECTIONS
+from cache.receipts import partition_directory
+from cache.rows import RECEIPTS, Rows
+from cache.storage import Storage, join
+from cache.verify import Damage, receipt_numbers
+
+
+def recovered_size(storage: Storage) -> int | None:
+    """Rows in a partition, read off the metadata of `rows/id`; None unless that stands and the store's own does not."""
+    try:
+        document = metadata.read_metadata(storage, "")
+        metadata.unseal((document or {"attributes": {}})["attributes"].get("sur_cache"), "")
+        return None
+    except CorruptStore:
+        pass
+    try:
+        ids = metadata.read_metadata(storage, "rows/id")
+        return int((ids or {})["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except (CorruptStore, KeyError, TypeError, ValueError):
+        return None
+
+
+def repair(storage: Storage, rows_per_partition: int, damages: Sequence[Damage]) -> list[Damage]:
+    """Mend damage, and return what is beyond repair: rows that are gone, and files that are no part of the store.
+
+    Damaged values lose their receipt, damaged declarations of features are removed: the next extraction computes the
+    former and writes the latter. All other metadata follows from the rest and is written anew.
+    """
+    beyond = []
+    for damage in damages:
+        folder, _, name = damage.file.rpartition("/")
+        parts = damage.file.split("/")
+        section = parts[1] if parts[0] == "receipts" and len(parts) > 2 else parts[0]
+        if storage.leftover(damage.file) or (section in SECTIONS and folder == f"{section}/{damage.feature}"):
+            storage.remove(damage.file)
+        elif section in SECTIONS and damage.partition >= 0:
+            receipt = partition_directory(f"receipts/{section}/{damage.feature}", damage.partition)
+            with storage.locked(receipt, wait=True):
+                storage.remove(join(receipt, metadata.FILE))
+        elif name != metadata.FILE or damage.partition >= 0 or parts[0] not in ("", *metadata.GROUPS, metadata.FILE):
+            beyond.append(damage)
+    rows = Rows(storage, rows_per_partition)
+    for group in metadata.GROUPS:
+        metadata.publish_metadata(storage, group, metadata.group())
+    metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))
+    slots = (max(receipt_numbers(storage, RECEIPTS), default=-1) + 1) * rows_per_partition
+    for folder, document in rows.documents(slots).items():
+        metadata.publish_metadata(storage, folder, document)
+    catalog = Catalog(storage, rows, rows_per_partition)
+    for section in SECTIONS:
+        for feature in catalog.intact(section):
+            feature.publish_metadata(slots)
+    return beyond

@@ -1,0 +1,113 @@
+"""Where a store's files lie: one small protocol for a local disk (`cache.local`) and object storage (`cache.bucket`).
+
+A key is a file's path inside the store, with "/" between its parts; "" stands for the store's own folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+class OpenFile(Protocol):
+    """A file opened for positioned reads; closed when its last user lets go. Safe between threads."""
+
+    size: int
+
+    def read_into(self, target: np.ndarray, offset: int) -> None:
+        """Fill contiguous bytes from `offset` on. Raises CorruptStore when the file ends before."""
+        ...
+
+
+class Storage(Protocol):
+    """Files by key. What `publish` has returned from survives a kill, and is never seen in part."""
+
+    random_reads: bool  # whether reading single rows here and there is cheap
+
+    @property
+    def location(self) -> str | Path:
+        """Folder or URL, as the user gave it."""
+        ...
+
+    def where(self, key: str) -> str:
+        """The file's place, for messages."""
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """A whole file; None if there is none."""
+        ...
+
+    def open(self, key: str) -> OpenFile:
+        """A file for positioned reads. Raises FileNotFoundError."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        ...
+
+    def publish(self, key: str, data: bytes | memoryview) -> None:
+        """Write a file, all or nothing and durably. Raises DiskFull, NotWritable, CorruptStore (did not read back)."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove a file, durably; nothing happens if there is none."""
+        ...
+
+    def remove_tree(self, folder: str) -> None:
+        """Remove everything below a folder."""
+        ...
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted; [] if there is none."""
+        ...
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        """Keys of all files below a folder, sorted."""
+        ...
+
+    def locked(self, folder: str, wait: bool) -> AbstractContextManager[bool]:
+        """Hold the exclusive lock of a folder; yields False if another holds it and not `wait`.
+
+        No lock outlives its holder: a dead process's is free at once (disk) or after a while (object storage).
+        """
+        ...
+
+    def busy(self, folder: str) -> bool:
+        """Whether someone holds the lock of a folder now."""
+        ...
+
+    def clear_leftovers(self, folder: str) -> None:
+        """Remove what interrupted writes left below a folder."""
+        ...
+
+    def leftover(self, key: str) -> bool:
+        """Whether a file is what an interrupted write left."""
+        ...
+
+
+def open_storage(location: str | Path) -> Storage:
+    """The storage at a local path or a URL (s3://bucket/prefix, gs://, az://).
+
+    Raises ValueError for a URL of another kind, ModuleNotFoundError when the extra `remote` is not installed.
+    """
+    if is_url(location):
+        from cache.bucket import BucketStorage
+
+        return BucketStorage(str(location))
+    from cache.local import LocalStorage
+
+    return LocalStorage(Path(location))
+
+
+def is_url(location: str | Path) -> bool:
+    """Whether a store's location is a URL rather than a local path."""
+    return isinstance(location, str) and "://" in location
+
+
+def join(*parts: str) -> str:
+    """Parts of a key with "/" between them; empty parts fall out."""
+    return "/".join(part for part in parts if part)

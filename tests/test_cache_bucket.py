@@ -1,0 +1,199 @@
+"""A store in object storage: a real S3 server on loopback, the same guarantees and the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import cache_samples
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from cache_samples import (
+    LATENTS,
+    NULL,
+    STATES,
+    extract,
+    file_bytes,
+    no_waiting_for_the_disk,  # noqa: F401
+    sample_values,
+)
+from moto.server import ThreadedMotoServer
+from zarr.storage import ObjectStore
+
+from cache import CacheError, CorruptStore, Loader, Store, StoreBusy, bucket
+from cache.bucket import BucketStorage
+
+BUCKET = "features"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """URL of an S3 server with one bucket; credentials lie in the environment, as a user's would."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "very-secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ALLOW_HTTP": "true",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3", region_name="us-east-1", endpoint_url=url).create_bucket(Bucket=BUCKET)
+        yield url
+    server.stop()
+
+
+@pytest.fixture
+def quick_lease(monkeypatch) -> None:
+    monkeypatch.setattr(bucket, "LEASE_SECONDS", 1.2)
+
+
+@pytest.fixture
+def location(server, request) -> str:
+    return f"s3://{BUCKET}/{request.node.name}"
+
+
+def objects(location: str) -> dict[str, bytes]:
+    storage = BucketStorage(location)
+    return {key: storage.read(key) or b"" for key in storage.files()}
+
+
+def test_the_store_in_a_bucket_is_byte_for_byte_the_one_on_disk(location, tmp_path):
+    extract(tmp_path / "local.zarr")
+    assert len(extract(location)) == 8
+    assert objects(location) == file_bytes(tmp_path / "local.zarr")
+    assert extract(location) == []
+    assert Store.open(location).verify() == []
+
+
+def test_reads_match_zarr_and_tensorstore_reading_the_same_bucket(location, server):
+    extract(location)
+    store = Store.open(location)
+    ours = store.read(STATES.name)["states"]
+    assert np.array_equal(ours, sample_values(STATES, store.rows())["states"])
+    assert np.array_equal(store.read(STATES.name, np.array([17, 3]))["states"], ours[[17, 3]])
+    group = zarr.open_group(ObjectStore(BucketStorage(location).store, read_only=True), mode="r")
+    assert np.array_equal(group[f"features/{STATES.name}/states"][: len(ours)], ours)  # pyright: ignore
+    kvstore = {
+        "driver": "s3",
+        "bucket": BUCKET,
+        "path": f"{location.removeprefix(f's3://{BUCKET}/')}/features/{STATES.name}/states/",
+        "endpoint": server,
+        "aws_region": "us-east-1",
+    }
+    other = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, read=True).result().read().result()
+    assert np.array_equal(other[: len(ours)], ours)
+    assert np.array_equal(store.read_asset(NULL.name)["states"], np.arange(35, dtype=np.float32).reshape(5, 7))
+
+
+def test_the_loader_serves_a_bucket(location):
+    extract(location)
+    store = Store.open(location)
+    rows = store.rows()
+    for resident in (True, False):
+        for batch in Loader(store, [LATENTS.name], batch_size=3, split="all", resident=resident).batches():
+            expected = sample_values(LATENTS, [rows[slot] for slot in batch.slots])["mean"]
+            assert np.array_equal(batch.arrays[f"{LATENTS.name}/mean"].numpy(), expected)
+
+
+def start(location: str) -> subprocess.Popen[str]:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import json, cache.bucket as b; b.LEASE_SECONDS = 1.2;"
+        "import cache_samples; json.dump(cache_samples.extract(sys.argv[2]), sys.stdout)"
+    )
+    folder = Path(cache_samples.__file__).parent
+    environment = os.environ | {"PYTHONPATH": str(folder.parent)}
+    command = [sys.executable, "-c", code, str(folder), location]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_writer_costs_its_work_in_flight_and_leaves_no_lock_that_needs_a_human(
+    location, tmp_path, quick_lease
+):
+    extract(tmp_path / "local.zarr")
+    whole = file_bytes(tmp_path / "local.zarr")
+    killed = 0
+    for enough in (12, 25, 40):
+        process = start(location)
+        while process.poll() is None and sum(1 for _ in BucketStorage(location).files()) < enough:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 2
+    extract(location)
+    left = objects(location)
+    assert {key for key in left if not key.endswith("lock.partial")} == set(whole)
+    assert all(left[key] == data for key, data in whole.items())
+    time.sleep(3)
+    assert {d.file for d in Store.open(location).verify()} == {key for key in left if key.endswith("lock.partial")}
+
+
+@pytest.mark.slow
+def test_processes_at_once_lose_nothing_and_do_nothing_twice(location, tmp_path):
+    extract(tmp_path / "local.zarr")
+    processes = [start(location) for _ in range(2)]
+    computed = [tuple(item) for process in processes for item in json.loads(process.communicate()[0])]
+    assert sorted(computed) == sorted(set(computed)) and len(computed) == 8
+    assert objects(location) == file_bytes(tmp_path / "local.zarr")
+
+
+def test_a_lock_is_exclusive_and_a_dead_holders_is_taken_over(location, quick_lease):
+    ours, theirs = BucketStorage(location), BucketStorage(location)
+    with ours.locked("receipts/x", wait=True) as held:
+        assert held and theirs.busy("receipts/x")
+        with theirs.locked("receipts/x", wait=False) as second:
+            assert not second
+        time.sleep(3)  # longer than a lease: its holder keeps it alive
+        with theirs.locked("receipts/x", wait=False) as second:
+            assert not second
+    dead = BucketStorage(location)._acquire("receipts/y/lock.partial")
+    assert dead
+    began = time.monotonic()
+    with theirs.locked("receipts/y", wait=True) as held:
+        assert held and time.monotonic() - began > 1.2
+    assert theirs.read("receipts/y/lock.partial") is None
+
+
+def test_who_lost_its_lock_writes_nothing(location, quick_lease):
+    ours, theirs = BucketStorage(location), BucketStorage(location)
+    with ours.locked("receipts/x", wait=True):
+        theirs.remove("receipts/x/lock.partial")
+        time.sleep(0.8)
+        with pytest.raises(StoreBusy, match="Run the same command again"):
+            ours.publish("features/x/c.0", b"stale")
+    assert ours.read("features/x/c.0") is None
+
+
+def test_a_damaged_object_is_found_by_verify_and_on_reading(location):
+    extract(location)
+    key = f"features/{STATES.name}/states/c.1.0"
+    storage = BucketStorage(location)
+    data = bytearray(storage.read(key) or b"")
+    data[2000] ^= 4
+    storage.publish(key, data)
+    (damage,) = Store.open(location).verify()
+    assert (damage.feature, damage.partition, damage.file) == (STATES.name, 1, key)
+    with pytest.raises(CorruptStore, match="checksum"):
+        Store.open(location).read(STATES.name)
+
+
+def test_secrets_are_in_no_object_and_no_message(location):
+    extract(location)
+    assert not any(b"very-secret" in data for data in objects(location).values())
+    with pytest.raises(CacheError, match="holds no feature store") as error:
+        Store.open(f"s3://{BUCKET}/nothing-here")
+    assert "very-secret" not in str(error.value)
