@@ -57,7 +57,7 @@ VARIANTS = {
 def measure(config: RunConfig, condition: Condition, adapter: Path | None) -> dict[str, Any]:
     """Draw every set under one condition: which questions came out right ("0110..."), and the Fréchet distance."""
     settings = config.evaluate
-    pipe = load_pipeline(config.base_model)
+    pipe = load_pipeline(*config.base)
     loaded = Adapter.from_pretrained(adapter) if adapter else None
     found: dict[str, Any] = {}
     for name in settings.sets:
@@ -91,6 +91,8 @@ def _fingerprint(config: RunConfig, condition: Condition) -> str:
     """Of what a result depends on, the code aside; where files lie does not matter."""
     parts: list[Any] = [config.evaluate.model_dump(mode="json")]
     parts += [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
+    parts += [hashlib.sha256((Path(config.base_model) / "tokenizer/tokenizer.json").read_bytes()).hexdigest()]
+    parts += [repr(questions(name, config.evaluate.prompts, config.evaluate.seed)) for name in config.evaluate.sets]
     if condition == "adapter":
         store = Store.open(config.store.path)
         parts += [settings_of(config), frozen_parts(store, config)]

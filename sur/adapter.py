@@ -27,6 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sur.errors import ConfigError
+
 FORMAT_VERSION = 1
 SMALLEST_VARIANCE = 1e-4  # of the largest; smaller ones are not blown up
 _WEIGHTS, _CONFIG = "adapter.safetensors", "config.json"
@@ -60,7 +62,7 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig, weight: float = 1.0, trained_on: dict | None = None) -> None:
         super().__init__()
         if config.dim < 1 or config.dim % config.heads:
-            raise ValueError(
+            raise ConfigError(
                 f"adapter.dim must be a positive multiple of adapter.heads, got {config.dim} and {config.heads}"
             )
         self.config = config

@@ -63,6 +63,9 @@ class RunConfig(BaseModel):
 
     run_dir: Path = Field(description="folder for this run's reports, checkpoints and Prefect's own files")
     base_model: str = Field(description="diffusers pipeline folder or hub id; text.model and vae.model default to it")
+    base_model_revision: str | None = Field(
+        default=None, description="its hub revision (branch, tag or commit), also of text and vae where they say none"
+    )
     data: DataConfig = Field(description="the rows")
     store: StoreConfig = Field(description="the feature cache")
     llm: LLMConfig | None = Field(default=None, description="LLM whose hidden states are cached; none: no distillation")
@@ -76,6 +79,26 @@ class RunConfig(BaseModel):
     train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, schedule, checkpoints")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
     flow: FlowConfig = Field(default_factory=FlowConfig, description="tasks and retries of the extraction")
+
+    @property
+    def base(self) -> tuple[str, str | None]:
+        """The base model and its revision."""
+        return self.base_model, self.base_model_revision
+
+    @model_validator(mode="after")
+    def _every_loss_gets_its_turn(self) -> "RunConfig":
+        steps, loss = self.train.steps, self.loss
+        if loss.distillation.form == "teacher" and loss.distillation.teacher_steps >= steps:
+            raise ValueError(
+                f"loss.distillation.teacher_steps is {loss.distillation.teacher_steps} of train.steps {steps}: the "
+                "teacher would never teach; lower it (a fifth of the steps is a fair share) or train longer"
+            )
+        if loss.denoising.weight > 0 and loss.denoising.first_step >= steps:
+            raise ValueError(
+                f"loss.denoising.first_step is {loss.denoising.first_step} of train.steps {steps}: the denoising loss "
+                "would never set in; lower it, or set loss.denoising.weight to 0"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -93,6 +116,8 @@ class RunConfig(BaseModel):
             given = filled.get(section)
             if value is not None and (given is None or isinstance(given, Mapping)):
                 filled[section] = {**(given or {}), key: (given or {}).get(key) or value}
+                if key == "model" and filled[section][key] == value and filled.get("base_model_revision"):
+                    filled[section].setdefault("revision", filled["base_model_revision"])
         return filled
 
 

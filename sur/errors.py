@@ -12,4 +12,11 @@ class DoesNotFit(ValueError):
     """The features need more bytes than the disk has free."""
 
 
-USER_ERRORS: tuple[type[Exception], ...] = (ConfigError, DoesNotFit, RowError, CacheError, FileNotFoundError)
+USER_ERRORS: tuple[type[Exception], ...] = (
+    ConfigError,
+    DoesNotFit,
+    RowError,
+    CacheError,
+    FileNotFoundError,
+    FloatingPointError,
+)

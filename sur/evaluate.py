@@ -105,7 +105,7 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
             "model's adapter by eye with `sur generate`"
         )
     loaded = Adapter.from_pretrained(adapter)
-    pipe = load_pipeline(config.base_model)
+    pipe = load_pipeline(*config.base)
     result = Evaluation(adapter=str(adapter), rows=[], gaps=[])
     for name in settings.sets:
         asked = questions(name, settings.prompts, settings.seed)

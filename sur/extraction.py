@@ -15,7 +15,7 @@ from cache import RowRecord, Store
 from sur.config import RunConfig, save_config
 from sur.encoders import Encoder, build_encoders
 from sur.partition import Duplicates, Items, encode_rows
-from sur.planning import Plan, make_plan, scan_rows
+from sur.planning import Plan, make_plan, scan_rows, wants_readout
 from sur.readout import compute_readout, readout_spec
 from sur.rows import RowSource, open_rows, write_quarantine
 
@@ -117,11 +117,6 @@ def sample_readout(config: RunConfig) -> bool:
     if not wants_readout(config):
         return False
     return compute_readout(Store.open(config.store.path, writable=True), config)
-
-
-def wants_readout(config: RunConfig) -> bool:
-    """Whether a loss asks for the denoiser's read-out and there are latents to sample it on."""
-    return config.loss.uses_readout and config.vae is not None
 
 
 def load_encoder(config: RunConfig, key: str) -> Encoder:

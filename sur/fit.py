@@ -94,7 +94,7 @@ def build_training(store: Store, config: RunConfig) -> Training:
         dim,
         llm_shape=specs[wanted.llm].arrays["states"].shape if wanted.llm else None,
         read_out=load_readout(store, config) if config.loss.uses_readout else None,
-        denoiser=FrozenDenoiser.from_pipeline(config.base_model) if config.loss.uses_denoiser else None,
+        denoiser=FrozenDenoiser.from_pipeline(*config.base) if config.loss.uses_denoiser else None,
     )
     return Training(adapter, objective, config.train)
 
@@ -137,7 +137,7 @@ def frozen_parts(store: Store, config: RunConfig) -> dict[str, Any]:
     """Which denoiser and read-out a run learns from; a resumed run must have the same."""
     loss = config.loss
     return {
-        "denoiser": weights_fingerprint(denoiser_folder(config.base_model) / "unet") if loss.uses_denoiser else None,
+        "denoiser": weights_fingerprint(denoiser_folder(*config.base) / "unet") if loss.uses_denoiser else None,
         "readout": store.assets()[readout_name(config)].identity if loss.uses_readout else None,
     }
 

@@ -11,15 +11,25 @@ import torch
 from PIL import Image
 
 from sur.adapter import Adapter
+from sur.errors import ConfigError
 
 
-def load_pipeline(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """A text-to-image pipeline from its folder (safetensors only), without progress bar, on CUDA if there is one."""
+def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+    """A text-to-image pipeline (safetensors only), without progress bar, on CUDA if there is one.
+
+    Raises ConfigError when there is none at the folder or of the hub id.
+    """
     from diffusers import DiffusionPipeline
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
-        pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
+            pipe = DiffusionPipeline.from_pretrained(model, revision=revision, torch_dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no pipeline could be loaded from {str(model)!r}: {error}\nCorrect the path or hub id; a hub model must "
+            "be downloaded once, with HF_HUB_OFFLINE unset, and have safetensors weights"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 

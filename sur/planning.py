@@ -15,6 +15,7 @@ from cache import ArraySpec, RowRecord, Store
 from sur.config import RunConfig
 from sur.encoders import Encoder, build_encoders
 from sur.errors import ConfigError, DoesNotFit
+from sur.readout import readout_arrays, readout_name
 from sur.rows import Quarantined, open_rows, scan
 
 ITEM_BYTES = {"bfloat16": 2}
@@ -121,6 +122,8 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
                     tokens=None if tokens_per_row is None else round(tokens_per_row * rows),
                 )
             )
+    if wants_readout(config):
+        features.append(_readout_plan(config, store))
     return Plan(
         store=config.store.path,
         rows_valid=len(records),
@@ -129,6 +132,30 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
         quarantined=tuple(quarantined),
         features=tuple(features),
         bytes_free=free_bytes(config.store.path),
+    )
+
+
+def wants_readout(config: RunConfig) -> bool:
+    """Whether a loss asks for the denoiser's read-out and there are latents to sample it on."""
+    return config.loss.uses_readout and config.vae is not None
+
+
+def _readout_plan(config: RunConfig, store: Store | None) -> FeaturePlan:
+    """The one asset that belongs to no row."""
+    arrays = readout_arrays(config)
+    name = readout_name(config)
+    done = int(store is not None and name in store.assets())
+    return FeaturePlan(
+        name=name,
+        kind="readout",
+        consumes="",
+        arrays=arrays,
+        bytes_per_row=0,
+        rows_to_write=0,
+        partitions_done=done,
+        partitions_total=1,
+        bytes_to_write=0 if done else sum(array_bytes(spec) for spec in arrays.values()),
+        tokens=None,
     )
 
 

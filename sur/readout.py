@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cache import ArraySpec, FeatureSpec, Store
 from sur.batches import read_states
 from sur.encoders.base import pick_device
+from sur.encoders.locate import PIPELINE_CONFIG, locate
 from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
 from sur.losses.alignment import ReadOut
@@ -51,14 +52,8 @@ def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
 
     Raises ConfigError for a denoiser that the read-out does not know, or a config without `vae`.
     """
-    folder = denoiser_folder(config.base_model)
+    folder = denoiser_folder(*config.base)
     layers = _cross_attention(_skeleton(folder))
-    arrays = {}
-    for i, layer in enumerate(layers.values()):
-        inner, dim = layer.to_k.weight.shape
-        arrays[f"queries{i:02d}"] = ArraySpec("float32", (config.readout.queries_per_layer, inner))
-        arrays[f"to_k{i:02d}"] = ArraySpec("float32", (inner, dim))
-        arrays[f"to_v{i:02d}"] = ArraySpec("float32", (inner, dim))
     identity = {
         "denoiser": weights_fingerprint(folder / "unet"),
         "layers": list(layers),
@@ -68,7 +63,13 @@ def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
         "diffusers": importlib.metadata.version("diffusers").split(".")[0],
         "encoder_version": ENCODER_VERSION,
     }
-    return FeatureSpec(readout_name(config), "readout", identity, arrays)
+    return FeatureSpec(readout_name(config), "readout", identity, _arrays(layers, config.readout.queries_per_layer))
+
+
+def readout_arrays(config: RunConfig) -> dict[str, ArraySpec]:
+    """Arrays of the asset, from the denoiser's config alone (its weights need not be on this machine)."""
+    folder = locate(*config.base, needed=PIPELINE_CONFIG).folder
+    return _arrays(_cross_attention(_skeleton(folder)), config.readout.queries_per_layer)
 
 
 def compute_readout(store: Store, config: RunConfig) -> bool:
@@ -83,7 +84,7 @@ def compute_readout(store: Store, config: RunConfig) -> bool:
     slots = _rows_with_inputs(config, store)[: settings.rows]
     generator = torch.Generator().manual_seed(settings.seed)
     device = pick_device(config.vae.device if config.vae else "auto")
-    denoiser = FrozenDenoiser.from_pipeline(config.base_model).to(device)
+    denoiser = FrozenDenoiser.from_pipeline(*config.base).to(device)
     layers = _cross_attention(denoiser.unet)
     caught: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
     batches = [slots[start : start + _BATCH] for start in range(0, len(slots), _BATCH)]
@@ -129,6 +130,16 @@ def load_readout(store: Store, config: RunConfig) -> ReadOut:
     heads = store.assets()[name].identity["heads"]
     columns = ([values[f"{kind}{i:02d}"] for i in range(len(heads))] for kind in ("queries", "to_k", "to_v"))
     return ReadOut(*columns, heads=heads)
+
+
+def _arrays(layers: dict[str, Any], queries: int) -> dict[str, ArraySpec]:
+    arrays = {}
+    for i, layer in enumerate(layers.values()):
+        inner, dim = layer.to_k.weight.shape
+        arrays[f"queries{i:02d}"] = ArraySpec("float32", (queries, inner))
+        arrays[f"to_k{i:02d}"] = ArraySpec("float32", (inner, dim))
+        arrays[f"to_v{i:02d}"] = ArraySpec("float32", (inner, dim))
+    return arrays
 
 
 def _inputs(config: RunConfig) -> tuple[str, str]:

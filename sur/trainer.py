@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
+from accelerate.state import AcceleratorState
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sur.adapter import Adapter
 from sur.losses import Objective, RowBatch
@@ -46,6 +47,13 @@ class TrainConfig(BaseModel):
     save_every: int = Field(default=200, ge=0, description="steps between checkpoints; 0 = only at the end")
     log_every: int = Field(default=20, ge=1, description="steps between lines of the log and the curves")
 
+    @model_validator(mode="after")
+    def _one_scaled_optimiser(self) -> TrainConfig:
+        if self.optimiser == "muon" and self.mixed_precision == "fp16":
+            raise ValueError("optimiser muon and mixed_precision fp16 do not go together (two optimisers would share "
+                             "one gradient scaler); use bf16, or adamw")  # fmt: skip
+        return self
+
 
 class Step(NamedTuple):
     """What one optimiser step did. `losses` are weighted, by name; `loss` is their sum."""
@@ -67,6 +75,8 @@ class Training:
 
     def __init__(self, adapter: Adapter, objective: Objective, config: TrainConfig) -> None:
         self.config = config
+        # accelerate keeps a process's first settings; another training in it may have others.
+        AcceleratorState._reset_state(reset_partial_state=False)
         self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
         optimisers = build_optimisers(adapter, objective, config)
         self.parameters = [p for o in optimisers for group in o.param_groups for p in group["params"]]

@@ -83,7 +83,7 @@ def test_weight_zero_draws_what_the_bare_pipeline_draws(pipe):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_pipelines_work_and_come_close(pipe, dtype):
-    half = load_pipeline(WEIGHTS, dtype)
+    half = load_pipeline(WEIGHTS, dtype=dtype)
     states = half.encode_prompt(PROMPTS, "cpu", 1, False)[0]
     assert states.dtype == dtype
     trained().attach(half)

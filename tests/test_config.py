@@ -129,3 +129,24 @@ def test_the_config_cannot_be_changed(tmp_path):
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(path):
     assert load_config(path).run_dir.parts[0] == "runs"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.steps=400"], "teacher would never teach"),
+        (["loss.denoising={weight: 1, first_step: 2300}"], "denoising loss would never set in"),
+        (["loss={alignment: {form: none}, distillation: {form: pooled, weight: 0}}"], "every loss is off"),
+        (["train.mixed_precision=fp16"], "muon and mixed_precision fp16 do not go together"),
+    ],
+)
+def test_settings_under_which_nothing_or_not_all_would_be_learnt_are_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(Path("configs/shapes.yaml"), overrides)
+
+
+def test_the_base_models_revision_is_also_its_text_encoders_and_vaes(tmp_path):
+    config = load_config(write(tmp_path), ["base_model_revision=abc", "vae.resolution=64"])
+    assert (config.base[1], config.text.revision, config.vae and config.vae.revision) == ("abc", "abc", "abc")
+    other = load_config(write(tmp_path), ["base_model_revision=abc", "text.model=other"])
+    assert other.text.revision is None

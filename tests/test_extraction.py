@@ -6,9 +6,11 @@ import threading
 
 import numpy as np
 import pytest
+from test_rows import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
 from cache import IdentityMismatch, Store
+from cache.local import LocalStorage
 from sur.extraction import (
     close_encoders,
     encoder_keys,
@@ -229,3 +231,40 @@ def test_rows_without_complex_prompt_have_no_complex_value(tmp_path, models):
 def test_an_encoder_that_is_not_configured_is_named(config):
     with pytest.raises(ValueError, match="unknown encoder 'text.third'; configured"):
         load_encoder(config, "text.third")
+
+
+def test_real_photographs_in_the_surd_layout_are_cached_and_the_bad_rows_reported(tmp_path, models, surd):
+    config = tiny_config(tmp_path, models, surd)
+    extract(config)
+    close_encoders()
+    store = Store.open(config.store.path)
+    assert sorted(row.image for row in store.rows()) == ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
+    for name in store.features():
+        assert store.pending(name) == [] and store.missing(name) == {}
+    latents = store.read("vae.pipe.32")["mean"]
+    assert np.isfinite(latents).all() and len(np.unique(latents.reshape(4, -1), axis=0)) == 4
+    reported = (config.run_dir / "quarantine.jsonl").read_text()
+    assert "../secret.png" in reported and "corrupt or truncated PNG" in reported
+    assert store.verify() == []
+
+
+def test_a_kill_while_the_store_is_made_is_mended_by_the_next_run(config, finished, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    left = [4]
+    publish = LocalStorage.publish
+
+    def counted(storage, key, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        publish(storage, key, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "publish", counted)
+        with pytest.raises(Killed):
+            extract(config)
+    assert config.store.path.exists() and not Store.exists(config.store.path)
+    extract(config)
+    assert store_files(config.store.path) == store_files(finished[0].store.path)

@@ -179,7 +179,7 @@ def test_the_denoising_loss_sets_in_at_its_first_step(own_config):
 
 def test_missing_features_are_named(own_config):
     with pytest.raises(ValueError, match="loss.distillation.layer is 9, but llm.layers has only"):
-        needs(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9}}))
+        needs(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9, "teacher_steps": 1}}))
     Store.open(own_config.store.path, writable=True).drop_feature("text.shapes.simple")
     with pytest.raises(ValueError, match=r"no feature text\.shapes\.simple"):
         build_training(Store.open(own_config.store.path), own_config)
@@ -212,3 +212,41 @@ def test_a_resumed_run_must_have_the_same_denoiser(own_config, tmp_path):
 def test_too_few_rows_to_hold_some_back_are_trained_without_validation(own_config, caplog):
     fit(changed(own_config, train={"validation_fraction": 1e-9, "steps": 2, "validate_every": 1}))
     assert "training without validation" in caplog.text
+
+
+def test_training_loads_no_llm_text_encoder_or_vae(own_config, monkeypatch):
+    import diffusers
+    import transformers
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("training loaded a model that it must not need")
+
+    for library, names in (
+        (transformers, ("AutoModel", "AutoModelForCausalLM", "AutoTokenizer", "CLIPTextModel", "CLIPTokenizer")),
+        (diffusers, ("AutoencoderKL", "DiffusionPipeline", "StableDiffusionPipeline")),
+    ):
+        for name in names:
+            monkeypatch.setattr(getattr(library, name), "from_pretrained", refuse)
+    denoiser = {"alignment": {"form": "denoiser"}, "denoising": {"weight": 1.0}, "distillation": {"form": "none"}}
+    fit(own_config)
+    loads = []
+    original = diffusers.UNet2DConditionModel.from_pretrained
+    monkeypatch.setattr(
+        diffusers.UNet2DConditionModel, "from_pretrained", lambda *a, **k: loads.append(a) or original(*a, **k)
+    )
+    fit(changed(own_config, run_dir=own_config.run_dir / "attention", train={"steps": 3}))
+    assert loads == []
+    fit(changed(own_config, run_dir=own_config.run_dir / "denoiser", loss=denoiser, train={"steps": 2}))
+    assert len(loads) == 1
+
+
+def test_training_in_bfloat16_stays_near_float32(own_config):
+    def first(precision: str) -> dict[str, float]:
+        config = changed(own_config, train={"mixed_precision": precision, "steps": 3})
+        batches = row_batches(open_loader(Store.open(config.store.path), config, "train").forever(), needs(config), 0)
+        return losses(config, batches)[0]
+
+    exact, half = first("no"), first("bf16")
+    assert exact.keys() == half.keys()
+    for name, value in exact.items():
+        assert half[name] == pytest.approx(value, rel=0.05), name

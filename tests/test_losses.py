@@ -194,3 +194,15 @@ def test_a_teacher_without_unpaired_rows_gives_a_loss_of_zero(read_out):
     adapter, objective = Adapter(AdapterConfig(dim=32)), Objective(config, 32, (12, 24), read_out)
     rows = batch(paired=(True,) * 4)
     assert objective(rows, adapter(rows.simple), 0)["distillation"].item() == 0
+
+
+def test_small_differences_are_seen_in_half_precision(read_out):
+    states = torch.randn(1, 5, read_out.k0.shape[1]).repeat(6, 1, 1)
+    target = states + 0.02 * torch.randn_like(states)
+    torch.manual_seed(0)
+    exact = attention_alignment(read_out, states, target, 8)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = attention_alignment(read_out, states, target, 8)
+    assert half.dtype == torch.float32
+    assert half == pytest.approx(float(exact), rel=0.2)

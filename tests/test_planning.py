@@ -59,8 +59,20 @@ def test_published_configs_give_the_bytes_of_a_row(config, model, bytes_per_row,
     settings = planned(config, surd, tmp_path, f"llm.model={PUBLISHED}/{model}", f"base_model={PUBLISHED}/sd15")
     records = [RowRecord(row_id("a", "b", b"c"), "a", "b", "c.png")]
     plan = make_plan(settings, records, [])
-    assert {feature.name: feature.bytes_per_row for feature in plan.features} == bytes_per_row
+    rows = [feature for feature in plan.features if feature.kind != "readout"]
+    assert {feature.name: feature.bytes_per_row for feature in rows} == bytes_per_row
     assert plan.bytes_to_write >= sum(bytes_per_row.values()) * settings.store.rows_per_partition
+
+
+def test_the_read_out_is_planned_from_the_denoisers_config_alone(surd, tmp_path):
+    config = planned("sd15-qwen3-8b", surd, tmp_path, f"llm.model={PUBLISHED}/qwen3-8b", f"base_model={PUBLISHED}/sd15")
+    plan = make_plan(config, [], [])
+    (readout,) = [feature for feature in plan.features if feature.kind == "readout"]
+    widths = 320, 320, 640, 640, 1280, 1280, 1280, 1280, 1280, 1280, 640, 640, 640, 320, 320, 320
+    queries = config.readout.queries_per_layer
+    assert sorted(spec.shape[1] for name, spec in readout.arrays.items() if "queries" in name) == sorted(widths)
+    assert readout.bytes_to_write == sum(4 * width * (queries + 2 * 768) for width in widths)
+    assert plan.bytes_to_write >= readout.bytes_to_write
 
 
 def test_a_layer_that_the_model_lacks_is_refused(surd, tmp_path):

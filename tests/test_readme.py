@@ -16,6 +16,7 @@ SMALL = {
     "llm": {"layers": [2]},
     "readout": {"queries_per_layer": 64, "rows": 32},
     "train": {"steps": 4, "batch_size": 8, "validation_fraction": 0.0, "warmup_steps": 1},
+    "loss": {"distillation": {"form": "teacher", "teacher_steps": 2}},
     "evaluate": {"prompts": 4, "steps": 2, "examples": 1, "resamples": 100},
 }
 

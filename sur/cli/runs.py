@@ -1,12 +1,15 @@
 """Commands that run a configuration: plan, extract, train, pipeline, demo."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+
+if TYPE_CHECKING:
+    from cache import ArraySpec
 
 
 def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
@@ -25,8 +28,8 @@ def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     for feature in made.features:
         table.add_row(
             feature.name,
-            ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in feature.arrays.items()),
-            f"{feature.bytes_per_row:,}",
+            _shapes(feature.arrays),
+            f"{feature.bytes_per_row:,}" if feature.bytes_per_row else "",
             f"{feature.partitions_done} of {feature.partitions_total}",
             _tokens(feature.tokens, feature.consumes),
             format_bytes(feature.bytes_to_write),
@@ -80,7 +83,14 @@ def demo(
     typer.echo(f"report: {run_flow('pipeline', settings)}")
 
 
+def _shapes(arrays: "dict[str, ArraySpec]") -> str:
+    """What lies in a feature; of many arrays (a read-out's) only how many and how large in all."""
+    if len(arrays) > 4:
+        return f"{len(arrays)} arrays"
+    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())
+
+
 def _tokens(count: int | None, consumes: str) -> str:
-    if consumes == "image":
+    if consumes not in ("simple", "complex"):
         return ""
     return "unknown (no tokenizer here)" if count is None else f"about {count:,}"

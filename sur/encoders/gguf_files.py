@@ -18,6 +18,8 @@ from unittest import mock
 import numpy as np
 from tqdm.auto import tqdm
 
+from sur.errors import ConfigError
+
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 _inside: ContextVar[bool] = ContextVar("parsed_once", default=False)
@@ -67,7 +69,7 @@ def parsed_once(gguf_file: str | None) -> Iterator[None]:
 
     It also makes the progress bar of transformers' own conversion silent where there is no terminal.
 
-    Raises: ImportError when the gguf package is missing.
+    Raises: ConfigError when the gguf package is missing.
     """
     if gguf_file is None or _inside.get():
         yield
@@ -75,7 +77,7 @@ def parsed_once(gguf_file: str | None) -> Iterator[None]:
     try:
         import gguf
     except ImportError as error:
-        raise ImportError("GGUF models need the package gguf; pip install gguf") from error
+        raise ConfigError("GGUF models need the package gguf; pip install gguf") from error
 
     class PlainReader(gguf.GGUFReader):
         """Reads through a plain array: slicing a memmap costs far more than the bytes it gives."""

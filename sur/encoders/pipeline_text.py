@@ -43,7 +43,7 @@ class PipelineText:
         if not file.is_file():
             raise FileNotFoundError(f"{file.parent} is no diffusers pipeline folder: it has no model_index.json")
         index = json.loads(file.read_text())
-        kind = index.get("_class_name", "")
+        kind = str(index.get("_class_name", ""))
         if not kind.startswith(FAMILIES) or kind.startswith(OTHER_FAMILIES):
             raise ValueError(
                 f"the text encoders of {kind or 'this pipeline'} are not supported; "

@@ -82,6 +82,7 @@ def attention_alignment(
     picks = read_out.pick(queries)
     losses = []
     for got, wanted in zip(read_out(states, picks), read_out(target, picks), strict=True):
+        got, wanted = got.float(), wanted.float()  # small differences vanish in half precision
         variance = wanted.detach().transpose(1, 2).flatten(0, 1).var(0, correction=0).mean().clamp_min(1e-8)
         losses.append((got - wanted).square().mean() / variance)
     return torch.stack(losses).mean()

@@ -47,11 +47,11 @@ class FrozenDenoiser(nn.Module):
         self.shift_factor = shift_factor
 
     @classmethod
-    def from_pipeline(cls, model: str) -> FrozenDenoiser:
+    def from_pipeline(cls, model: str, revision: str | None = None) -> FrozenDenoiser:
         """Load only the denoiser, its scheduler's config and the VAE's scaling of a pipeline (folder or hub id)."""
         from diffusers import DDPMScheduler, UNet2DConditionModel
 
-        folder = denoiser_folder(model)
+        folder = denoiser_folder(model, revision)
         schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
         unet = UNet2DConditionModel.from_pretrained(
             folder, subfolder="unet", torch_dtype=torch.float32, use_safetensors=True
@@ -99,7 +99,7 @@ def denoising_loss(
 ) -> Float[Tensor, ""]:
     """Mean square error of the prediction under `states` (Ho et al. 2020, eq. 14)."""
     noisy, _, _, timesteps = noised
-    return F.mse_loss(denoiser(noisy, timesteps, states), denoiser.target(noised))
+    return F.mse_loss(denoiser(noisy, timesteps, states).float(), denoiser.target(noised).float())
 
 
 def denoiser_alignment(
@@ -112,15 +112,15 @@ def denoiser_alignment(
     noisy, _, _, timesteps = noised
     with torch.no_grad():
         wanted = denoiser(noisy, timesteps, target_states)
-    return F.mse_loss(denoiser(noisy, timesteps, states), wanted)
+    return F.mse_loss(denoiser(noisy, timesteps, states).float(), wanted.float())
 
 
-def denoiser_folder(model: str) -> Path:
+def denoiser_folder(model: str, revision: str | None = None) -> Path:
     """The pipeline's folder on this machine, with denoiser, scheduler and the VAE's config.
 
     Raises FileNotFoundError when there is no such model.
     """
-    return locate(model, needed=UNET_WEIGHTS).folder
+    return locate(model, revision, needed=UNET_WEIGHTS).folder
 
 
 def require_text_only(unet: Any) -> None:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from sur.errors import ConfigError
 from sur.losses.measures import Measure, distance, real_tokens
 
 
@@ -65,7 +66,7 @@ class Projection(nn.Module):
             pooled = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
             return distance(config.measure, self.linear(pooled), target, config.temperature)
         if target.ndim != 3:
-            raise ValueError(
+            raise ConfigError(
                 "distillation form `tokens` needs LLM features with pooling `tokens`; set llm.pooling=tokens"
             )
         onto = interpolate_tokens(target, target_length, length, hidden.shape[1])

@@ -32,6 +32,7 @@ def distance(
         raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have one shape")
     if len(predicted) == 0:
         return predicted.sum()
+    predicted, target = predicted.float(), target.float()  # small differences vanish in half precision
     if measure == "mse":
         return F.mse_loss(predicted, target)
     if measure == "cosine":

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sur.adapter import AdapterOutput
+from sur.errors import ConfigError
 from sur.losses.alignment import AlignmentConfig, ReadOut, attention_alignment, token_alignment
 from sur.losses.denoising import DenoisingConfig, FrozenDenoiser, denoiser_alignment, denoising_loss
 from sur.losses.distillation import DistillationConfig, Projection, Teacher
@@ -26,9 +27,10 @@ class LossConfig(BaseModel):
     @model_validator(mode="after")
     def _some_loss_is_on(self) -> LossConfig:
         alignment = self.alignment.form != "none" and self.alignment.weight > 0
-        if not alignment and self.distillation.form == "none" and self.denoising.weight == 0:
-            raise ValueError("every loss is off; set alignment.form, distillation.form or denoising.weight")
-        if not alignment and self.distillation.form == "none" and self.denoising.first_step > 0:
+        distillation = self.distillation.form != "none" and self.distillation.weight > 0
+        if not alignment and not distillation and self.denoising.weight == 0:
+            raise ValueError("every loss is off or has weight 0; turn on alignment, distillation or denoising")
+        if not alignment and not distillation and self.denoising.first_step > 0:
             raise ValueError("no loss is on before denoising.first_step; set it to 0, or turn another loss on")
         return self
 
@@ -91,7 +93,7 @@ class Objective(nn.Module):
         self.projection = self.teacher = None
         if distillation.form == "teacher":
             if llm_shape is None or len(llm_shape) != 2:
-                raise ValueError(
+                raise ConfigError(
                     "distillation form `teacher` needs LLM token states; set llm.pooling=tokens and extract"
                 )
             self.teacher = Teacher(dim, llm_shape[1], distillation, llm_shape[0])

@@ -24,7 +24,9 @@ class DataConfig(BaseModel):
     image_column: str | None = Field(default="file_name", description="column of the image; null: text only")
     allow_unpaired: bool = Field(default=False, description="keep rows that have no complex prompt")
     allow_outside_links: bool = Field(default=False, description="follow symbolic links out of the data root")
-    max_image_pixels: int = Field(default=64_000_000, ge=1, description="pixels; a larger image is not decoded")
+    max_image_pixels: int = Field(
+        default=64_000_000, ge=1, le=178_956_970, description="pixels; larger images are not decoded (Pillow's limit)"
+    )
     max_image_bytes: int = Field(default=256 * 2**20, ge=1, description="bytes; a larger file is not read")
     max_prompt_chars: int = Field(default=20_000, ge=1, description="characters; a longer prompt is quarantined")
     check_images: Literal["decode", "header"] = Field(default="decode", description="how thoroughly")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
 
 from cache import RowRecord, row_id
 from sur.images import ImageError, decode, open_checked
@@ -22,7 +26,7 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
     records: list[RowRecord] = []
     quarantined: list[Quarantined] = []
     first_seen: dict[bytes, str] = {}
-    for row in source:
+    for row in track(source, "rows", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         if isinstance(row, Row):
             row = _checked(source, row, need_image, first_seen)
         if isinstance(row, RowRecord):

@@ -129,12 +129,18 @@ class HFDataset:
     def _dataset(self) -> Any:
         if self._data is None:
             import datasets
+            import pyarrow as pa
 
-            data: Any = datasets.load_from_disk(str(self.config.path))
+            try:
+                data: Any = datasets.load_from_disk(str(self.config.path))
+            except (OSError, pa.ArrowException) as error:
+                reason = f"{self.config.path} is not readable as a dataset on disk ({error})"
+                raise RowError("data.path", reason, "write it again with save_to_disk") from error
             if isinstance(data, datasets.DatasetDict):
                 split = self.config.split or (next(iter(data)) if len(data) == 1 else None)
                 if split not in data:
-                    raise ValueError(f"data.split is {split!r}, but {self.config.path} has splits {sorted(data)}")
+                    reason = f"it is {split!r}, but {self.config.path} has splits {sorted(data)}"
+                    raise RowError("data.split", reason, "name one of them")
                 data = data[split]
             wanted = (self.config.simple_column, self.config.complex_column, self.config.image_column)
             data = data.select_columns([column for column in wanted if column in data.column_names])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sur.errors import ConfigError
 from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import render, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
@@ -59,5 +60,5 @@ def _remove_written(folder: Path) -> None:
     foreign = {name for name in names - {"settings.json", "metadata.jsonl"} if not _PICTURE.fullmatch(name)}
     settings = json.loads((folder / "settings.json").read_text()) if "settings.json" in names else None
     if foreign or not isinstance(settings, dict) or set(settings) != {"format_version", "rows", "unpaired", "seed"}:
-        raise FileExistsError(f"{folder} exists and was not written by this program; choose another folder")
+        raise ConfigError(f"{folder} exists and was not written by this program; choose another folder")
     shutil.rmtree(folder)
