@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from sur.errors import ConfigError
 from sur.shapes.dataset import write_dataset
 from sur.shapes.oracle import facts, look, shows
 from sur.shapes.prompts import DEV, HELD_OUT, TRAIN, complex_prompt, narrative_prompt
@@ -77,10 +78,10 @@ def test_dataset_is_a_function_of_its_arguments_and_never_overwrites_foreign_fol
     assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in again.iterdir()}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(ConfigError, match="choose another folder"):
         write_dataset(tmp_path / "mine", rows=5, unpaired=3)
     (tmp_path / "mine" / "settings.json").write_text('{"theme": "dark"}')
-    with pytest.raises(FileExistsError, match="choose another folder"):
+    with pytest.raises(ConfigError, match="choose another folder"):
         write_dataset(tmp_path / "mine", rows=5, unpaired=3)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
     assert len(list(write_dataset(first, rows=4, unpaired=3, seed=1).glob("*.png"))) == 4

@@ -54,7 +54,7 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
 def _remove_written(folder: Path) -> None:
     """Remove a data set of ours; anything else is left for its owner to move.
 
-    Raises FileExistsError when `folder` is not one that `write_dataset` wrote, or holds anything else.
+    Raises ConfigError when `folder` is not one that `write_dataset` wrote, or holds anything else.
     """
     names = {entry.name for entry in folder.iterdir()}
     foreign = {name for name in names - {"settings.json", "metadata.jsonl"} if not _PICTURE.fullmatch(name)}
