@@ -96,7 +96,9 @@ def _fingerprint(config: RunConfig, condition: Condition) -> str:
     if condition == "adapter":
         store = Store.open(config.store.path)
         parts += [settings_of(config), frozen_parts(store, config)]
-        parts += [open_loader(store, config, "train").manifest_digest]
+        loader = open_loader(store, config, "train")
+        parts += [loader.manifest.ids.tobytes().hex()]
+        parts += [{name: store.spec(name).identity_digest for name in loader.features}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -3,6 +3,8 @@
 Knows arrays and bytes, no models.
 """
 
+from cache.codecs import Codec
+from cache.compaction import compact
 from cache.describe import FeatureSummary, StoreSummary
 from cache.dtypes import bfloat16_to_float32, float32_to_bfloat16
 from cache.errors import (
@@ -19,6 +21,7 @@ from cache.errors import (
     UnknownFeature,
 )
 from cache.loader import Batch, Loader
+from cache.manifest import Manifest
 from cache.receipts import Receipt, ShardReceipt
 from cache.records import ArraySpec, FeatureSpec, RowRecord, row_id
 from cache.store import Store
@@ -29,6 +32,7 @@ __all__ = [
     "BadValues",
     "Batch",
     "CacheError",
+    "Codec",
     "CorruptStore",
     "Damage",
     "DiskFull",
@@ -37,6 +41,7 @@ __all__ = [
     "IdentityMismatch",
     "IncompleteFeature",
     "Loader",
+    "Manifest",
     "NewerFormat",
     "NoRows",
     "NotWritable",
@@ -48,6 +53,7 @@ __all__ = [
     "StoreSummary",
     "UnknownFeature",
     "bfloat16_to_float32",
+    "compact",
     "float32_to_bfloat16",
     "row_id",
 ]

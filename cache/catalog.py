@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from cache import metadata
+from cache.codecs import require_codec
 from cache.errors import CorruptStore, StoreBusy, UnknownFeature
 from cache.features import SECTIONS, Feature
 from cache.records import FeatureSpec
@@ -63,7 +64,10 @@ class Catalog:
 
         Raises:
             IdentityMismatch: the stored one was made differently.
+            BadValues: a codec's package is not installed.
         """
+        for array in spec.arrays.values():
+            require_codec(array.codec)
         if spec.name in self.names(section):
             feature = self.get(spec.name, section, fresh=True)
             feature.check_identity(spec)

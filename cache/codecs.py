@@ -7,15 +7,16 @@ ones are best read shard by shard.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numcodecs
 import numpy as np
 
 from cache.errors import BadValues
 
+Codec = Literal["raw", "zstd", "blosc-shuffle", "blosc-bitshuffle", "pcodec"]
+CODECS: tuple[str, ...] = get_args(Codec)
 RAW = "raw"
-CODECS = (RAW, "zstd", "blosc-shuffle", "blosc-bitshuffle", "pcodec")
 _ZSTD_LEVEL = 3
 _BLOSC_LEVEL = 5
 _PCODEC_LEVEL = 8
@@ -26,6 +27,15 @@ def check_codec(name: str) -> None:
     """Raises BadValues when `name` is not one of `CODECS`."""
     if name not in CODECS:
         raise BadValues(f"Unknown codec {name!r}. Use one of: {', '.join(CODECS)}.")
+
+
+def require_codec(name: str) -> None:
+    """Raises BadValues when the package that a codec needs is not installed."""
+    try:
+        if name != RAW:
+            _codec(name)
+    except ImportError as error:
+        raise BadValues(f"Codec {name} needs a package that is not installed ({error}); pip install {name}.") from error
 
 
 def codec_metadata(name: str, dtype: np.dtype) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
-"""Batches of features as tensors, in an order that is a pure function of (seed, epoch, manifest)."""
+"""Batches of features as tensors, in an order that is a pure function of (seed, epoch, rows)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.dtypes import to_torch
-from cache.errors import IncompleteFeature, NoRows
-from cache.order import Split, in_split, permutation, rank_share
+from cache.errors import CacheError, IncompleteFeature, NoRows
+from cache.manifest import Manifest
+from cache.order import Split, in_split, permutation, rank_share, windowed_permutation
 from cache.receipts import Receipt
 from cache.records import json_digest
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from cache.store import Store
 
 RESIDENT_SHARE = 0.25  # of free memory
+WINDOW = 8  # partitions mixed at a time where single rows are dear to read
+AHEAD = 2  # batches made before they are asked for
+_READERS = 4  # threads that read partitions of a window
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Batch:
 
     `offset` is its number in the epoch. `ids` uint8 (B, 16), `slots` int64 (B,), `arrays` by
     "<feature>/<array>" in their stored dtype (B, *row shape), `present` by feature, bool (B,): False where
-    an optional feature has no value (its arrays are zero there).
+    an optional feature has no value (its arrays are zero there). On a machine with a GPU the tensors are pinned.
     """
 
     epoch: int
@@ -46,17 +52,22 @@ class Loader:
     """Serves the rows of a split that have every feature asked for.
 
     Rows without a value of a feature in `features` are skipped, of one in `optional` marked (every partition of
-    either must be done: a row without a value is known to have none); with `only`,
-    rows whose id is not in it (edited or removed since they were stored) are skipped too. `batch_size`
-    counts the rows of one rank; every rank gets as many. State is (epoch, offset): `batches(epoch, offset)`
-    goes on exactly there, at once.
+    either must be done: a row without a value is known to have none). With `dataset`, only rows that this data set has
+    now are served; with `manifest`, just the rows that it names, whatever became of them since.
 
-    How numbers are kept right: resident (read once into memory) every chunk was checked against its receipt;
-    otherwise each chunk is on the first touch.
+    `batch_size` counts the rows of one rank; every rank gets as many. State is (epoch, offset):
+    `batches(epoch, offset)` goes on exactly there, at once.
+
+    Three ways to read, all giving right numbers or an error: `resident` holds all rows in memory (default: if they
+    fit in a quarter of what is free); with a `window`, whole partitions are read and so many of them mixed in memory
+    at a time (default where the store is remote or a feature packed; about two windows are held); else rows are read
+    singly. In the first two every chunk is checked against its receipt when it is read, in the last on its first
+    touch.
 
     Raises:
         IncompleteFeature: a feature is not extracted to its end.
         NoRows: no row is left.
+        CacheError: rows or values of the manifest are not in the store.
     """
 
     def __init__(
@@ -65,55 +76,57 @@ class Loader:
         features: Sequence[str],
         *,
         optional: Sequence[str] = (),
-        only: Collection[bytes] | None = None,
+        dataset: str | None = None,
+        manifest: Manifest | None = None,
         batch_size: int,
         seed: int = 0,
         split: Split = "train",
         validation_fraction: float = 0.05,
         resident: bool | None = None,
+        window: int | None = None,
         drop_last: bool = True,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size < 1 or seed < 0 or not 0 <= rank < world_size:
+        if batch_size < 1 or seed < 0 or not 0 <= rank < world_size or (window is not None and window < 0):
             raise ValueError(
-                "Expected batch_size >= 1, seed >= 0 and 0 <= rank < world_size, "
-                f"got {batch_size}, {seed}, {rank} and {world_size}."
+                "Expected batch_size >= 1, seed >= 0, window >= 0 and 0 <= rank < world_size, "
+                f"got {batch_size}, {seed}, {window}, {rank} and {world_size}."
             )
         self.store, self.batch_size, self.seed, self.drop_last = store, batch_size, seed, drop_last
         self.rank, self.world_size = rank, world_size
         self.features = (*features, *(name for name in optional if name not in features))
         self._specs = {name: store.spec(name) for name in self.features}
+        self._dtypes = {f"{f}/{a}": array.dtype for f, spec in self._specs.items() for a, array in spec.arrays.items()}
         ids, has = store.row_ids(), store.filled()
-        receipts = {name: store.receipts(name) for name in self.features}
+        if manifest is not None:
+            named = {row.tobytes() for row in manifest.ids}
+            has &= np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
+        elif dataset is not None:
+            has &= store.members(dataset)
+        needed = np.unique(np.flatnonzero(has) // store.rows_per_partition).tolist()
+        receipts = {name: _complete(store, name, needed) for name in self.features}
         self._present = {name: _present(store, receipts[name]) for name in self.features}
-        for name in self.features:
-            if None in receipts[name]:
-                done = sum(receipt is not None for receipt in receipts[name])
-                raise IncompleteFeature(
-                    f"{name!r}: {done} of {len(receipts[name])} partitions are done. Finish the extraction."
-                )
         for name in features:
-            has = has & self._present[name]
-        if only is not None:
-            has = has & np.array([row.tobytes() in only for row in ids], dtype=bool)
-        self.slots = np.flatnonzero(has & in_split(ids, split, validation_fraction))
+            has &= self._present[name]
+        every = self.manifest_slots = np.flatnonzero(has)
+        self.slots = every[in_split(ids[every], split, validation_fraction)]
         self.ids = ids[self.slots]
         if len(self) == 0:
             raise NoRows(
                 f"No full batch: {len(self.slots)} of {store.n_rows} rows are in split {split!r} and have "
                 f"all of {list(features)}, and a batch takes {batch_size} x {world_size}."
             )
-        self.manifest_digest = json_digest(
-            {
-                "ids": self.ids.tobytes().hex(),
-                "receipts": {name: [r.digest if r else None for r in receipts[name]] for name in self.features},
-            }
-        )
+        digests = {name: self._values_digest(name, receipts[name], every) for name in self.features}
+        self.manifest = Manifest(ids[every], digests)
+        if manifest is not None:
+            _require_same(self.manifest, manifest, store)
+        packed = any(array.packed for spec in self._specs.values() for array in spec.arrays.values())
+        self.window = window if window is not None else WINDOW * (packed or not store.random_reads)
         row_bytes = sum(array.nbytes for spec in self._specs.values() for array in spec.arrays.values())
         if resident is None:
             resident = len(self.slots) * row_bytes <= RESIDENT_SHARE * free_memory()
-        self._resident = self._read(self.slots) if resident else None
+        self._resident = self._read_all() if resident else None
 
     @property
     def n_rows(self) -> int:
@@ -130,28 +143,47 @@ class Loader:
         return self.batches_per_epoch
 
     def batches(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number `offset` on."""
-        order = permutation(self.n_rows, self.seed, epoch)
-        size = self.batch_size * self.world_size
-        for number in range(offset, self.batches_per_epoch):
-            share = rank_share(order[number * size : (number + 1) * size], self.rank, self.world_size)
-            yield self._batch(epoch, number, share)
+        """The batches of one epoch from number `offset` on; `AHEAD` of them are made in the background."""
+        if self.window:
+            order, windows = windowed_permutation(self._partitions(), self.seed, epoch, self.window)
+        else:
+            order, windows = permutation(self.n_rows, self.seed, epoch), None
+        if self._resident is not None:
+            yield from map(self._batcher(epoch, order, self._from_memory), range(offset, len(self)))
+            return
+        if windows is None:
+            make = self._batcher(epoch, order, lambda positions: self._read(self.slots[positions]))
+            yield from _ahead(make, range(offset, len(self)))
+            return
+        held = _Window(self, windows)
+        try:
+            yield from _ahead(self._batcher(epoch, order, held.gather), range(offset, len(self)))
+        finally:
+            held.close()
 
     def forever(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
         """Batches without end, epoch after epoch, from (epoch, offset) on."""
         for number in count(epoch):
             yield from self.batches(number, offset if number == epoch else 0)
 
-    def _batch(self, epoch: int, offset: int, positions: np.ndarray) -> Batch:
-        slots = self.slots[positions]
-        if self._resident is None:
-            arrays = self._read(slots)
-        else:
-            arrays = {key: values[positions] for key, values in self._resident.items()}
-        dtypes = {f"{f}/{a}": array.dtype for f, spec in self._specs.items() for a, array in spec.arrays.items()}
-        tensors = {key: to_torch(values, dtypes[key]) for key, values in arrays.items()}
-        present = {name: to_torch(mask[slots], "bool") for name, mask in self._present.items()}
-        return Batch(epoch, offset, self.ids[positions], slots, tensors, present)
+    def _batcher(
+        self, epoch: int, order: np.ndarray, read: Callable[[np.ndarray], dict[str, np.ndarray]]
+    ) -> Callable[[int], Batch]:
+        """The function that makes the batch of a number."""
+        size = self.batch_size * self.world_size
+
+        def make(number: int) -> Batch:
+            positions = rank_share(order[number * size : (number + 1) * size], self.rank, self.world_size)
+            slots = self.slots[positions]
+            tensors = {key: _pinned(to_torch(values, self._dtypes[key])) for key, values in read(positions).items()}
+            present = {name: _pinned(to_torch(mask[slots], "bool")) for name, mask in self._present.items()}
+            return Batch(epoch, number, self.ids[positions], slots, tensors, present)
+
+        return make
+
+    def _from_memory(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        assert self._resident is not None
+        return {key: np.take(values, positions, axis=0) for key, values in self._resident.items()}
 
     def _read(self, slots: np.ndarray) -> dict[str, np.ndarray]:
         arrays = {}
@@ -161,6 +193,95 @@ class Loader:
             for array in spec.arrays:
                 arrays[f"{name}/{array}"] = values[array] if here.all() else _spread(values[array], here)
         return arrays
+
+    def _read_all(self) -> dict[str, np.ndarray]:
+        """Every row in slot order, read partition by partition."""
+        whole: dict[str, np.ndarray] = {}
+        partitions = self._partitions()
+        for partition in np.unique(partitions).tolist():
+            chosen = np.flatnonzero(partitions == partition)
+            for key, values in self.read_partition(partition).items():
+                if key not in whole:
+                    whole[key] = np.empty((len(self.slots), *values.shape[1:]), dtype=values.dtype)
+                whole[key][chosen] = values[self.slots[chosen] % self.store.rows_per_partition]
+        return whole
+
+    def read_partition(self, partition: int) -> dict[str, np.ndarray]:
+        """All features of a partition's rows, by "<feature>/<array>"; every chunk is checked."""
+        read = {name: self.store.read_partition(name, partition) for name in self.features}
+        return {f"{name}/{array}": values for name, arrays in read.items() for array, values in arrays.items()}
+
+    def _partitions(self) -> np.ndarray:
+        """Partition of each row."""
+        return self.slots // self.store.rows_per_partition
+
+    def _values_digest(self, feature: str, receipts: Mapping[int, Receipt], slots: np.ndarray) -> str:
+        """Digest of a feature's identity and of the checksums of its values at `slots`, however they are cut.
+
+        Rows too small for a chunk (and a checksum) of their own go in by the identity alone.
+        """
+        spec, per_partition = self._specs[feature], self.store.rows_per_partition
+        slots = slots[self._present[feature][slots]]
+        crcs = {}
+        for array, layout in self.store.layouts(feature).items():
+            if layout.rows_per_chunk == 1:
+                every = np.zeros((max(receipts, default=-1) + 1, per_partition), dtype="<u4")
+                for partition, receipt in receipts.items():
+                    every[partition] = receipt.shards[array].crcs()
+                crcs[array] = every[slots // per_partition, slots % per_partition].tobytes().hex()
+        return json_digest({"identity": spec.identity_digest, "crcs": crcs})
+
+
+class _Window:
+    """Partitions in memory, those of the window that is served and of the next."""
+
+    def __init__(self, loader: Loader, windows: np.ndarray) -> None:
+        self._loader = loader
+        self._windows = windows
+        self._rows_per_partition = loader.store.rows_per_partition
+        partitions, first = np.unique(loader.slots // self._rows_per_partition, return_index=True)
+        self._of_partition = dict(zip(partitions.tolist(), windows[first].tolist(), strict=True))
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="cache-window")
+        self._held: dict[int, Future[dict[str, np.ndarray]]] = {}
+
+    def gather(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows at positions of the loader's rows."""
+        now, last = int(self._windows[positions].min()), int(self._windows[positions].max())
+        for partition, window in self._of_partition.items():
+            if now <= window <= last + 1:
+                if partition not in self._held:
+                    self._held[partition] = self._pool.submit(self._loader.read_partition, partition)
+            else:
+                self._held.pop(partition, None)
+        partitions, places = np.divmod(self._loader.slots[positions], self._rows_per_partition)
+        out: dict[str, np.ndarray] = {}
+        for partition in np.unique(partitions).tolist():
+            here = np.flatnonzero(partitions == partition)
+            for key, values in self._held[partition].result().items():
+                if key not in out:
+                    out[key] = np.empty((len(positions), *values.shape[1:]), dtype=values.dtype)
+                out[key][here] = values[places[here]]
+        return out
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(make: Callable[[int], Batch], numbers: Sequence[int]) -> Iterator[Batch]:
+    """`map(make, numbers)` in one background thread, a few results ahead."""
+    waiting = iter(numbers)
+    with ThreadPoolExecutor(1, thread_name_prefix="cache-loader") as pool:
+        made: deque[Future[Batch]] = deque()
+        try:
+            for number in waiting:
+                made.append(pool.submit(make, number))
+                if len(made) > AHEAD:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def free_memory() -> int:
@@ -175,15 +296,40 @@ def free_memory() -> int:
     return min(free, limit)
 
 
-def _present(store: Store, receipts: Sequence[Receipt | None]) -> np.ndarray:
-    """Slots that have a value, bool (slots,)."""
-    present = store.filled()
-    for partition, receipt in enumerate(receipts):
-        first = partition * store.rows_per_partition
-        if receipt is None:
-            present[first : first + store.rows_per_partition] = False
-        else:
-            present[[first + row for row in receipt.missing]] = False
+def _require_same(found: Manifest, wanted: Manifest, store: Store) -> None:
+    """Raises CacheError when the store does not have just what a manifest names."""
+    here = {row.tobytes() for row in found.ids}
+    gone = [row.tobytes().hex() for row in wanted.ids if row.tobytes() not in here]
+    if gone:
+        raise CacheError(
+            f"{len(gone)} of the manifest's {len(wanted.ids)} rows are not in {store.path}, or lack a feature "
+            f"(first: row {gone[0]}). Extract the data they came from again, into this store."
+        )
+    changed = [name for name, digest in found.features.items() if wanted.features.get(name, digest) != digest]
+    if changed or not np.array_equal(found.ids, wanted.ids):
+        what = f"values of {', '.join(changed)}" if changed else "order of the rows"
+        raise CacheError(f"The {what} in {store.path} are not those of the manifest; use the store it came from.")
+
+
+def _complete(store: Store, feature: str, partitions: Sequence[int]) -> dict[int, Receipt]:
+    """Receipts of these partitions. Raises IncompleteFeature when one is not done."""
+    receipts = {partition: store.receipt(feature, partition) for partition in partitions}
+    found = {partition: receipt for partition, receipt in receipts.items() if receipt is not None}
+    if len(found) < len(receipts):
+        raise IncompleteFeature(
+            f"{feature!r}: {len(found)} of {len(receipts)} partitions are done. Finish the extraction."
+        )
+    return found
+
+
+def _present(store: Store, receipts: Mapping[int, Receipt]) -> np.ndarray:
+    """Slots that have a value, of the partitions whose receipts are given, bool (slots,)."""
+    filled, per_partition = store.filled(), store.rows_per_partition
+    present = np.zeros_like(filled)
+    for partition, receipt in receipts.items():
+        first = partition * per_partition
+        present[first : first + per_partition] = filled[first : first + per_partition]
+        present[[first + row for row in receipt.missing]] = False
     return present
 
 
@@ -192,3 +338,9 @@ def _spread(values: np.ndarray, here: np.ndarray) -> np.ndarray:
     out = np.zeros((len(here), *values.shape[1:]), dtype=values.dtype)
     out[here] = values
     return out
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor

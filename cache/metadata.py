@@ -17,7 +17,7 @@ from cache.storage import Storage, join
 
 FILE = "zarr.json"
 FORMAT_VERSION = 1
-GROUPS = ("features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
+GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 

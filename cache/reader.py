@@ -11,6 +11,7 @@ import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class ArrayReader:
         self._receipt_of = receipt_of
         self._shards: dict[int, _Shard] = {}
         self._small = np.empty((0, layout.spec.nbytes), dtype=np.uint8)
+        self._growing = Lock()
         # A descriptor a shard, within a quarter of what the process may open.
         limit = max(16, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self._file = lru_cache(maxsize=limit)(self._open)
@@ -64,7 +66,8 @@ class ArrayReader:
             if self.layout.rows_per_chunk == 1:
                 self._gather_large(slots, rows)
             else:
-                self._gather_small(slots, rows)
+                with self._growing:
+                    self._gather_small(slots, rows)
         return out
 
     def whole(self, partition: int, rows: int) -> np.ndarray:
@@ -88,7 +91,7 @@ class ArrayReader:
 
     def _gather_large(self, slots: np.ndarray, rows: np.ndarray) -> None:
         partitions, places = np.divmod(slots, self.layout.rows_per_shard)
-        packed = self.layout.packed
+        packed = self.layout.spec.packed
         for row, partition, place in zip(rows, partitions.tolist(), places.tolist(), strict=True):
             shard = self._shards.get(partition) or self._shard(partition)
             offset, length = map(int, shard.places[place])
@@ -136,7 +139,7 @@ class ArrayReader:
             if len(crcs) != layout.chunks:
                 raise CorruptStore(f"{where}: {len(crcs)} checksums in its receipt for {layout.chunks} chunks.")
             places = layout.raw_places
-            if layout.packed:
+            if layout.spec.packed:
                 tail = np.empty(layout.index_bytes, np.uint8) if data is None else data[-layout.index_bytes :]
                 if data is None:
                     self._file(partition).read_into(tail, receipt.bytes - layout.index_bytes)

@@ -67,6 +67,11 @@ class ArraySpec:
             raise BadValues(f"keep_bits must be positive and is for floats, got {self.keep_bits} for {self.dtype}.")
 
     @property
+    def packed(self) -> bool:
+        """Whether a codec packs the chunks, which then differ in length."""
+        return self.codec != RAW
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one row (or of the whole asset array)."""
         return math.prod(self.shape) * stored_dtype(self.dtype).itemsize

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cache import metadata
 from cache.catalog import Catalog
+from cache.datasets import FOLDER
 from cache.errors import CorruptStore
 from cache.features import SECTIONS
 from cache.receipts import partition_directory
@@ -32,15 +33,16 @@ def recovered_size(storage: Storage) -> int | None:
 def repair(storage: Storage, rows_per_partition: int, damages: Sequence[Damage]) -> list[Damage]:
     """Mend damage, and return what is beyond repair: rows that are gone, and files that are no part of the store.
 
-    Damaged values lose their receipt, damaged declarations of features are removed: the next extraction computes the
-    former and writes the latter. All other metadata follows from the rest and is written anew.
+    Damaged values lose their receipt, damaged declarations of features and data sets are removed: the next extraction
+    computes the former and writes the latter. All other metadata follows from the rest and is written anew.
     """
     beyond = []
     for damage in damages:
         folder, _, name = damage.file.rpartition("/")
         parts = damage.file.split("/")
         section = parts[1] if parts[0] == "receipts" and len(parts) > 2 else parts[0]
-        if storage.leftover(damage.file) or (section in SECTIONS and folder == f"{section}/{damage.feature}"):
+        declares = folder == f"{section}/{damage.feature}" if section in SECTIONS else folder.startswith(f"{FOLDER}/")
+        if storage.leftover(damage.file) or declares:
             storage.remove(damage.file)
         elif section in SECTIONS and damage.partition >= 0:
             receipt = partition_directory(f"receipts/{section}/{damage.feature}", damage.partition)

@@ -16,7 +16,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from cache.codecs import RAW, pack, unpack
+from cache.codecs import pack, unpack
 from cache.dtypes import stored_dtype
 from cache.errors import CorruptStore
 from cache.records import ArraySpec
@@ -39,11 +39,6 @@ class Layout:
         return stored_dtype(self.spec.dtype)
 
     @cached_property
-    def packed(self) -> bool:
-        """Whether chunks are packed by a codec, and so of different lengths."""
-        return self.spec.codec != RAW
-
-    @cached_property
     def rows_per_chunk(self) -> int:
         """1 for rows of `OWN_CHUNK_BYTES` or more, else all of the shard."""
         return 1 if self.spec.nbytes >= OWN_CHUNK_BYTES else self.rows_per_shard
@@ -63,38 +58,43 @@ class Layout:
         """Bytes of the index: offset and length as uint64 a chunk, and its CRC32C."""
         return self.chunks * 16 + CRC_BYTES
 
-    @cached_property
-    def shard_bytes(self) -> int:
-        """Bytes of a whole shard file, of codec `raw`; an upper estimate of the others'."""
-        return self.chunks * (self.chunk_bytes + CRC_BYTES) + self.index_bytes
+    def shard_bytes(self, rows: int) -> int:
+        """Bytes of a shard file of so many rows, of codec `raw`; an estimate from above of the others'."""
+        return self._stored(rows) * (self.chunk_bytes + CRC_BYTES) + self.index_bytes
 
     @cached_property
     def raw_places(self) -> list[tuple[int, int]]:
-        """Offset and length of each chunk with its checksum, the same in every shard of codec `raw`."""
+        """Offset and length of each chunk with its checksum, the same in every shard of codec `raw` that stores it."""
         stride = self.chunk_bytes + CRC_BYTES
         return [(number * stride, stride) for number in range(self.chunks)]
 
     def encode(self, values: np.ndarray) -> tuple[bytes | memoryview, np.ndarray]:
         """Bytes of a shard, and each chunk's CRC32C (uint32; 0 if not stored), of (rows, *shape) values.
 
-        The rest of a raw shard is zero; of a packed one it is not stored.
+        Chunks behind the last row are not stored.
         """
-        return self._encode_packed(values) if self.packed else self._encode_raw(values)
+        return self._encode_packed(values) if self.spec.packed else self._encode_raw(values)
+
+    def _stored(self, rows: int) -> int:
+        """Chunks that hold `rows` rows."""
+        return -(-rows // self.rows_per_chunk)
 
     def _encode_raw(self, values: np.ndarray) -> tuple[memoryview, np.ndarray]:
-        stride = self.chunk_bytes + CRC_BYTES
-        data = np.zeros(self.shard_bytes, dtype=np.uint8)
-        chunks = data[: self.chunks * stride].reshape(self.chunks, stride)
+        stride, stored = self.chunk_bytes + CRC_BYTES, self._stored(len(values))
+        data = np.zeros(self.shard_bytes(len(values)), dtype=np.uint8)
+        chunks = data[: stored * stride].reshape(stored, stride)
         rows = np.ascontiguousarray(values).view(np.uint8) if values.ndim else values
         rows = rows.reshape(len(values), self.spec.nbytes)
         if self.rows_per_chunk == 1:
             chunks[: len(values), : self.chunk_bytes] = rows
         else:
             chunks[0, : rows.size] = rows.reshape(-1)
-        crcs = np.array([crc32c(chunk) for chunk in chunks[:, : self.chunk_bytes]], dtype="<u4")
-        chunks[:, self.chunk_bytes :] = crcs.view(np.uint8).reshape(self.chunks, CRC_BYTES)
-        index = with_crc(np.array(self.raw_places, dtype="<u8").tobytes())
-        data[-self.index_bytes :] = np.frombuffer(index, dtype=np.uint8)
+        crcs = np.zeros(self.chunks, dtype="<u4")
+        crcs[:stored] = [crc32c(chunk) for chunk in chunks[:, : self.chunk_bytes]]
+        chunks[:, self.chunk_bytes :] = crcs[:stored].view(np.uint8).reshape(stored, CRC_BYTES)
+        index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
+        index[:stored] = self.raw_places[:stored]
+        data[-self.index_bytes :] = np.frombuffer(with_crc(index.tobytes()), dtype=np.uint8)
         return data.data, crcs
 
     def _encode_packed(self, values: np.ndarray) -> tuple[bytes, np.ndarray]:
@@ -128,7 +128,7 @@ class Layout:
         Raises:
             CorruptStore: the codec cannot read them.
         """
-        if not self.packed:
+        if not self.spec.packed:
             target[...] = data
             return
         try:
@@ -138,15 +138,12 @@ class Layout:
 
     def damaged(self, data: bytes, crcs: np.ndarray) -> list[int]:
         """Chunks of a shard's bytes that do not have the checksums `crcs`, stored and recomputed."""
-        if self.packed:
-            try:
-                index = self.read_index(data[-self.index_bytes :], "")
-            except CorruptStore:
-                return []
-        else:
-            index = self.raw_places
+        try:
+            index = self.read_index(data[-self.index_bytes :], "")
+        except CorruptStore:
+            return []
         found = []
-        for number, (offset, length) in enumerate(np.asarray(index).tolist()):
+        for number, (offset, length) in enumerate(index.tolist()):
             if offset == NOWHERE:
                 continue
             chunk = data[offset : offset + length]

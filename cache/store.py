@@ -10,6 +10,7 @@ import numpy as np
 
 from cache import metadata
 from cache.catalog import Catalog
+from cache.datasets import FOLDER, dataset_names, read_members, write_members
 from cache.describe import StoreSummary, summarize
 from cache.errors import BadValues, CacheError, NewerFormat, StoreBusy
 from cache.features import SECTIONS
@@ -17,6 +18,7 @@ from cache.receipts import Receipt
 from cache.records import FeatureSpec, RowRecord
 from cache.repair import recovered_size, repair
 from cache.rows import RECEIPTS, Rows
+from cache.shard import Layout
 from cache.storage import Storage, join, open_storage
 from cache.verify import Damage, inspect
 
@@ -86,6 +88,8 @@ class Store:
         with storage.locked("", wait=True):
             if metadata.read_metadata(storage, "") is None:
                 return cls._create(storage, rows_per_partition)
+            for name in metadata.GROUPS:  # those that came with a later version
+                metadata.publish_metadata(storage, name, metadata.group())
         return cls.open(path, writable=True)
 
     @classmethod
@@ -95,7 +99,7 @@ class Store:
         foreign = [
             key
             for key in storage.files()
-            if key.split("/")[0] not in ("rows", *SECTIONS, "receipts") and not storage.leftover(key)
+            if key.split("/")[0] not in ("rows", *SECTIONS, FOLDER, "receipts") and not storage.leftover(key)
         ]
         if foreign:
             raise CacheError(
@@ -144,6 +148,27 @@ class Store:
     def row_ids(self) -> np.ndarray:
         """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
         return self._rows.slot_ids()
+
+    def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
+        """Make a data set exactly the rows of these ids; returns how many left it, and how many it has now.
+
+        Raises:
+            BadValues: an id that the store does not hold; nothing is changed.
+        """
+        with self._locked():
+            return write_members(self._storage, self._rows, dataset, ids)
+
+    def members(self, dataset: str) -> np.ndarray:
+        """Which slots hold a row that a data set has now, bool (slots,).
+
+        Raises:
+            CacheError: no such data set; names those that exist.
+        """
+        return read_members(self._storage, dataset, self._slots())
+
+    def datasets(self) -> list[str]:
+        """Names of the data sets."""
+        return dataset_names(self._storage)
 
     def ensure_feature(self, spec: FeatureSpec) -> None:
         """Create the feature, or check that the stored one was made alike.
@@ -267,6 +292,10 @@ class Store:
         """
         rows = len(self._rows.ids(partition))
         return {name: reader.whole(partition, rows) for name, reader in self._catalog.get(feature).readers.items()}
+
+    def layouts(self, feature: str) -> Mapping[str, Layout]:
+        """How each array of a feature lies in its shards."""
+        return self._catalog.get(feature).layouts
 
     @property
     def random_reads(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache import metadata
+from cache.datasets import FOLDER
 from cache.errors import CorruptStore
 from cache.features import SECTIONS, Feature
 from cache.receipts import Receipt, ShardReceipt, partition_directory, read_receipt
@@ -38,6 +39,7 @@ def inspect(storage: Storage, rows_per_partition: int, progress: Callable[[str],
     for section in SECTIONS:
         for name in storage.folders(section):
             inspection.feature(section, name)
+    inspection.datasets()
     inspection.strays()
     return inspection.damage
 
@@ -71,6 +73,20 @@ class _Inspection:
                 self.rows_digests[partition] = receipt.rows_digest
                 for column, shard in receipt.shards.items():
                     self.file("rows", partition, table.key(column, partition), shard, None)
+
+    def datasets(self) -> None:
+        """The named sets of rows."""
+        for name in self.storage.folders(FOLDER):
+            directory = join(FOLDER, name)
+            path = join(directory, metadata.FILE)
+            self.seen.add(path)
+            try:
+                document = metadata.read_metadata(self.storage, directory)
+                content = metadata.unseal((document or {"attributes": None})["attributes"], directory)
+                if document != metadata.group(metadata.seal(content)):
+                    self.report("", -1, path, "not the metadata of a Zarr group")
+            except CorruptStore as error:
+                self.report("", -1, path, str(error))
 
     def feature(self, section: str, name: str) -> None:
         """One feature or asset: metadata, receipts, every chunk of every array."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cache import Batch, Loader, Store, bfloat16_to_float32
+from cache import Batch, Loader, Manifest, Store, bfloat16_to_float32
 from sur.errors import ConfigError
 from sur.losses import RowBatch
 
@@ -70,13 +70,15 @@ def needs(config: RunConfig) -> Needs:
     )
 
 
-def open_loader(store: Store, config: RunConfig, split: str) -> Loader:
-    """A loader over the rows that the losses of `config` can use."""
+def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:
+    """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest."""
     wanted = needs(config)
     return Loader(
         store,
         wanted.required,
         optional=wanted.optional,
+        dataset=config.data.slug,
+        manifest=manifest,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
         split=split,  # type: ignore[arg-type]

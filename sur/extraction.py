@@ -64,7 +64,15 @@ def prepare(config: RunConfig) -> Plan:
     if wants_readout(config):
         readout_spec(store, config)  # a denoiser that cannot be read is refused before hours of encoding
     added = store.add_rows(records)
+    left, now = store.set_members(config.data.slug, (record.id for record in records))
     logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, len(plan.quarantined))
+    if left:
+        logger.warning(
+            "data set %s: %d rows that it had are gone, edited or unreadable now; training skips them (%d left)",
+            config.data.slug,
+            left,
+            now,
+        )
     for spec in specs:
         total = store.n_partitions
         logger.info(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from cache import Loader, NoRows, Store
+from cache import Loader, Manifest, NoRows, Store
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, read_states, row_batches
 from sur.checkpoint import latest_checkpoint, load_checkpoint, read_extra, save_checkpoint
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sur.config import RunConfig
 
 CURVES = "curves.jsonl"
+MANIFEST = "manifest.safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -41,14 +42,19 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     """
     store = Store.open(config.store.path)
     check_settings(store, config)
-    loader = open_loader(store, config, "train")
-    held_back = open_validation(store, config)
+    folder = config.run_dir / "checkpoints"
+    newest = latest_checkpoint(folder)
+    manifest = read_manifest(config, resuming=newest is not None)
+    loader = open_loader(store, config, "train", manifest)
+    held_back = open_validation(store, config, manifest)
     if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
         _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
-    training = build_training(store, config)
-    folder = config.run_dir / "checkpoints"
-    extra = {"settings": settings_of(config), "manifest": loader.manifest_digest, "frozen": frozen_parts(store, config)}
-    if (newest := latest_checkpoint(folder)) is not None:
+    training = build_training(store, config, loader.manifest_slots)
+    digest = loader.manifest.digest
+    extra = {"settings": settings_of(config), "manifest": digest, "frozen": frozen_parts(store, config)}
+    if newest is None:
+        loader.manifest.save(config.run_dir / MANIFEST)
+    else:
         _check_same(newest, read_extra(newest), extra)
         load_checkpoint(newest, training)
         _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
@@ -77,8 +83,16 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     return _publish(training, config)
 
 
-def build_training(store: Store, config: RunConfig) -> Training:
-    """Adapter, objective and optimiser for a config, freshly initialised from its seed."""
+def read_manifest(config: RunConfig, resuming: bool) -> Manifest | None:
+    """The rows to train on: those that the config names, or with which the resumed run began; None = the data set's."""
+    own = config.run_dir / MANIFEST
+    if resuming and own.exists():
+        return Manifest.load(own)
+    return None if config.train.manifest is None else Manifest.load(config.train.manifest)
+
+
+def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = None) -> Training:
+    """Adapter, objective and optimiser for a config, freshly initialised from its seed and the states at `slots`."""
     wanted = needs(config)
     specs = store.features()
     for name in wanted.required:
@@ -88,7 +102,8 @@ def build_training(store: Store, config: RunConfig) -> Training:
     torch.manual_seed(config.train.seed)
     trained_on = {"text": specs[wanted.simple].identity, "loss": config.loss.model_dump(mode="json")}
     adapter = Adapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
-    adapter.whiten(sample_states(store, wanted.simple))
+    slots = open_loader(store, config, "train").manifest_slots if slots is None else slots
+    adapter.whiten(sample_states(store, wanted.simple, slots))
     objective = Objective(
         config.loss,
         dim,
@@ -99,19 +114,18 @@ def build_training(store: Store, config: RunConfig) -> Training:
     return Training(adapter, objective, config.train)
 
 
-def sample_states(store: Store, feature: str, rows: int = 512) -> Float[torch.Tensor, "n dim"]:
-    """Token states of up to `rows` rows spread evenly over the store, float32."""
-    slots = np.setdiff1d(np.flatnonzero(store.filled()), list(store.missing(feature)))
+def sample_states(store: Store, feature: str, slots: np.ndarray, rows: int = 512) -> Float[torch.Tensor, "n dim"]:
+    """Token states of up to `rows` rows spread evenly over `slots`, float32."""
     chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(rows, len(slots))).astype(np.int64))]
     return read_states(store, feature, chosen).flatten(0, -2)
 
 
-def open_validation(store: Store, config: RunConfig) -> Loader | None:
+def open_validation(store: Store, config: RunConfig, manifest: Manifest | None) -> Loader | None:
     """The loader of the held-back rows; None, said in the log, when there are none."""
     if config.train.validation_fraction == 0:
         return None
     try:
-        return open_loader(store, config, "validation")
+        return open_loader(store, config, "validation", manifest)
     except NoRows as error:
         _log.warning("training without validation: %s", error)
         return None
@@ -125,7 +139,8 @@ def validate(loader: Loader, config: RunConfig, training: Training) -> dict[str,
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that a resumed run must share with the one it resumes."""
-    train = config.train.model_dump(mode="json", exclude={"save_every", "validate_every", "log_every", "device"})
+    free = {"save_every", "validate_every", "log_every", "device", "manifest"}
+    train = config.train.model_dump(mode="json", exclude=free)
     return {
         "adapter": config.adapter.model_dump(),
         "loss": config.loss.model_dump(mode="json"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -44,6 +45,9 @@ class TrainConfig(BaseModel):
     validation_fraction: float = Field(default=0.05, ge=0, lt=1, description="share of rows held back, by row id")
     validate_every: int = Field(default=200, ge=0, description="steps between validations; 0 = never")
     validation_batches: int = Field(default=4, ge=1, description="batches a validation looks at")
+    manifest: Path | None = Field(
+        default=None, description="train on just the rows of this manifest.safetensors (another run folder's)"
+    )
     save_every: int = Field(default=200, ge=0, description="steps between checkpoints; 0 = only at the end")
     log_every: int = Field(default=20, ge=1, description="steps between lines of the log and the curves")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
 
 import numpy as np
@@ -17,7 +18,8 @@ from cache_samples import (
 )
 
 from cache import CacheError, IncompleteFeature, Loader, Store
-from cache.order import in_split, permutation
+from cache.loader import _Window
+from cache.order import in_split, permutation, windowed_permutation
 
 ROWS = 60
 
@@ -116,18 +118,61 @@ def test_rows_without_an_optional_feature_are_marked_and_zero(store, resident):
         assert not mean[~present].any() and mean[present].flatten(1).any(1).all()
 
 
-def test_only_the_rows_asked_for_are_served(store):
-    wanted = {row.id for row in store.rows()[10:30]}
-    loader = Loader(store, [STATES.name], only=wanted, batch_size=5, split="all")
-    assert loader.slots.tolist() == list(range(10, 30))
-
-
-def test_the_manifest_digest_changes_with_what_is_served(store):
+def test_the_manifest_depends_on_rows_and_values_alone(store):
     def digest(*features: str, **options) -> str:
-        return Loader(store, features, batch_size=4, **options).manifest_digest
+        return Loader(store, features, batch_size=2, **options).manifest.digest
 
-    assert digest(STATES.name) == digest(STATES.name, seed=9, resident=False)
-    assert len({digest(STATES.name), digest(LATENTS.name), digest(STATES.name, split="all")}) == 3
+    assert digest(STATES.name) == digest(STATES.name, seed=9, resident=False, split="validation", window=3)
+    assert digest(STATES.name) != digest(LATENTS.name)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_window_serves_each_row_once_with_its_values_and_mixes_so_many_partitions(store, window):
+    rows = store.rows()
+
+    def loader(**options) -> Loader:
+        return Loader(store, [STATES.name], batch_size=5, split="all", window=window, drop_last=False, **options)
+
+    served = list(loader(resident=False).batches(1))
+    for batch in served:
+        expected = sample_values(STATES, [rows[slot] for slot in batch.slots])["states"]
+        assert np.array_equal(batch.arrays[STATES.name + "/states"].view(torch.uint16).numpy(), expected)
+    order = np.concatenate([batch.slots for batch in served])
+    assert sorted(order.tolist()) == list(range(ROWS))
+    windows = [set((order[i : i + 8 * window] // 8).tolist()) for i in range(0, ROWS - ROWS % (8 * window), 8 * window)]
+    assert all(len(partitions) <= window + 1 for partitions in windows)  # the last partition is half full
+    assert slots(loader(resident=True).batches(1)) == slots(served) != slots(loader(resident=False).batches(2))
+    assert slots(loader(resident=False).batches(1, offset=7)) == slots(served[7:])
+
+
+def test_a_window_is_all_that_is_held(store, monkeypatch):
+    loader = Loader(store, [STATES.name], batch_size=2, split="all", window=2, resident=False)
+    held = []
+    gather = _Window.gather
+
+    def counted(window, positions):
+        values = gather(window, positions)
+        held.append(len(window._held))
+        return values
+
+    monkeypatch.setattr(_Window, "gather", counted)
+    list(loader.batches())
+    assert max(held) <= 6 and min(held) >= 2  # the window served, the next, and one more where a batch straddles two
+
+
+def test_abandoned_batches_leave_no_thread(store):
+    for window in (0, 2):
+        loader = Loader(store, [STATES.name], batch_size=2, split="all", window=window, resident=False)
+        batches = loader.batches()
+        next(batches)
+        batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("cache-")]
+
+
+def test_the_order_of_windows_does_not_change_between_versions():
+    partitions = np.repeat(np.arange(4), 2)
+    order, windows = windowed_permutation(partitions, seed=0, epoch=0, window=2)
+    assert order.tolist() == [0, 1, 5, 4, 2, 3, 6, 7] and windows.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_an_unfinished_feature_is_refused_optional_or_not(tmp_path):

@@ -167,3 +167,16 @@ def test_a_damaged_read_out_is_repaired_too(run):
     assert "readout.pipe" in invoke("verify", run, "--repair").output
     extract(config)
     assert array.read_bytes() == before and Store.open(config.store.path).verify() == []
+
+
+def test_compact_leaves_behind_what_no_data_set_has(run, tmp_path):
+    source = tmp_path / "old.zarr"
+    shutil.copytree(load_config(run).store.path, source)
+    store = Store.open(source, writable=True)
+    kept = [row.id for row in store.rows()[1:]]
+    store.set_members("data", kept)
+    result = invoke("compact", source, tmp_path / "new.zarr")
+    assert result.exit_code == 0 and "1 rows of" in result.output and "Set store.path to it" in result.output
+    assert [row.id for row in Store.open(tmp_path / "new.zarr").rows()] == kept
+    assert f"data set data: {len(kept)} rows" in invoke("inspect", tmp_path / "new.zarr").output
+    assert invoke("verify", tmp_path / "new.zarr").exit_code == 0

@@ -9,7 +9,7 @@ import pytest
 from test_rows import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
-from cache import IdentityMismatch, Store
+from cache import IdentityMismatch, Loader, Store
 from cache.local import LocalStorage
 from sur.extraction import (
     close_encoders,
@@ -268,3 +268,24 @@ def test_a_kill_while_the_store_is_made_is_mended_by_the_next_run(config, finish
     assert config.store.path.exists() and not Store.exists(config.store.path)
     extract(config)
     assert store_files(config.store.path) == store_files(finished[0].store.path)
+
+
+def test_edited_and_removed_rows_leave_the_data_set_and_cost_only_the_new_one(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", broken=False)
+    config = tiny_config(tmp_path, models, folder)
+    extract(config)
+    close_encoders()
+    shards = {name: data for name, data in store_files(config.store.path).items() if "/c." in name}
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    edited = json.loads(lines[1]) | {"text": "an edited sentence"}
+    (folder / "metadata.jsonl").write_text("\n".join([lines[0], json.dumps(edited), *lines[4:]]) + "\n")
+    done = extract(config)
+    assert {part.rows for part in done} == {1}
+    store = Store.open(config.store.path)
+    assert store.n_rows == 11 and int(store.members("data").sum()) == 8
+    assert shards.items() <= store_files(config.store.path).items()
+    served = Loader(store, ["text.pipe.simple"], dataset="data", batch_size=1, split="all").ids
+    texts = {row.id: row.simple for row in store.rows()}
+    assert sorted(texts[row.tobytes()] for row in served) == sorted(
+        [json.loads(line)["text"] for line in [lines[0], *lines[4:]]] + ["an edited sentence"]
+    )

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cache import IncompleteFeature, Store
+from cache import IdentityMismatch, IncompleteFeature, Store, row_id
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, row_batches
 from sur.config import RunConfig, save_config
@@ -250,3 +252,56 @@ def test_training_in_bfloat16_stays_near_float32(own_config):
     assert exact.keys() == half.keys()
     for name, value in exact.items():
         assert half[name] == pytest.approx(value, rel=0.05), name
+
+
+def grown(config: RunConfig) -> None:
+    """Take two rows out of the store's data set and add an edited one, its features with it."""
+    store = Store.open(config.store.path, writable=True)
+    rows = store.rows()
+    edited = replace(rows[0], simple="someone has drawn a red circle", slot=-1)
+    edited = replace(edited, id=row_id(edited.simple, edited.complex, None), image="")
+    store.add_rows([edited])
+    for name in store.features():
+        first = {array: values[:1] for array, values in store.read(name, np.array([0])).items()}
+        for partition in store.pending(name):
+            store.write_partition(name, partition, first)
+    store.set_members(config.data.slug, [row.id for row in rows[2:]] + [edited.id])
+
+
+def test_an_old_training_is_repeated_from_its_manifest_after_rows_changed(own_config):
+    whole = load_file(fit(own_config) / "adapter.safetensors")
+    grown(own_config)
+    again = changed(own_config, run_dir=own_config.run_dir / "again")
+    assert any(not torch.equal(whole[n], v) for n, v in load_file(fit(again) / "adapter.safetensors").items())
+    manifest = {"manifest": own_config.run_dir / "manifest.safetensors"}
+    repeated = fit(changed(own_config, run_dir=own_config.run_dir / "repeated", train=manifest))
+    assert all(torch.equal(whole[name], value) for name, value in load_file(repeated / "adapter.safetensors").items())
+
+
+def test_a_stopped_training_goes_on_with_its_own_rows_though_the_data_set_changed(own_config):
+    whole = load_file(fit(own_config) / "adapter.safetensors")
+    stopped = changed(own_config, run_dir=own_config.run_dir / "stopped")
+
+    def stop(step) -> None:
+        if step.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, stop)
+    grown(own_config)
+    resumed = load_file(fit(stopped) / "adapter.safetensors")
+    assert all(torch.equal(whole[name], value) for name, value in resumed.items())
+
+
+def test_packed_features_hold_the_same_numbers_and_are_trained_on(own_config):
+    packed = {"codec": "blosc-shuffle"}
+    config = changed(own_config, llm=packed, text=packed, vae=packed, store={"path": own_config.run_dir / "s.zarr"})
+    extract(config)
+    raw, other = Store.open(own_config.store.path), Store.open(config.store.path)
+    assert set(raw.features()) == set(other.features())
+    for name in raw.features():
+        for array, values in raw.read(name).items():
+            assert np.array_equal(values, other.read(name)[array])
+    fit(config)
+    with pytest.raises(IdentityMismatch, match=r"arrays\.states\.codec"):
+        extract(changed(config, text={"codec": "zstd"}))

@@ -29,6 +29,7 @@ for command in (
     stores.inspect,
     stores.verify,
     stores.drop,
+    stores.compact,
     runs.demo,
 ):
     app.command()(command)

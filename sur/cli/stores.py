@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +33,8 @@ def inspect(
         f"of up to {summary.rows_per_partition}",
         markup=False,
     )
+    for name in opened.datasets():
+        out.print(f"data set {name}: {int(opened.members(name).sum())} rows", markup=False)
     table = Table("name", "kind", "arrays", "receipts", "rows without", "bytes")
     held = [*summary.features, *summary.assets]
     for feature in held:
@@ -92,6 +95,32 @@ def drop(
     opened = Store.open(store_path(store), writable=True)
     opened.drop_feature(name)
     typer.echo(f"{opened.path}: {name} dropped")
+
+
+def compact(
+    store: StoreArgument,
+    target: Annotated[str, typer.Argument(help="Folder or URL of the new store.", show_default=False)],
+    keep: Annotated[
+        list[Path] | None, typer.Option(help="manifest.safetensors of a run whose rows are to stay. Repeatable.")
+    ] = None,
+) -> None:
+    """Copy a store without the rows that no data set has any more and without half-empty partitions."""
+    from cache import Manifest, Store
+    from cache import compact as copy
+
+    source = Store.open(store_path(store))
+    made = Store.open_or_create(store_path(target), source.rows_per_partition)
+    total = sum(len(source.receipts(name)) for name in source.features())
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("compact", total=total)
+        left = copy(
+            source, made, [Manifest.load(path) for path in keep or []],
+            lambda name, partition: progress.update(bar, advance=1, description=f"{name} {partition}"),
+        )  # fmt: skip
+    typer.echo(
+        f"{made.path}: {made.n_rows} rows in {made.n_partitions} partitions, {left} rows of {source.path} left behind. "
+        "Set store.path to it, and remove the old store when nothing needs it any more"
+    )
 
 
 def _identity(feature: "FeatureSummary") -> Table:

@@ -49,7 +49,8 @@ class LLMEncoder:
                 f"(embeddings) to {count} (last)"
             )
         shape = (self.config.max_tokens, dim) if self.config.pooling == "tokens" else (dim,)
-        arrays = {"states": ArraySpec(self.config.store_dtype, shape), "length": ArraySpec("int32", ())}
+        states = ArraySpec(self.config.store_dtype, shape, self.config.codec, self.config.keep_bits)
+        arrays = {"states": states, "length": ArraySpec("int32", ())}
         return {name: dict(arrays) for name in self.config.feature_names}
 
     def specs(self) -> list[FeatureSpec]:

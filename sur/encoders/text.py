@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cache import ArraySpec, FeatureSpec
+from cache import ArraySpec, Codec, FeatureSpec
 from sur.encoders.base import Encoded, FloatName, checked_names, pick_device, slug, stored_numpy, to_stored
 from sur.encoders.pipeline_text import PipelineText
 
@@ -25,6 +25,8 @@ class TextConfig(BaseModel):
     slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")
     store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
+    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
     batch_size: int = Field(default=64, ge=1, description="prompts a forward pass")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
 
@@ -68,9 +70,10 @@ class TextEncoder:
         """Arrays of the feature; needs the pipeline's config files, not its weights."""
         tokens, dim, pooled = self._pipeline.sizes()
         dtype = self.config.store_dtype
-        arrays = {"states": ArraySpec(dtype, (tokens, dim)), "length": ArraySpec("int32", ())}
+        packing = (self.config.codec, self.config.keep_bits)
+        arrays = {"states": ArraySpec(dtype, (tokens, dim), *packing), "length": ArraySpec("int32", ())}
         if pooled is not None:
-            arrays["pooled"] = ArraySpec(dtype, (pooled,))
+            arrays["pooled"] = ArraySpec(dtype, (pooled,), *packing)
         return {self.feature_name: arrays}
 
     def specs(self) -> list[FeatureSpec]:

@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cache import ArraySpec, FeatureSpec
+from cache import ArraySpec, Codec, FeatureSpec
 from sur.encoders.base import (
     Encoded,
     FloatName,
@@ -46,6 +46,8 @@ class VAEConfig(BaseModel):
     flips: bool = Field(default=False, description="also store the mirrored image's latents, as view 1")
     store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights (SDXL's needs float32)")
+    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
     batch_size: int = Field(default=8, ge=1, description="images a forward pass")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
 
@@ -97,7 +99,7 @@ class VAEEncoder:
                 f"use a multiple of it such as {max(side, 1) * factor}"
             )
         shape = (2 if self.config.flips else 1, config["latent_channels"], side, side)
-        spec = ArraySpec(self.config.store_dtype, shape)
+        spec = ArraySpec(self.config.store_dtype, shape, self.config.codec, self.config.keep_bits)
         return {self.config.feature_name: {"mean": spec, "logvar": spec}}
 
     def specs(self) -> list[FeatureSpec]:

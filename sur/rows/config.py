@@ -17,6 +17,9 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path = Field(description="folder or file with the rows; nothing outside its folder is ever read")
+    slug: str = Field(
+        default="data", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of this data set in the store"
+    )
     format: Literal["auto", "surd", "parquet", "csv", "jsonl", "hf"] = Field(default="auto", description="kind")
     split: str | None = Field(default=None, description="split of a Hugging Face DatasetDict; default: its only one")
     simple_column: str = Field(default="text", description="column of the simple narrative prompt")

@@ -1,0 +1,57 @@
+"""A store without the rows that no data set has any more, and without half-empty partitions, beside the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cache.manifest import Manifest
+from cache.store import Store
+
+
+def compact(
+    source: Store,
+    target: Store,
+    manifests: Sequence[Manifest] = (),
+    progress: Callable[[str, int], None] | None = None,
+) -> int:
+    """Copy what the data sets of `source` still have into `target`; returns how many rows were left behind.
+
+    Rows that one of `manifests` names are kept too, so that its training can be repeated.
+
+    Values are copied as they are and checked on the way; nothing is encoded. Partitions of a feature of which `source`
+    lacks some rows stay to be extracted. A copy that was interrupted goes on where it stopped. `progress` hears of each
+    feature and partition.
+
+    Raises:
+        IdentityMismatch: `target` holds a feature of that name that was made otherwise.
+        CorruptStore: a value in `source` does not have its checksum.
+    """
+    names = source.datasets()
+    members = {name: source.members(name) for name in names}
+    keep = np.any(list(members.values()), axis=0) if names else source.filled()
+    named = {row.tobytes() for manifest in manifests for row in manifest.ids}
+    ids = source.row_ids()
+    keep |= np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
+    records = {record.id: record for record in source.rows() if keep[record.slot]}
+    target.add_rows(records.values())
+    for spec in source.features().values():
+        target.ensure_feature(spec)
+        done = {receipt.partition for receipt in source.receipts(spec.name) if receipt is not None}
+        reasons = source.missing(spec.name)
+        for partition in target.pending(spec.name):
+            slots = np.array([records[row.id].slot for row in target.rows(partition)], dtype=np.int64)
+            if not set((slots // source.rows_per_partition).tolist()) <= done:
+                continue
+            values = source.read(spec.name, slots)
+            missing = {place: reasons[slot] for place, slot in enumerate(slots.tolist()) if slot in reasons}
+            target.write_partition(spec.name, partition, values, missing, {"copied": len(slots)})
+            if progress is not None:
+                progress(spec.name, partition)
+    for spec in source.assets().values():
+        if not target.has_asset(spec) and source.has_asset(spec):
+            target.write_asset(spec, source.read_asset(spec.name))
+    for name, mask in members.items():
+        target.set_members(name, (row.tobytes() for row in ids[mask]))
+    return source.n_rows - len(records)

@@ -1,0 +1,213 @@
+"""Rows come, change and go; features too; and a training of long ago can still be repeated."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cache_samples import (
+    LATENTS,
+    NULL,
+    STATES,
+    extract,
+    file_bytes,
+    no_waiting_for_the_disk,  # noqa: F401
+    sample_rows,
+    sample_values,
+)
+
+from cache import BadValues, CacheError, Loader, Manifest, Store, compact, row_id
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    extract(tmp_path / "store.zarr", 28)
+    store = Store.open(tmp_path / "store.zarr", writable=True)
+    store.set_members("data", [row.id for row in store.rows()])
+    return store
+
+
+def serve(store: Store, **options) -> list[tuple[bytes, bytes]]:
+    """(ids, values) of every batch of two epochs."""
+    loader = Loader(store, [STATES.name], batch_size=5, **options)
+    return [
+        (batch.ids.tobytes(), batch.arrays[f"{STATES.name}/states"].view(torch.uint16).numpy().tobytes())
+        for epoch in (0, 1)
+        for batch in loader.batches(epoch)
+    ]
+
+
+def test_an_edited_row_is_a_new_row_and_the_old_one_is_served_no_more(store):
+    rows = store.rows()
+    changed = replace(rows[3], simple="another sentence", slot=-1, id=row_id("another sentence", rows[3].complex, None))
+    shards = {path: path.read_bytes() for path in store.path.rglob("features/*/*/c.*")}
+    assert store.add_rows([changed]) == 1
+    ids = [changed.id if row is rows[3] else row.id for row in rows]
+    assert store.set_members("data", ids) == (1, 28)
+    assert store.pending(STATES.name) == [4]  # only the new row's partition
+    extract(store.path, 28)
+    assert all(path.read_bytes() == data for path, data in shards.items())
+    served = {id.tobytes() for id in Loader(store, [STATES.name], dataset="data", batch_size=1, split="all").ids}
+    assert served == set(ids)
+
+
+def test_removed_rows_are_skipped_and_come_back_for_nothing(store):
+    ids = [row.id for row in store.rows()]
+    before = file_bytes(store.path)
+    assert store.set_members("data", ids[5:]) == (5, 23)
+    assert Loader(store, [STATES.name], dataset="data", batch_size=1, split="all").slots.tolist() == list(range(5, 28))
+    assert store.set_members("data", ids) == (0, 28)
+    assert file_bytes(store.path) == before
+    assert store.verify() == []
+
+
+def test_data_sets_share_rows_and_know_nothing_of_each_other(store):
+    ids = [row.id for row in store.rows()]
+    store.set_members("other", ids[10:20])
+    store.set_members("data", ids[:12])
+    assert store.datasets() == ["data", "other"]
+    assert np.flatnonzero(store.members("other")).tolist() == list(range(10, 20))
+    with pytest.raises(CacheError, match=r"no data set 'mine' \(it holds: data, other\)"):
+        Loader(store, [STATES.name], dataset="mine", batch_size=1)
+    with pytest.raises(BadValues, match="1 of its rows are not in the store"):
+        store.set_members("other", [*ids[:3], bytes(range(16))])
+    with pytest.raises(BadValues, match="must match"):
+        store.set_members("../other", ids)
+    assert int(store.members("other").sum()) == 10
+
+
+def test_new_rows_belong_to_no_data_set_until_it_is_said(store):
+    store.add_rows(sample_rows(8, first=200))
+    assert len(store.members("data")) == 40 and int(store.members("data").sum()) == 28
+    loader = Loader(store, [STATES.name], dataset="data", batch_size=1, split="all")
+    assert loader.n_rows == 28  # though the new partition has no values yet
+
+
+def test_a_training_is_repeated_from_its_manifest_whatever_came_and_went(store, tmp_path):
+    manifest = Loader(store, [STATES.name], dataset="data", batch_size=5).manifest
+    path = manifest.save(tmp_path / "run" / "manifest.safetensors")
+    served = serve(store, dataset="data")
+    store.add_rows(sample_rows(12, first=100))
+    store.set_members("data", [row.id for row in store.rows()[9:]])
+    extract(store.path, 28)
+    grown = Store.open(store.path, writable=True)
+    recorded = Manifest.load(path)
+    assert recorded.digest == manifest.digest
+    assert serve(grown, dataset="data") != served
+    assert serve(grown, manifest=recorded) == served
+
+    made = Store.create(tmp_path / "compact.zarr", 16)
+    assert compact(grown, made, [recorded]) == 0
+    assert serve(made, manifest=recorded) == served
+
+
+def test_a_manifest_is_refused_where_its_rows_or_values_are_not(store, tmp_path):
+    manifest = Loader(store, [STATES.name], batch_size=1).manifest
+    fewer = Store.create(tmp_path / "fewer.zarr", 8)
+    store.set_members("data", [row.id for row in store.rows()[4:]])
+    assert compact(store, fewer) == 4
+    with pytest.raises(CacheError, match="4 of the manifest's 28 rows are not in"):
+        Loader(fewer, [STATES.name], manifest=manifest, batch_size=1)
+    other = Store.create(tmp_path / "other.zarr", 8)
+    other.add_rows(sample_rows(28))
+    other.ensure_feature(STATES)
+    for partition in range(4):
+        values = sample_values(STATES, other.rows(partition))
+        values["states"][0, 0] ^= 1
+        other.write_partition(STATES.name, partition, values)
+    with pytest.raises(CacheError, match=rf"values of {STATES.name} in .* are not those of the manifest"):
+        Loader(other, [STATES.name], manifest=manifest, batch_size=1)
+
+
+def test_a_file_that_is_no_manifest_is_said_to_be_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no manifest at"):
+        Manifest.load(tmp_path / "nothing")
+    (tmp_path / "x").write_bytes(b"not safetensors at all")
+    with pytest.raises(CacheError, match="is no manifest"):
+        Manifest.load(tmp_path / "x")
+
+
+def test_compacting_keeps_values_reasons_and_assets_and_leaves_the_rest(store, tmp_path):
+    ids = [row.id for row in store.rows()]
+    for first in (300, 400, 500):  # three nights of one row each
+        store.add_rows(sample_rows(1, first=first))
+    night = [row.id for row in store.rows()[28:]]
+    store.set_members("data", [*ids[8:], *night])
+    extract(store.path, 28)
+    source = Store.open(store.path)
+    assert source.n_partitions == 7
+    made = Store.create(tmp_path / "compact.zarr", 8)
+    assert compact(source, made) == 8
+    assert (made.n_rows, made.n_partitions, made.datasets()) == (23, 3, ["data"])
+    assert [row.id for row in made.rows()] == [*ids[8:], *night]
+    for spec in (STATES, LATENTS):
+        kept = np.array([slot for slot in np.flatnonzero(source.filled()) if slot >= 8])
+        for name, values in made.read(spec.name).items():
+            assert np.array_equal(values, source.read(spec.name, kept)[name])
+    reasons = {row.id: source.missing(LATENTS.name)[row.slot] for row in source.rows(1) if not row.image}
+    assert reasons.items() <= {made.rows()[slot].id: why for slot, why in made.missing(LATENTS.name).items()}.items()
+    assert np.array_equal(made.read_asset(NULL.name)["states"], source.read_asset(NULL.name)["states"])
+    assert made.verify() == []
+    bytes_of = {path: sum(map(len, file_bytes(path).values())) for path in (source.path, made.path)}
+    assert bytes_of[made.path] < bytes_of[source.path]
+
+
+def test_compacting_goes_on_where_it_stopped_and_leaves_what_is_not_extracted_pending(store, tmp_path):
+    store.discard(LATENTS.name, 2)
+    made = Store.create(tmp_path / "compact.zarr", 8)
+
+    def stop(feature: str, partition: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compact(store, made, progress=stop)
+    assert len(made.pending(STATES.name)) in (3, 4)
+    compact(store, made)
+    assert made.pending(STATES.name) == [] and made.pending(LATENTS.name) == [2]
+    whole = Store.create(tmp_path / "whole.zarr", 8)
+    compact(store, whole)
+    assert file_bytes(made.path) == file_bytes(whole.path)
+
+
+def test_a_partition_of_few_rows_takes_the_room_of_few_rows(store):
+    store.add_rows(sample_rows(1, first=900))
+    extract(store.path, 28)
+    full, single = (store.path / f"features/{STATES.name}/states/c.{p}.0" for p in (0, 4))
+    row = 604
+    assert full.stat().st_size - single.stat().st_size == 7 * row
+
+
+def test_adding_and_dropping_a_feature_touches_no_other(store, tmp_path):
+    before = file_bytes(store.path)
+    layer = replace(STATES, name="llm.small.l04.mean", identity={**STATES.identity, "layer": 4})
+    store.ensure_feature(layer)
+    for partition in store.pending(layer.name):
+        store.write_partition(layer.name, partition, sample_values(layer, store.rows(partition)))
+    added = file_bytes(store.path)
+    assert before.items() <= added.items() and store.verify() == []
+    store.drop_feature(layer.name)
+    assert file_bytes(store.path) == before
+
+
+def test_a_damaged_data_set_is_found_and_mended_by_the_next_extraction(store):
+    ids = [row.id for row in store.rows()]
+    path = store.path / "datasets" / "data" / "zarr.json"
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b'"slots": 32', b'"slots": 31'))
+    (damage,) = store.verify()
+    assert damage.file == "datasets/data/zarr.json"
+    with pytest.raises(CacheError, match="do not agree with their digest"):
+        Loader(store, [STATES.name], dataset="data", batch_size=1)
+    assert store.repair([damage]) == []
+    store.set_members("data", ids)
+    assert path.read_bytes() == good and store.verify() == []
+
+
+def test_a_store_of_the_version_without_data_sets_still_opens(store):
+    shutil.rmtree(store.path / "datasets")
+    opened = Store.open_or_create(store.path)
+    assert opened.datasets() == [] and opened.verify() == []
+    assert Loader(opened, [STATES.name], batch_size=1, split="all").n_rows == 28
