@@ -7,7 +7,6 @@ text states without loading the denoiser (`sur.losses.alignment`).
 
 from __future__ import annotations
 
-import importlib.metadata
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache import ArraySpec, FeatureSpec, Store
 from sur.batches import read_states
-from sur.encoders.base import pick_device
+from sur.encoders.base import major_version, pick_device
 from sur.encoders.locate import PIPELINE_CONFIG, locate
 from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
@@ -60,7 +59,7 @@ def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
         "heads": [layer.heads for layer in layers.values()],
         "inputs": {name: store.features()[name].identity for name in _inputs(config) if name in store.features()},
         **config.readout.model_dump(),
-        "diffusers": importlib.metadata.version("diffusers").split(".")[0],
+        "diffusers": major_version("diffusers"),
         "encoder_version": ENCODER_VERSION,
     }
     return FeatureSpec(readout_name(config), "readout", identity, _arrays(layers, config.readout.queries_per_layer))

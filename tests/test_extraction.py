@@ -1,5 +1,6 @@
 """sur.extraction and sur.partition: what is computed, copied, left out, and never computed twice."""
 
+import importlib.metadata
 import json
 import logging
 import threading
@@ -289,3 +290,12 @@ def test_edited_and_removed_rows_leave_the_data_set_and_cost_only_the_new_one(tm
     assert sorted(texts[row.tobytes()] for row in served) == sorted(
         [json.loads(line)["text"] for line in [lines[0], *lines[4:]]] + ["an edited sentence"]
     )
+
+
+def test_a_new_major_version_of_a_library_is_refused_by_name(config, monkeypatch):
+    extract(config)
+    close_encoders()
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.1" if name == "transformers" else real(name))
+    with pytest.raises(IdentityMismatch, match=r"engine_version: stored '\d+', wanted '99'"):
+        extract(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -91,15 +92,24 @@ def checked_names(asked: Collection[str] | None, known: Sequence[str]) -> list[s
     return [name for name in known if name in asked]
 
 
-def to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Cast (n, ...) values to the stored dtype; also say which items are finite there, (n,) bool.
+def major_version(package: str) -> str:
+    """First part of an installed package's version: what a new one of may change numbers."""
+    return importlib.metadata.version(package).split(".")[0]
+
+
+def to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Cast (n, ...) values to the stored dtype; also say of items that are not finite there what is and where.
 
     bfloat16 comes back as uint16 bit patterns. A value that overflows in the stored dtype counts as
     not finite, so a float16 store can never silently hold an infinity.
     """
     cast = values.detach().to("cpu", getattr(torch, dtype)).contiguous()
-    finite = torch.isfinite(cast).flatten(1).all(dim=1).numpy()
-    return (cast.view(torch.uint16) if dtype == "bfloat16" else cast).numpy(), finite
+    faults: dict[int, str] = {}
+    for item in (~torch.isfinite(cast).flatten(1).all(dim=1)).nonzero().flatten().tolist():
+        places = (~torch.isfinite(cast[item])).nonzero()
+        first = places[0].tolist()
+        faults[item] = f"{float(cast[item][tuple(first)])} at {first} in {dtype} ({len(places)} such values)"
+    return (cast.view(torch.uint16) if dtype == "bfloat16" else cast).numpy(), faults
 
 
 def stored_numpy(dtype: str) -> np.dtype:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cache import ArraySpec, FeatureSpec
-from sur.encoders.base import Encoded, checked_names, free_memory, pick_device, stored_numpy, to_stored
+from sur.encoders.base import Encoded, checked_names, free_memory, major_version, pick_device, stored_numpy, to_stored
 from sur.encoders.gguf_files import parsed_once, read_gguf_header
 from sur.encoders.llm_config import LLMConfig
 from sur.encoders.llm_model import LayeredModel, load_body
@@ -69,6 +69,7 @@ class LLMEncoder:
             "compute_dtype": config.compute_dtype,
             "store_dtype": config.store_dtype,
             "engine": "transformers",
+            "engine_version": major_version("transformers"),
             "encoder_version": ENCODER_VERSION,
         }
         return [
@@ -94,11 +95,10 @@ class LLMEncoder:
         for batch in batches([len(tokens[i].ids) for i in good], config.tokens_per_batch):
             rows = [good[i] for i in batch]
             for layer, pooled in self._run(model, [tokens[i] for i in rows], layers).items():
-                stored, finite = to_stored(pooled, config.store_dtype)
-                stored[~finite] = 0
+                stored, faults = to_stored(pooled, config.store_dtype)
+                stored[list(faults)] = 0
                 states[layer][rows] = stored
-                for row in np.array(rows)[~finite]:
-                    bad[int(row)] = f"layer {layer} is not finite in {config.store_dtype}"
+                bad |= {rows[item]: f"layer {layer} is {fault}" for item, fault in faults.items()}
             stats["tokens"] += sum(len(tokens[i].ids) for i in rows)
             stats["padded_tokens"] += len(rows) * len(tokens[rows[0]].ids)
         values = {config.feature_name(layer): {"states": states[layer], "length": lengths.copy()} for layer in layers}

@@ -9,7 +9,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache import ArraySpec, Codec, FeatureSpec
-from sur.encoders.base import Encoded, FloatName, checked_names, pick_device, slug, stored_numpy, to_stored
+from sur.encoders.base import (
+    Encoded,
+    FloatName,
+    checked_names,
+    major_version,
+    pick_device,
+    slug,
+    stored_numpy,
+    to_stored,
+)
 from sur.encoders.pipeline_text import PipelineText
 
 ENCODER_VERSION = 1
@@ -86,6 +95,7 @@ class TextEncoder:
             "compute_dtype": self.config.compute_dtype,
             "store_dtype": self.config.store_dtype,
             "engine": "diffusers",
+            "engine_version": f"{major_version('diffusers')} on transformers {major_version('transformers')}",
             "encoder_version": ENCODER_VERSION,
         }
         return [FeatureSpec(self.feature_name, self.kind, identity, self.shapes()[self.feature_name])]
@@ -105,9 +115,8 @@ class TextEncoder:
             states, pooled = self._pipeline.encode(prompts)
             for name, made in (("states", states), ("pooled", pooled)):
                 if made is not None:
-                    values[name][rows], finite = to_stored(made, self.config.store_dtype)
-                    for row in start + np.flatnonzero(~finite):
-                        bad[int(row)] = f"{name} is not finite in {self.config.store_dtype}"
+                    values[name][rows], faults = to_stored(made, self.config.store_dtype)
+                    bad |= {start + item: f"{name} is {fault}" for item, fault in faults.items()}
             lengths = self._pipeline.lengths(prompts)
             values["length"][rows] = lengths.clamp(max=limit).numpy()
             stats["tokens"] += int(lengths.clamp(max=limit).sum())

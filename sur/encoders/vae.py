@@ -20,6 +20,7 @@ from sur.encoders.base import (
     FloatName,
     checked_names,
     free_memory,
+    major_version,
     pick_device,
     slug,
     stored_numpy,
@@ -116,6 +117,7 @@ class VAEEncoder:
             "compute_dtype": config.compute_dtype,
             "store_dtype": config.store_dtype,
             "engine": "diffusers",
+            "engine_version": major_version("diffusers"),
             "encoder_version": ENCODER_VERSION,
         }
         return [FeatureSpec(config.feature_name, self.kind, identity, self.shapes()[config.feature_name])]
@@ -136,10 +138,9 @@ class VAEEncoder:
             views = [pixels, pixels.flip(-1)] if config.flips else [pixels]
             for view, seen in enumerate(views):
                 for array, made in zip(("mean", "logvar"), self._distribution(seen), strict=True):
-                    stored, finite = to_stored(made, config.store_dtype)
+                    stored, faults = to_stored(made, config.store_dtype)
                     values[array][start : start + len(squares), view] = stored
-                    for row in start + np.flatnonzero(~finite):
-                        bad[int(row)] = f"{array} is not finite in {config.store_dtype}"
+                    bad |= {start + item: f"{array} is {fault}" for item, fault in faults.items()}
         for made in values.values():
             made[list(bad)] = 0
         n_views = len(items) * (2 if config.flips else 1)
