@@ -9,7 +9,8 @@ from cache.catalog import Catalog
 from cache.datasets import FOLDER
 from cache.errors import CorruptStore
 from cache.features import SECTIONS
-from cache.receipts import partition_directory
+from cache.receipts import partition_directory, read_receipt
+from cache.records import RowRecord
 from cache.rows import RECEIPTS, Rows
 from cache.storage import Storage, join
 from cache.verify import Damage, receipt_numbers
@@ -30,18 +31,40 @@ def recovered_size(storage: Storage) -> int | None:
         return None
 
 
-def repair(storage: Storage, rows_per_partition: int, damages: Sequence[Damage]) -> list[Damage]:
+def _row_digests(storage: Storage, partition: int) -> set[str]:
+    """Digests of a partition's row ids that the intact receipts of features give."""
+    found = set()
+    for name in storage.folders("receipts/features"):
+        try:
+            receipt = read_receipt(storage, partition_directory(f"receipts/features/{name}", partition))
+        except CorruptStore:
+            continue
+        if receipt is not None:
+            found.add(receipt.rows_digest)
+    return found
+
+
+def repair(
+    storage: Storage, rows_per_partition: int, damages: Sequence[Damage], records: Sequence[RowRecord] = ()
+) -> list[Damage]:
     """Mend damage, and return what is beyond repair: rows that are gone, and files that are no part of the store.
 
     Damaged values lose their receipt, damaged declarations of features and data sets are removed: the next extraction
-    computes the former and writes the latter. All other metadata follows from the rest and is written anew.
+    computes the former and writes the latter. All other metadata follows from the rest and is written anew. Damaged
+    partitions of rows are restored from what is intact of them and from `records`, the rows of the data source.
     """
     beyond = []
+    rows = Rows(storage, rows_per_partition)
+    lost = {damage.partition for damage in damages if damage.feature == "rows" and damage.partition >= 0}
+    restored = {partition for partition in lost if rows.restore(partition, records, _row_digests(storage, partition))}
+    committed = max(receipt_numbers(storage, RECEIPTS), default=-1) + 1
     for damage in damages:
         folder, _, name = damage.file.rpartition("/")
         parts = damage.file.split("/")
         section = parts[1] if parts[0] == "receipts" and len(parts) > 2 else parts[0]
         declares = folder == f"{section}/{damage.feature}" if section in SECTIONS else folder.startswith(f"{FOLDER}/")
+        if damage.feature == "rows" and (damage.partition in restored or damage.partition >= committed):
+            continue  # restored, or left by an append that was interrupted, which the next one replaces
         if storage.leftover(damage.file) or declares:
             storage.remove(damage.file)
         elif section in SECTIONS and damage.partition >= 0:
@@ -50,11 +73,10 @@ def repair(storage: Storage, rows_per_partition: int, damages: Sequence[Damage])
                 storage.remove(join(receipt, metadata.FILE))
         elif name != metadata.FILE or damage.partition >= 0 or parts[0] not in ("", *metadata.GROUPS, metadata.FILE):
             beyond.append(damage)
-    rows = Rows(storage, rows_per_partition)
     for group in metadata.GROUPS:
         metadata.publish_metadata(storage, group, metadata.group())
     metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))
-    slots = (max(receipt_numbers(storage, RECEIPTS), default=-1) + 1) * rows_per_partition
+    slots = committed * rows_per_partition
     for folder, document in rows.documents(slots).items():
         metadata.publish_metadata(storage, folder, document)
     catalog = Catalog(storage, rows, rows_per_partition)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -134,18 +135,67 @@ class Rows:
                 known.add(row.id)
                 yield row
 
-    def _write(self, partition: int, rows: list[RowRecord]) -> None:
+    def restore(self, partition: int, records: Iterable[RowRecord], digests: Collection[str]) -> bool:
+        """Write a damaged partition anew from what is intact of it and from `records` of the data source.
+
+        Written only if the outcome is what its receipt says, or, where the receipt is lost, has one of `digests` (those
+        of its ids that the receipts of features give). Returns whether it was. The caller holds the store's lock.
+        """
+        try:
+            receipt = self.receipt(partition)
+        except CorruptStore:
+            receipt = None
+        columns: dict[str, bytes] = {}
+        for name in ("id", *TEXTS):
+            data = self._storage.read(self.key(name, partition)) or b""
+            if receipt is None or hashlib.sha256(data).hexdigest() == receipt.shards[name].sha256:
+                with suppress(CorruptStore):
+                    columns[name] = without_crc(data, "")
+        rows = self._from_intact(columns, list(records))
+        files, made = self._encode(partition, rows)
+        if made != receipt if receipt is not None else made.rows_digest not in digests:
+            return False
+        for name, data in files.items():
+            self._storage.publish(self.key(name, partition), data)
+        publish_receipt(self._storage, partition_directory(RECEIPTS, partition), made)
+        return True
+
+    @staticmethod
+    def _from_intact(columns: Mapping[str, bytes], records: list[RowRecord]) -> list[RowRecord]:
+        """Rows named by a partition's intact columns, [] if these and the records do not tell."""
+        texts = {name: decode_texts(columns[name]) for name in TEXTS if name in columns}
+        by_id = {record.id: record for record in records}
+        if "id" in columns:
+            found = [columns["id"][at : at + ID_BYTES] for at in range(0, len(columns["id"]), ID_BYTES)]
+            ids = [id for id in found if any(id)]
+        elif len(texts) == len(TEXTS):
+            by_texts = {tuple(getattr(record, name) for name in TEXTS): record.id for record in records}
+            ids = [by_texts.get(row, b"") for row in zip(*texts.values(), strict=True) if any(row)]
+        else:
+            return []
+        if len(texts) == len(TEXTS):
+            return [
+                RowRecord(id, texts["simple"][row], texts["complex"][row], texts["image"][row])
+                for row, id in enumerate(ids)
+            ]
+        return [by_id[id] for id in ids] if all(id in by_id for id in ids) else []
+
+    def _encode(self, partition: int, rows: list[RowRecord]) -> tuple[dict[str, bytes], Receipt]:
         empty = self._per_partition - len(rows)
         ids = b"".join(row.id for row in rows)
-        files = {"id": ids + bytes(empty * ID_BYTES)}
+        contents = {"id": ids + bytes(empty * ID_BYTES)}
         for name in TEXTS:
-            files[name] = encode_texts([getattr(row, name) for row in rows] + [""] * empty)
-        shards = {}
-        for name, content in files.items():
-            data = with_crc(content)
+            contents[name] = encode_texts([getattr(row, name) for row in rows] + [""] * empty)
+        files = {name: with_crc(content) for name, content in contents.items()}
+        shards = {
+            name: ShardReceipt.of(data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4")) for name, data in files.items()
+        }
+        return files, Receipt(IDENTITY, partition, len(rows), hashlib.sha256(ids).hexdigest(), shards)
+
+    def _write(self, partition: int, rows: list[RowRecord]) -> None:
+        files, receipt = self._encode(partition, rows)
+        for name, data in files.items():
             self._storage.publish(self.key(name, partition), data)
-            shards[name] = ShardReceipt.of(data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4"))
-        receipt = Receipt(IDENTITY, partition, len(rows), hashlib.sha256(ids).hexdigest(), shards)
         publish_receipt(self._storage, partition_directory(RECEIPTS, partition), receipt)
 
     def _read(self, column: str, partition: int) -> bytes:

@@ -352,13 +352,14 @@ class Store:
         held = self._catalog.intact("features") + self._catalog.intact("assets")
         return 4 * self.n_partitions + sum(feature.n_files() for feature in held)
 
-    def repair(self, damages: Sequence[Damage]) -> list[Damage]:
+    def repair(self, damages: Sequence[Damage], records: Sequence[RowRecord] = ()) -> list[Damage]:
         """Mend what `verify` found, so that the next extraction recomputes just what is broken; see `cache.repair`.
 
-        Returns what is beyond repair.
+        `records`, the rows of the data source, help where rows are damaged. Returns what is beyond repair.
         """
         with self._locked():
-            beyond = repair(self._storage, self.rows_per_partition, damages)
+            beyond = repair(self._storage, self.rows_per_partition, damages, records)
+        self._rows = Rows(self._storage, self.rows_per_partition)
         self._catalog = Catalog(self._storage, self._rows, self.rows_per_partition)
         return beyond
 

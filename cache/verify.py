@@ -188,6 +188,9 @@ class _Inspection:
             number = (parts[3].split(".") + [""])[1]
             partition = int(number) if parts[0] == "features" and number.isdigit() else 0
             return parts[1], partition, partition_directory(f"receipts/{parts[0]}/{parts[1]}", partition)
+        if parts[0] == "rows" and len(parts) == 3:
+            number = (parts[2].split(".") + [""])[1]
+            return "rows", int(number) if number.isdigit() else -1, ""
         return ("rows" if "rows" in parts[:2] else ""), -1, ""
 
     def abandon(self, section: str, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -90,50 +89,9 @@ def file_bytes(path: Path) -> dict[str, bytes]:
     return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
 
 
-def kill_at(operation: int) -> None:
-    """Have this process killed, for real, just before its file operation of that number."""
-    done = 0
-
-    def counted(function):
-        def call(*arguments, **options):
-            nonlocal done
-            done += 1
-            if done == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return call
-
-    for name in ("mkdir", "fsync", "replace", "rmdir"):
-        setattr(os, name, counted(getattr(os, name)))
-
-
-def sweep(folder: Path, step: int) -> None:
-    """Kill a child at every `step`-th file operation until one gets through; complain on the first difference."""
-    os.fsync = lambda descriptor: None  # a killed process loses nothing that the system already has
-    extract(folder / "whole")
-    whole = file_bytes(folder / "whole")
-    operation = 1
-    while True:
-        path = folder / f"killed-{operation}"
-        if (child := os.fork()) == 0:
-            kill_at(operation)
-            extract(path)
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        pending = expected_work(path)
-        computed = extract(path)
-        assert computed == pending, f"operation {operation}: computed {computed}, expected {pending}"
-        assert file_bytes(path) == whole, f"operation {operation}: the store differs"
-        if status == 0:
-            json.dump({"kills": (operation - 1) // step, "operations": operation}, sys.stdout)
-            return
-        operation += step
-
-
-def expected_work(path: Path) -> list[tuple[str, int]]:
+def expected_work(path: Path, partitions: int = 4) -> list[tuple[str, int]]:
     """Partitions that the next run has to compute."""
-    everything = [(spec.name, partition) for spec in (STATES, LATENTS) for partition in range(4)]
+    everything = [(spec.name, partition) for spec in (STATES, LATENTS) for partition in range(partitions)]
     try:
         store = Store.open(path)
         return [item for item in everything if item[1] not in done_partitions(store, item[0])]
@@ -149,7 +107,4 @@ def done_partitions(store: Store, name: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "sweep":
-        sweep(Path(sys.argv[2]), int(sys.argv[3]))
-    else:
-        json.dump(extract(Path(sys.argv[2]), int(sys.argv[3])), sys.stdout)
+    json.dump(extract(Path(sys.argv[1]), int(sys.argv[2])), sys.stdout)

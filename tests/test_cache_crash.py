@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
+import cache_harness
 import cache_samples
 import pytest
 from cache_samples import (
@@ -34,15 +36,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return file_bytes(path)
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-W", "error", cache_samples.__file__, *map(str, arguments)]
+def command(module: ModuleType, *arguments: object) -> list[str]:
+    return [sys.executable, "-W", "error", str(module.__file__), *map(str, arguments)]
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 
 
 def start(path: Path, count: int = 28) -> subprocess.Popen[str]:
-    arguments = command("extract", path, count)
+    arguments = command(cache_samples, path, count)
     return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
 
 
@@ -69,10 +71,43 @@ def test_sigkill_at_random_moments_then_resume_gives_the_same_bytes(tmp_path, wh
     assert Store.open(path).verify() == []
 
 
-def test_sigkill_between_file_operations_then_resume_gives_the_same_bytes(tmp_path):
-    """Every seventh file operation; `python tests/cache_samples.py sweep FOLDER 1` takes them all."""
-    done = subprocess.run(command("sweep", tmp_path, 7), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
-    assert json.loads(done.stdout)["kills"] > 30
+@pytest.mark.slow
+def test_sigkill_between_file_operations_then_the_same_again_gives_the_same_bytes(tmp_path):
+    """A sample; `python tests/cache_harness.py crash FOLDER` takes every file operation of every scenario."""
+    done = subprocess.run(
+        command(cache_harness, "crash", tmp_path, 23), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    kills = json.loads(done.stdout)
+    assert set(kills) == {"fresh", "resume", "append", "repair", "compact"} and min(kills.values()) >= 2
+    assert sum(kills.values()) >= 50
+
+
+@pytest.mark.slow
+def test_damage_anywhere_is_found_never_served_and_mended(tmp_path):
+    """A sample; `python tests/cache_harness.py corrupt FOLDER 1000` takes a thousand."""
+    done = subprocess.run(
+        command(cache_harness, "corrupt", tmp_path, 60), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert json.loads(done.stdout)["found"] == 60
+
+
+@pytest.mark.parametrize("writers", [2, 4])
+def test_writers_at_once_half_of_them_killed_lose_nothing_and_leave_no_lock(tmp_path, whole, writers):
+    generator = random.Random(writers)
+    path = tmp_path / "store.zarr"
+    processes = [start(path) for _ in range(writers)]
+    for process in processes[: writers // 2]:
+        enough = generator.randrange(1, len(whole))
+        while process.poll() is None and number_of_files(path) < enough:
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+    finished = [process.communicate()[0] for process in processes][writers // 2 :]
+    computed = [tuple(item) for output in finished for item in json.loads(output)]
+    assert len(computed) == len(set(computed))
+    pending = expected_work(path)
+    output, _ = start(path).communicate()
+    assert [tuple(item) for item in json.loads(output)] == pending
+    assert file_bytes(path) == whole
 
 
 def test_processes_at_once_lose_nothing_and_do_nothing_twice(tmp_path, whole):
@@ -145,3 +180,38 @@ def test_bytes_that_do_not_read_back_are_not_published(tmp_path, monkeypatch):
     with pytest.raises(CacheError, match="read back differ"):
         local.LocalStorage(tmp_path).publish("file", b"data")
     assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_disk_that_may_not_be_written_is_named_and_the_same_command_resumes(tmp_path, whole, monkeypatch, number):
+    path, left = tmp_path / "store.zarr", [9]
+    replace = os.replace
+
+    def refused(source, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local.os, "replace", refused)
+        with pytest.raises(NotWritable, match="give this user the right to write there"):
+            extract(path)
+    extract(path)
+    assert file_bytes(path) == whole
+
+
+def test_a_clock_going_backwards_changes_nothing(tmp_path, whole, monkeypatch):
+    now = [2e9]
+
+    def earlier() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", earlier)
+    extract(tmp_path / "store.zarr", 12)
+    path = tmp_path / "other.zarr"
+    extract(path)
+    for file in path.rglob("*"):
+        os.utime(file, (1, 1))
+    assert extract(path) == [] and file_bytes(path) == whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_partitions_still_to_come_are_no_damage(store):
 
 
 @pytest.mark.parametrize("change", ["flip", "truncate", "remove"])
-def test_repair_and_the_next_extraction_bring_back_every_byte_but_rows(store, pristine, change):
+def test_repair_and_the_next_extraction_bring_back_every_byte(store, pristine, change):
     whole = file_bytes(pristine)
     generator = random.Random(1)
     for name, data in whole.items():
@@ -170,18 +171,19 @@ def test_repair_and_the_next_extraction_bring_back_every_byte_but_rows(store, pr
         else:
             flip(path, generator.randrange(8 * len(data)))
         opened = Store.open(store.path, writable=True, recover=True)
-        beyond = opened.repair(opened.verify())
-        row_data = name.startswith(("rows/", "receipts/rows/0")) and "c." in name or name.startswith("receipts/rows/0")
-        if row_data:
-            assert change == "remove" or {damage.file for damage in beyond} == {name}
-            path.write_bytes(data)
-            for damaged in beyond:  # what a lost partition of rows drags with it
-                if damaged.file in whole:
-                    (store.path / damaged.file).write_bytes(whole[damaged.file])
-        else:
-            assert beyond == [], name
+        assert opened.repair(opened.verify(), sample_rows(20)) == [], name
         extract(store.path, 20)
         assert file_bytes(store.path) == whole, name
+
+
+def test_rows_are_restored_only_to_what_was_committed(store):
+    path = store.path / "rows/simple/c.0"
+    flip(path, 300)
+    damages = store.verify()
+    assert store.repair(damages) == damages  # no records to restore them from
+    others = [replace(row, simple=row.simple + "!") for row in sample_rows(20)]
+    assert store.repair(damages, others) == damages
+    assert store.repair(damages, sample_rows(20)) == [] and store.verify() == []
 
 
 def test_a_damaged_declaration_leaves_other_features_usable_and_can_be_dropped(store, caplog):

@@ -180,3 +180,13 @@ def test_compact_leaves_behind_what_no_data_set_has(run, tmp_path):
     assert [row.id for row in Store.open(tmp_path / "new.zarr").rows()] == kept
     assert f"data set data: {len(kept)} rows" in invoke("inspect", tmp_path / "new.zarr").output
     assert invoke("verify", tmp_path / "new.zarr").exit_code == 0
+
+
+def test_damaged_rows_are_restored_from_the_data_of_a_config(run, tmp_path):
+    config = load_config(run)
+    shard = config.store.path / "rows" / "simple" / "c.0"
+    good = shard.read_bytes()
+    shard.write_bytes(good[:40] + b"~" + good[41:])
+    assert "Rows are restored from their source" in invoke("verify", config.store.path, "--repair").output
+    assert "1 mended or forgotten" in invoke("verify", run, "--repair").output
+    assert shard.read_bytes() == good and invoke("verify", run).exit_code == 0

@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from sur.cli.arguments import StoreArgument, console, store_path
+from sur.cli.arguments import StoreArgument, console, read_config, store_path
 
 if TYPE_CHECKING:
+    from cache import RowRecord
     from cache.describe import FeatureSummary
 
 
@@ -75,14 +76,24 @@ def verify(
     if damages:
         remedy = "`sur verify --repair` forgets what is damaged, `sur extract` then computes it anew"
         if repair:
-            beyond = opened.repair(damages)
+            beyond = opened.repair(damages, _source_rows(store) if any(d.feature == "rows" for d in damages) else [])
             remedy = f"{len(damages) - len(beyond)} mended or forgotten; now `sur extract` computes the latter anew"
             if beyond:
                 remedy += f". Beyond repair: {', '.join(sorted({damage.file for damage in beyond}))}. "
-                remedy += "Restore rows from a copy; remove files that do not belong here"
+                remedy += "Rows are restored from their source when a config file is given in place of the store; "
+                remedy += "remove files that do not belong here"
         typer.echo(f"{len(damages)} faults; {remedy}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{opened.path}: {opened.n_rows} rows, every checksum and receipt is right")
+
+
+def _source_rows(argument: str) -> "list[RowRecord]":
+    """Rows of the data source, if the argument is a config file."""
+    if not argument.endswith((".yaml", ".yml")):
+        return []
+    from sur.planning import scan_rows
+
+    return scan_rows(read_config(Path(argument), None))[0]
 
 
 def drop(
