@@ -18,14 +18,20 @@ from typing import Any
 
 import numpy as np
 import obstore
-from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    GenericError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import from_url
 
-from cache.errors import CorruptStore, NotWritable, StoreBusy
+from cache.errors import CacheError, CorruptStore, NotWritable, StoreBusy
 
 LEASE_SECONDS = 30.0
 _BEATS = 6  # rewrites of a lock within a lease
-_LOCK = "lock.partial"
+_LOCK = "lock"
 
 
 class BucketFile:
@@ -54,7 +60,12 @@ class BucketStorage:
         self.location = url.rstrip("/")
         backoff = {"base": 2, "init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=10)}
         retries: Any = {"max_retries": 8, "backoff": backoff}
-        self.store: Any = from_url(self.location, retry_config=retries)
+        try:
+            self.store: Any = from_url(self.location, retry_config=retries)
+        except Exception as error:
+            raise CacheError(
+                f"{url} is no place for a store: {error}. Give a folder, or s3://bucket/prefix, gs:// or az://."
+            ) from error
         self._held: list[_Lease] = []
         self._watched: dict[str, tuple[str, float]] = {}  # lock -> (ETag, when it was first seen)
 
@@ -64,10 +75,9 @@ class BucketStorage:
 
     def read(self, key: str) -> bytes | None:
         """A whole object; None if there is none."""
-        try:
+        with self.explained(key), suppress(FileNotFoundError):
             return bytes(obstore.get(self.store, key).bytes())
-        except FileNotFoundError:
-            return None
+        return None
 
     def open(self, key: str) -> BucketFile:
         """An object for reads by range."""
@@ -75,51 +85,54 @@ class BucketStorage:
 
     def size(self, key: str) -> int | None:
         """Bytes of an object; None if there is none."""
-        try:
+        with self.explained(key), suppress(FileNotFoundError):
             return obstore.head(self.store, key)["size"]
-        except FileNotFoundError:
-            return None
+        return None
 
     def publish(self, key: str, data: bytes | memoryview) -> None:
         """Put an object, then read it back. Refused once a lock held here was lost to another writer."""
         for lease in self._held:
             lease.check()
-        try:
+        with self.explained(key):
             obstore.put(self.store, key, bytes(data))
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise NotWritable(f"{self.where(key)} may not be written with these credentials: {error}.") from error
         if self.read(key) != data:
             raise CorruptStore(f"{self.where(key)}: the bytes read back differ from those written.")
 
     def remove(self, key: str) -> None:
         """Remove an object."""
-        with suppress(FileNotFoundError):
+        with self.explained(key), suppress(FileNotFoundError):
             obstore.delete(self.store, key)
 
     def remove_tree(self, folder: str) -> None:
         """Remove every object below a folder."""
         if keys := list(self.files(folder)):
-            obstore.delete(self.store, keys)
+            with self.explained(folder):
+                obstore.delete(self.store, keys)
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
-        found = obstore.list_with_delimiter(self.store, folder or None)["common_prefixes"]
+        with self.explained(folder):
+            found = obstore.list_with_delimiter(self.store, folder or None)["common_prefixes"]
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
 
     def files(self, folder: str = "") -> Iterator[str]:
         """Keys of all objects below a folder, sorted."""
-        yield from sorted(item["path"] for page in obstore.list(self.store, folder or None) for item in page)
+        with self.explained(folder):
+            found = sorted(item["path"] for page in obstore.list(self.store, folder or None) for item in page)
+        yield from found
 
     @contextmanager
     def locked(self, folder: str, wait: bool) -> Iterator[bool]:
         """Hold a folder's lease; yields False if busy and not `wait`."""
         key = f"{folder}/{_LOCK}".lstrip("/")
-        while (tag := self._acquire(key)) is None:
+        holder, since = uuid.uuid4().hex, _clock()
+        while (tag := self.acquire(key, holder)) is None:
             if not wait:
                 yield False
                 return
             time.sleep(min(1.0, LEASE_SECONDS / _BEATS))
-        lease = _Lease(self, key, tag)
+            since = _clock()
+        lease = _Lease(self, key, holder, tag, since)
         self._held.append(lease)
         try:
             yield True
@@ -139,33 +152,51 @@ class BucketStorage:
         """Nothing to do: a put leaves a whole object or none."""
 
     def leftover(self, key: str) -> bool:
-        """Whether an object is a lock, perhaps of a dead process."""
-        return key.endswith(_LOCK)
+        """Nothing is: a put leaves a whole object or none."""
+        return False
 
-    def _acquire(self, key: str) -> str | None:
+    def is_lock(self, key: str) -> bool:
+        """Whether an object is a lock, alive or a dead process's."""
+        return key.rpartition("/")[2] == _LOCK
+
+    def acquire(self, key: str, holder: str) -> str | None:
         """ETag of the lock that is now ours; None while another's is alive."""
-        body = json.dumps({"holder": uuid.uuid4().hex}).encode()
-        with suppress(AlreadyExistsError):
-            return obstore.put(self.store, key, body, mode="create")["e_tag"]
-        try:
-            tag = obstore.head(self.store, key)["e_tag"] or ""
-        except FileNotFoundError:
-            return None  # just released: the next try gets it
-        known, since = self._watched.get(key, ("", 0.0))
-        if tag != known:
-            self._watched[key] = (tag, time.monotonic())
-        elif time.monotonic() - since > LEASE_SECONDS:
-            with suppress(PreconditionError, FileNotFoundError):
-                return obstore.put(self.store, key, body, mode={"e_tag": tag})["e_tag"]
+        body = json.dumps({"holder": holder}).encode()
+        with self.explained(key):
+            with suppress(AlreadyExistsError):
+                return obstore.put(self.store, key, body, mode="create")["e_tag"]
+            try:
+                tag = obstore.head(self.store, key)["e_tag"] or ""
+            except FileNotFoundError:
+                return None  # just released: the next try gets it
+            known, since = self._watched.get(key, ("", 0.0))
+            if tag != known:
+                self._watched[key] = (tag, _clock())
+            elif _clock() - since > LEASE_SECONDS:
+                with suppress(PreconditionError, FileNotFoundError):
+                    return obstore.put(self.store, key, body, mode={"e_tag": tag})["e_tag"]
         return None
+
+    @contextmanager
+    def explained(self, key: str) -> Iterator[None]:
+        """Say what to do about refused credentials and a storage that does not answer."""
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise NotWritable(
+                f"{self.where(key)} may not be used with these credentials: {error}. Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY (or the cloud's own variables) to ones that may read and write there."
+            ) from error
+        except GenericError as error:
+            raise CacheError(f"{self.where(key)} cannot be reached: {error}. Run the same command again.") from error
 
 
 class _Lease:
     """A lock that is ours as long as a thread keeps rewriting it."""
 
-    def __init__(self, storage: BucketStorage, key: str, tag: str | None) -> None:
-        self._storage, self._key, self._tag = storage, key, tag
-        self._beat_at = time.monotonic()
+    def __init__(self, storage: BucketStorage, key: str, holder: str, tag: str | None, since: float) -> None:
+        self._storage, self._key, self._holder, self._tag = storage, key, holder, tag
+        self._renewed = since  # when the last put that is known to have held was sent
         self._lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease {key}", daemon=True)
@@ -173,7 +204,7 @@ class _Lease:
 
     def check(self) -> None:
         """Raises StoreBusy when another writer may have taken over."""
-        if self._lost or time.monotonic() - self._beat_at > LEASE_SECONDS / 2:
+        if self._lost or _clock() - self._renewed > LEASE_SECONDS / 2:
             raise StoreBusy(
                 f"The lock {self._storage.where(self._key)} could not be renewed in time, so another writer may have "
                 "taken over; nothing was written. Run the same command again to resume."
@@ -183,19 +214,37 @@ class _Lease:
         """Give the lock back, if it is still ours."""
         self._stop.set()
         self._thread.join()
-        if not self._lost and time.monotonic() - self._beat_at < LEASE_SECONDS / 2:
-            self._storage.remove(self._key)
+        with suppress(Exception):  # else it is taken over after a while
+            if not self._lost and self._ours():
+                obstore.delete(self._storage.store, self._key)
 
     def _beat(self) -> None:
         count = 0
         while not self._stop.wait(LEASE_SECONDS / _BEATS):
             count += 1
-            body = json.dumps({"holder": uuid.uuid4().hex, "beat": count}).encode()
+            body = json.dumps({"holder": self._holder, "beat": count}).encode()
+            sent = _clock()
             try:
                 self._tag = obstore.put(self._storage.store, self._key, body, mode={"e_tag": self._tag})["e_tag"]
-                self._beat_at = time.monotonic()
+                self._renewed = sent
             except (PreconditionError, FileNotFoundError):
-                self._lost = True
-                return
+                # A put whose answer was lost is repeated by the client and finds its own ETag gone.
+                if not self._ours():
+                    self._lost = True
+                    return
+                self._renewed = sent
             except Exception:  # the network is away: `check` refuses to write until it is back
                 continue
+
+    def _ours(self) -> bool:
+        try:
+            found = obstore.get(self._storage.store, self._key)
+            self._tag = found.meta["e_tag"]
+            return json.loads(bytes(found.bytes()))["holder"] == self._holder
+        except Exception:
+            return False
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

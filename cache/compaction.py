@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from cache.errors import CacheError
 from cache.manifest import Manifest
 from cache.store import Store
 
@@ -26,6 +27,7 @@ def compact(
 
     Raises:
         IdentityMismatch: `target` holds a feature of that name that was made otherwise.
+        CacheError: `target` is `source`, or holds other rows.
         CorruptStore: a value in `source` does not have its checksum.
     """
     names = source.datasets()
@@ -34,14 +36,22 @@ def compact(
     named = {row.tobytes() for manifest in manifests for row in manifest.ids}
     ids = source.row_ids()
     keep |= np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
+    if target.path == source.path:
+        raise CacheError(f"{source.path} cannot be compacted into itself; name another folder or URL.")
+    slot_of = {record.id: record.slot for record in source.rows()}
     records = {record.id: record for record in source.rows() if keep[record.slot]}
+    if foreign := [row.id.hex() for row in target.rows() if row.id not in slot_of]:
+        raise CacheError(
+            f"{target.path} holds {len(foreign)} rows that {source.path} has not (first: {foreign[0]}); "
+            "name a new store."
+        )
     target.add_rows(records.values())
     for spec in source.features().values():
         target.ensure_feature(spec)
         done = {receipt.partition for receipt in source.receipts(spec.name) if receipt is not None}
         reasons = source.missing(spec.name)
         for partition in target.pending(spec.name):
-            slots = np.array([records[row.id].slot for row in target.rows(partition)], dtype=np.int64)
+            slots = np.array([slot_of[row.id] for row in target.rows(partition)], dtype=np.int64)
             if not set((slots // source.rows_per_partition).tolist()) <= done:
                 continue
             values = source.read(spec.name, slots)

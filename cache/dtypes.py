@@ -32,6 +32,7 @@ _PLAIN = (
     "bool",
 )
 DTYPES = (*_PLAIN, BFLOAT16)
+MANTISSA_BITS = {"float16": 10, "float32": 23, "float64": 52, BFLOAT16: 7}
 
 
 def stored_dtype(name: str) -> np.dtype[Any]:

@@ -215,6 +215,8 @@ class Feature:
             if missing:
                 stored = stored.copy()
                 stored[list(missing)] = 0
+            if spec.keep_bits:
+                stored = rounded(stored, spec.dtype, spec.keep_bits)  # may overflow: before the check
             good = finite(stored, spec.dtype)
             if not good.all():
                 place = tuple(int(axis) for axis in np.argwhere(~good)[0])
@@ -222,5 +224,5 @@ class Feature:
                     f"{what}: not finite at {place} (slot {first_slot + (place[0] if place else 0)}, "
                     f"{int((~good).sum())} such elements). Nothing was published; pass bad rows as `missing`."
                 )
-            checked[key] = rounded(stored, spec.dtype, spec.keep_bits) if spec.keep_bits else stored
+            checked[key] = stored
         return checked

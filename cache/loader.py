@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,20 +110,31 @@ class Loader:
         self._present = {name: _present(store, receipts[name]) for name in self.features}
         for name in features:
             has &= self._present[name]
-        every = self.manifest_slots = np.flatnonzero(has)
-        self.slots = every[in_split(ids[every], split, validation_fraction)]
+        every = np.flatnonzero(has)
+        if manifest is not None:
+            every = _in_order(every, ids, manifest, store)
+        chosen = in_split(ids[every], split, validation_fraction)
+        self.manifest_slots, self.slots = every, every[chosen]
         self.ids = ids[self.slots]
         if len(self) == 0:
             raise NoRows(
                 f"No full batch: {len(self.slots)} of {store.n_rows} rows are in split {split!r} and have "
                 f"all of {list(features)}, and a batch takes {batch_size} x {world_size}."
             )
-        digests = {name: self._values_digest(name, receipts[name], every) for name in self.features}
-        self.manifest = Manifest(ids[every], digests)
-        if manifest is not None:
-            _require_same(self.manifest, manifest, store)
         packed = any(array.packed for spec in self._specs.values() for array in spec.arrays.values())
-        self.window = window if window is not None else WINDOW * (packed or not store.random_reads)
+        if window is None:
+            window = manifest.window if manifest is not None else WINDOW * (packed or not store.random_reads)
+        self.window = window
+        groups = every // store.rows_per_partition if manifest is None else manifest.groups
+        self._groups = groups[chosen]
+        digests = {name: self._values_digest(name, receipts[name], every) for name in self.features}
+        self.manifest = Manifest(ids[every], groups, window, digests)
+        changed = [] if manifest is None else [n for n, d in digests.items() if manifest.features.get(n, d) != d]
+        if changed:
+            raise CacheError(
+                f"The values of {', '.join(changed)} in {store.path} are not those of the manifest; use the store that "
+                "it came from, or leave the manifest out to train on these values."
+            )
         row_bytes = sum(array.nbytes for spec in self._specs.values() for array in spec.arrays.values())
         if resident is None:
             resident = len(self.slots) * row_bytes <= RESIDENT_SHARE * free_memory()
@@ -145,7 +157,7 @@ class Loader:
     def batches(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `offset` on; `AHEAD` of them are made in the background."""
         if self.window:
-            order, windows = windowed_permutation(self._partitions(), self.seed, epoch, self.window)
+            order, windows = windowed_permutation(self._groups, self.seed, epoch, self.window)
         else:
             order, windows = permutation(self.n_rows, self.seed, epoch), None
         if self._resident is not None:
@@ -216,15 +228,18 @@ class Loader:
         return self.slots // self.store.rows_per_partition
 
     def _values_digest(self, feature: str, receipts: Mapping[int, Receipt], slots: np.ndarray) -> str:
-        """Digest of a feature's identity and of the checksums of its values at `slots`, however they are cut.
+        """Digest of a feature's identity and of its values at `slots`, in order, wherever they lie.
 
-        Rows too small for a chunk (and a checksum) of their own go in by the identity alone.
+        Values come in by their checksums, those too small for one of their own as they are.
         """
         spec, per_partition = self._specs[feature], self.store.rows_per_partition
         slots = slots[self._present[feature][slots]]
         crcs = {}
         for array, layout in self.store.layouts(feature).items():
-            if layout.rows_per_chunk == 1:
+            if layout.rows_per_chunk > 1:
+                values = self.store.read(feature, slots)[array]
+                crcs[array] = hashlib.sha256(values.tobytes()).hexdigest()
+            else:
                 every = np.zeros((max(receipts, default=-1) + 1, per_partition), dtype="<u4")
                 for partition, receipt in receipts.items():
                     every[partition] = receipt.shards[array].crcs()
@@ -239,20 +254,22 @@ class _Window:
         self._loader = loader
         self._windows = windows
         self._rows_per_partition = loader.store.rows_per_partition
-        partitions, first = np.unique(loader.slots // self._rows_per_partition, return_index=True)
-        self._of_partition = dict(zip(partitions.tolist(), windows[first].tolist(), strict=True))
+        pairs = np.unique(np.stack([windows, loader.slots // self._rows_per_partition]), axis=1)
+        self._needed: dict[int, list[int]] = {}  # partitions of each window
+        for window, partition in pairs.T.tolist():
+            self._needed.setdefault(window, []).append(partition)
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="cache-window")
         self._held: dict[int, Future[dict[str, np.ndarray]]] = {}
 
     def gather(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Rows at positions of the loader's rows."""
         now, last = int(self._windows[positions].min()), int(self._windows[positions].max())
-        for partition, window in self._of_partition.items():
-            if now <= window <= last + 1:
-                if partition not in self._held:
-                    self._held[partition] = self._pool.submit(self._loader.read_partition, partition)
-            else:
-                self._held.pop(partition, None)
+        wanted = [p for window in range(now, last + 2) for p in self._needed.get(window, [])]
+        for partition in self._held.keys() - set(wanted):
+            del self._held[partition]
+        for partition in wanted:
+            if partition not in self._held:
+                self._held[partition] = self._pool.submit(self._loader.read_partition, partition)
         partitions, places = np.divmod(self._loader.slots[positions], self._rows_per_partition)
         out: dict[str, np.ndarray] = {}
         for partition in np.unique(partitions).tolist():
@@ -296,19 +313,16 @@ def free_memory() -> int:
     return min(free, limit)
 
 
-def _require_same(found: Manifest, wanted: Manifest, store: Store) -> None:
-    """Raises CacheError when the store does not have just what a manifest names."""
-    here = {row.tobytes() for row in found.ids}
-    gone = [row.tobytes().hex() for row in wanted.ids if row.tobytes() not in here]
+def _in_order(slots: np.ndarray, ids: np.ndarray, manifest: Manifest, store: Store) -> np.ndarray:
+    """Slots of a manifest's rows in its order. Raises CacheError when one is not among `slots`."""
+    slot_of = {ids[slot].tobytes(): slot for slot in slots.tolist()}
+    gone = [row.tobytes().hex() for row in manifest.ids if row.tobytes() not in slot_of]
     if gone:
         raise CacheError(
-            f"{len(gone)} of the manifest's {len(wanted.ids)} rows are not in {store.path}, or lack a feature "
+            f"{len(gone)} of the manifest's {len(manifest.ids)} rows are not in {store.path}, or lack a feature "
             f"(first: row {gone[0]}). Extract the data they came from again, into this store."
         )
-    changed = [name for name, digest in found.features.items() if wanted.features.get(name, digest) != digest]
-    if changed or not np.array_equal(found.ids, wanted.ids):
-        what = f"values of {', '.join(changed)}" if changed else "order of the rows"
-        raise CacheError(f"The {what} in {store.path} are not those of the manifest; use the store it came from.")
+    return np.array([slot_of[row.tobytes()] for row in manifest.ids], dtype=np.int64)
 
 
 def _complete(store: Store, feature: str, partitions: Sequence[int]) -> dict[int, Receipt]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import CorruptStore, DiskFull, NotWritable
+from cache.keys import parse_key
 
 PARTIAL = ".partial"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -47,7 +48,7 @@ class LocalStorage:
     random_reads = True
 
     def __init__(self, root: Path) -> None:
-        self.location = root
+        self.location = root.absolute()  # the same store wherever the process goes
 
     def where(self, key: str) -> str:
         """Path of a file."""
@@ -104,8 +105,8 @@ class LocalStorage:
 
     def remove_tree(self, folder: str) -> None:
         """Remove a folder with everything in it."""
-        with _explained(self.location / folder):
-            shutil.rmtree(self.location / folder, ignore_errors=True)
+        with _explained(self.location / folder), suppress(FileNotFoundError):
+            shutil.rmtree(self.location / folder)
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
@@ -158,11 +159,16 @@ class LocalStorage:
     def clear_leftovers(self, folder: str) -> None:
         """Remove what interrupted writes left below a folder."""
         for path in (self.location / folder).rglob("*" + PARTIAL):
-            path.unlink(missing_ok=True)
+            if self.leftover(path.relative_to(self.location).as_posix()):
+                path.unlink(missing_ok=True)
 
     def leftover(self, key: str) -> bool:
         """Whether a file is what an interrupted write left."""
-        return key.endswith(PARTIAL)
+        return key.endswith(PARTIAL) and parse_key(key.removesuffix(PARTIAL)) is not None
+
+    def is_lock(self, key: str) -> bool:
+        """Whether a file is a lock; here locks are no files."""
+        return False
 
 
 def _lock(directory: Path, wait: bool) -> int | None:

@@ -5,6 +5,7 @@ A manifest recorded with a run picks the same rows again from a store that has g
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,24 +21,30 @@ from cache.records import json_digest
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows that have all features asked for, of all splits in slot order, and digests of identity and values there.
+    """Rows that have all features asked for, of all splits in order, and digests of identity and values there.
 
-    `ids`: uint8 (rows, 16).
+    `ids`: uint8 (rows, 16). `groups`: int64 (rows,), the partition that each row was in; of these `window` were mixed
+    at a time (0: all).
     """
 
     ids: np.ndarray
+    groups: np.ndarray
+    window: int
     features: Mapping[str, str]
 
     @property
     def digest(self) -> str:
-        """SHA-256, hex, of rows and features."""
-        return json_digest({"ids": self.ids.tobytes().hex(), "features": dict(self.features)})
+        """SHA-256, hex, of all that decides what is served and in which order (seed and batch size aside)."""
+        groups = hashlib.sha256(self.groups.astype("<i8").tobytes()).hexdigest() if self.window else ""
+        ids = hashlib.sha256(self.ids.tobytes()).hexdigest()
+        return json_digest({"ids": ids, "groups": groups, "window": self.window, "features": dict(self.features)})
 
     def save(self, path: Path) -> Path:
         """Write the manifest as a safetensors file, all or nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        save_file({"ids": np.ascontiguousarray(self.ids)}, partial, {"features": json.dumps(dict(self.features))})
+        arrays = {"ids": np.ascontiguousarray(self.ids), "groups": np.ascontiguousarray(self.groups)}
+        save_file(arrays, partial, {"features": json.dumps(dict(self.features)), "window": str(self.window)})
         partial.replace(path)
         return path
 
@@ -53,6 +60,8 @@ class Manifest:
             raise FileNotFoundError(f"there is no manifest at {path}; give the manifest.safetensors of a run folder")
         try:
             with safe_open(path, "numpy") as file:
-                return cls(file.get_tensor("ids"), json.loads((file.metadata() or {})["features"]))
+                said = file.metadata() or {}
+                features, window = json.loads(said["features"]), int(said["window"])
+                return cls(file.get_tensor("ids"), file.get_tensor("groups"), window, features)
         except (SafetensorError, KeyError, ValueError) as error:
             raise CorruptStore(f"{path} is no manifest of a training: {error}.") from error

@@ -16,7 +16,7 @@ from cache.records import ArraySpec, json_digest
 from cache.storage import Storage, join
 
 FILE = "zarr.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: no data sets, chunks behind the last row stored as zeros; read as it is
 GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
@@ -26,9 +26,9 @@ def group(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
-def root(rows_per_partition: int) -> dict[str, Any]:
+def root(rows_per_partition: int, version: int = FORMAT_VERSION) -> dict[str, Any]:
     """Metadata of the store itself."""
-    content = {"format_version": FORMAT_VERSION, "rows_per_partition": rows_per_partition}
+    content = {"format_version": version, "rows_per_partition": rows_per_partition}
     return group({"sur_cache": seal(content)})
 
 
@@ -117,6 +117,16 @@ def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise CorruptStore(f"{storage.where(key)} is not the metadata of a Zarr v3 node.")
     return document
+
+
+def version_of(storage: Storage) -> int:
+    """Format version that a store says it has; the present one where it does not say."""
+    try:
+        document = read_metadata(storage, "") or group()
+        version = document["attributes"]["sur_cache"]["format_version"]
+    except (CorruptStore, KeyError, TypeError):
+        return FORMAT_VERSION
+    return version if version in range(1, FORMAT_VERSION) else FORMAT_VERSION
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ operating system's cache. `whole` compares all of them every time.
 from __future__ import annotations
 
 import resource
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import count
 from threading import Lock
 
 import numpy as np
@@ -44,15 +45,13 @@ class ArrayReader:
         receipt_of: Callable[[int], ShardReceipt],
     ) -> None:
         self.layout = layout
+        self.number = next(_numbers)  # tells readers apart
         self._storage = storage
         self._key_of = key_of
         self._receipt_of = receipt_of
         self._shards: dict[int, _Shard] = {}
         self._small = np.empty((0, layout.spec.nbytes), dtype=np.uint8)
         self._growing = Lock()
-        # A descriptor a shard, within a quarter of what the process may open.
-        limit = max(16, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self._file = lru_cache(maxsize=limit)(self._open)
 
     def gather(self, slots: np.ndarray) -> np.ndarray:
         """Rows at `slots`, int64 (n,), as stored elements (n, *row shape).
@@ -74,7 +73,7 @@ class ArrayReader:
         """The first `rows` rows of a partition, read at once, every chunk checked: (rows, *row shape)."""
         layout, where = self.layout, self._storage.where(self._key_of(partition))
         data = np.empty(self._receipt_of(partition).bytes, dtype=np.uint8)
-        self._file(partition).read_into(data, 0)
+        self.open_file(partition).read_into(data, 0)
         shard = self._shard(partition, data)
         out = np.zeros((rows, *layout.spec.shape), dtype=layout.dtype)
         flat = out.reshape(rows, -1).view(np.uint8)
@@ -99,7 +98,7 @@ class ArrayReader:
                 row[...] = 0
                 continue
             content = np.empty(length - CRC_BYTES, dtype=np.uint8) if packed else row
-            self._file(partition).read_into(content, offset)
+            _open_files.get(self, partition).read_into(content, offset)
             if not shard.checked[place]:
                 _check(self._storage.where(self._key_of(partition)), place, content, shard.crcs)
                 shard.checked[place] = True
@@ -115,7 +114,7 @@ class ArrayReader:
             shard = self._shards.get(partition) or self._shard(partition)
             if not shard.checked[0]:
                 data = np.empty(int(sum(shard.places[0])), dtype=np.uint8)
-                self._file(partition).read_into(data, 0)
+                self.open_file(partition).read_into(data, 0)
                 where = self._storage.where(self._key_of(partition))
                 self._small[partition * per_shard :][:per_shard] = self._chunk(shard, 0, data, where)
                 shard.checked[0] = True
@@ -142,12 +141,13 @@ class ArrayReader:
             if layout.spec.packed:
                 tail = np.empty(layout.index_bytes, np.uint8) if data is None else data[-layout.index_bytes :]
                 if data is None:
-                    self._file(partition).read_into(tail, receipt.bytes - layout.index_bytes)
+                    self.open_file(partition).read_into(tail, receipt.bytes - layout.index_bytes)
                 places = layout.read_index(tail, where)
             self._shards[partition] = _Shard(places, crcs, bytearray(len(crcs)))
         return self._shards[partition]
 
-    def _open(self, partition: int) -> OpenFile:
+    def open_file(self, partition: int) -> OpenFile:
+        """The shard file of a partition, of the size that its receipt says."""
         key, expected = self._key_of(partition), self._receipt_of(partition).bytes
         try:
             file = self._storage.open(key)
@@ -159,6 +159,32 @@ class ArrayReader:
             where = self._storage.where(key)
             raise CorruptStore(f"{where}: expected {expected:,} bytes, found {file.size:,}. Run verify.")
         return file
+
+
+class _OpenFiles:
+    """Shard files that random reads keep open: for all readers of the process, a quarter of what it may open."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, reader: ArrayReader, partition: int) -> OpenFile:
+        """The file of a partition; the one used least lately is closed when there are too many."""
+        key = (reader.number, partition)
+        with self._lock:
+            if key in self._files:
+                self._files.move_to_end(key)
+                return self._files[key]
+        file = reader.open_file(partition)
+        with self._lock:
+            self._files[key] = file
+            while len(self._files) > max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)):
+                self._files.popitem(last=False)
+        return file
+
+
+_open_files = _OpenFiles()
+_numbers = count()
 
 
 def _check(where: str, chunk: int, data: np.ndarray, crcs: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.codecs import RAW, check_codec
-from cache.dtypes import BFLOAT16, stored_dtype
+from cache.dtypes import MANTISSA_BITS, stored_dtype
 from cache.errors import BadValues
 
 ID_BYTES = 16
@@ -63,8 +63,11 @@ class ArraySpec:
             raise BadValues(f"Every size must be at least 1, got shape {self.shape}.")
         if self.codec == "pcodec" and item.itemsize < 2:
             raise BadValues(f"pcodec packs elements of 2, 4 or 8 bytes, not {self.dtype}; choose another codec.")
-        if self.keep_bits < 0 or (self.keep_bits and not (item.kind == "f" or self.dtype == BFLOAT16)):
-            raise BadValues(f"keep_bits must be positive and is for floats, got {self.keep_bits} for {self.dtype}.")
+        if self.keep_bits and not 0 < self.keep_bits <= MANTISSA_BITS.get(self.dtype, 0):
+            raise BadValues(
+                f"keep_bits must be positive and is for floats, at most {MANTISSA_BITS}; got {self.keep_bits} for "
+                f"{self.dtype}."
+            )
 
     @property
     def packed(self) -> bool:

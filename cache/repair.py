@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from cache import metadata
 from cache.catalog import Catalog
-from cache.datasets import FOLDER
 from cache.errors import CorruptStore
 from cache.features import SECTIONS
+from cache.keys import Key, parse_key
 from cache.receipts import partition_directory, read_receipt
-from cache.records import RowRecord
+from cache.records import ID_BYTES, RowRecord
 from cache.rows import RECEIPTS, Rows
+from cache.shard import CRC_BYTES
 from cache.storage import Storage, join
-from cache.verify import Damage, receipt_numbers
+from cache.verify import STRAY, Damage, receipt_numbers
 
 
 def recovered_size(storage: Storage) -> int | None:
@@ -26,9 +28,11 @@ def recovered_size(storage: Storage) -> int | None:
         pass
     try:
         ids = metadata.read_metadata(storage, "rows/id")
-        return int((ids or {})["chunk_grid"]["configuration"]["chunk_shape"][0])
+        size = int((ids or {})["chunk_grid"]["configuration"]["chunk_shape"][0])
     except (CorruptStore, KeyError, TypeError, ValueError):
         return None
+    bytes_of_ids = storage.size("rows/id/c.0.0")
+    return size if bytes_of_ids in (None, size * ID_BYTES + CRC_BYTES) else None
 
 
 def _row_digests(storage: Storage, partition: int) -> set[str]:
@@ -42,6 +46,31 @@ def _row_digests(storage: Storage, partition: int) -> set[str]:
         if receipt is not None:
             found.add(receipt.rows_digest)
     return found
+
+
+def _sound(storage: Storage, key: Key) -> bool:
+    """Whether a partition has an intact receipt and the values that it names."""
+    folder = partition_directory(f"receipts/{key.section}/{key.feature}", key.partition)
+    try:
+        receipt = read_receipt(storage, folder)
+    except CorruptStore:
+        return False
+    if receipt is None or receipt.partition != key.partition:
+        return False
+    if metadata.read_metadata(storage, folder) != metadata.group(receipt.attributes()):
+        return False
+    for array, shard in receipt.shards.items():
+        folder = f"{key.section}/{key.feature}/{array}/"
+        found = [name for name in storage.files(folder.rstrip("/")) if _is_shard(name, key.partition)]
+        data = storage.read(found[0]) if len(found) == 1 else None
+        if data is None or hashlib.sha256(data).hexdigest() != shard.sha256:
+            return False
+    return True
+
+
+def _is_shard(name: str, partition: int) -> bool:
+    key = parse_key(name)
+    return key is not None and key.kind == "values" and key.partition == partition
 
 
 def repair(
@@ -59,20 +88,18 @@ def repair(
     restored = {partition for partition in lost if rows.restore(partition, records, _row_digests(storage, partition))}
     committed = max(receipt_numbers(storage, RECEIPTS), default=-1) + 1
     for damage in damages:
-        folder, _, name = damage.file.rpartition("/")
-        parts = damage.file.split("/")
-        section = parts[1] if parts[0] == "receipts" and len(parts) > 2 else parts[0]
-        declares = folder == f"{section}/{damage.feature}" if section in SECTIONS else folder.startswith(f"{FOLDER}/")
+        key = parse_key(damage.file)
         if damage.feature == "rows" and (damage.partition in restored or damage.partition >= committed):
             continue  # restored, or left by an append that was interrupted, which the next one replaces
-        if storage.leftover(damage.file) or declares:
+        if storage.leftover(damage.file) or (key is not None and key.kind == "declaration"):
             storage.remove(damage.file)
-        elif section in SECTIONS and damage.partition >= 0:
-            receipt = partition_directory(f"receipts/{section}/{damage.feature}", damage.partition)
-            with storage.locked(receipt, wait=True):
-                storage.remove(join(receipt, metadata.FILE))
-        elif name != metadata.FILE or damage.partition >= 0 or parts[0] not in ("", *metadata.GROUPS, metadata.FILE):
+        elif key is None or damage.problem == STRAY or (damage.feature == "rows" and damage.partition >= 0):
             beyond.append(damage)
+        elif key.section in SECTIONS and key.partition >= 0:
+            receipt = partition_directory(f"receipts/{key.section}/{key.feature}", key.partition)
+            with storage.locked(receipt, wait=True):
+                if not _sound(storage, key):  # another process may have computed it anew since
+                    storage.remove(join(receipt, metadata.FILE))
     for group in metadata.GROUPS:
         metadata.publish_metadata(storage, group, metadata.group())
     metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))

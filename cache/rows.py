@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 
@@ -29,15 +30,17 @@ class Rows:
         self._per_partition = rows_per_partition
         self._ids: list[np.ndarray] = []
         self._counts = np.zeros(0, dtype=np.int64)
+        self._growing = Lock()
 
     @property
     def n_partitions(self) -> int:
         """Committed partitions, those of other processes included."""
-        count = len(self._ids)
-        while self._storage.size(join(partition_directory(RECEIPTS, count), metadata.FILE)) is not None:
-            self._ids.append(self._read_ids(count))
-            count += 1
-        return count
+        with self._growing:
+            count = len(self._ids)
+            while self._committed(count):
+                self._ids.append(self._read_ids(count))
+                count += 1
+            return count
 
     def ids(self, partition: int) -> np.ndarray:
         """Ids of the filled slots of a partition, uint8 (rows, 16)."""
@@ -104,11 +107,21 @@ class Rows:
     def append(self, rows: Iterable[RowRecord]) -> int:
         """Add rows with new ids in new partitions; returns how many. The caller holds the store's lock."""
         added = 0
+        later = [int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()]
+        if max(later, default=-1) >= self.n_partitions and self._committed(max(later)):
+            lost = self._storage.where(join(partition_directory(RECEIPTS, self.n_partitions), metadata.FILE))
+            raise CorruptStore(
+                f"{lost} is gone, but partitions after it are there. Restore it with `sur verify CONFIG --repair` "
+                "(or from a copy) before adding rows."
+            )
         fresh = self._fresh(rows)
         while batch := list(islice(fresh, self._per_partition)):
             self._write(self.n_partitions, batch)
             added += len(batch)
         return added
+
+    def _committed(self, partition: int) -> bool:
+        return self._storage.size(join(partition_directory(RECEIPTS, partition), metadata.FILE)) is not None
 
     def documents(self, slots: int) -> dict[str, dict]:
         """Metadata of the columns' arrays for so many slots, by folder."""

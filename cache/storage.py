@@ -85,7 +85,11 @@ class Storage(Protocol):
         ...
 
     def leftover(self, key: str) -> bool:
-        """Whether a file is what an interrupted write left."""
+        """Whether a file is what an interrupted write of this store left."""
+        ...
+
+    def is_lock(self, key: str) -> bool:
+        """Whether a file is a lock, alive or a dead process's: the next who wants it takes it over."""
         ...
 
 

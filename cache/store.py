@@ -10,10 +10,10 @@ import numpy as np
 
 from cache import metadata
 from cache.catalog import Catalog
-from cache.datasets import FOLDER, dataset_names, read_members, write_members
+from cache.datasets import dataset_names, read_members, write_members
 from cache.describe import StoreSummary, summarize
 from cache.errors import BadValues, CacheError, NewerFormat, StoreBusy
-from cache.features import SECTIONS
+from cache.keys import parse_key
 from cache.receipts import Receipt
 from cache.records import FeatureSpec, RowRecord
 from cache.repair import recovered_size, repair
@@ -88,9 +88,11 @@ class Store:
         with storage.locked("", wait=True):
             if metadata.read_metadata(storage, "") is None:
                 return cls._create(storage, rows_per_partition)
-            for name in metadata.GROUPS:  # those that came with a later version
+            store = cls.open(path, writable=True)
+            for name in metadata.GROUPS:  # a store of an older version becomes one of this
                 metadata.publish_metadata(storage, name, metadata.group())
-        return cls.open(path, writable=True)
+            metadata.publish_metadata(storage, "", metadata.root(store.rows_per_partition))
+        return store
 
     @classmethod
     def _create(cls, storage: Storage, rows_per_partition: int) -> Store:
@@ -99,7 +101,7 @@ class Store:
         foreign = [
             key
             for key in storage.files()
-            if key.split("/")[0] not in ("rows", *SECTIONS, FOLDER, "receipts") and not storage.leftover(key)
+            if parse_key(key) is None and not storage.leftover(key) and not storage.is_lock(key)
         ]
         if foreign:
             raise CacheError(
@@ -350,7 +352,7 @@ class Store:
     def n_files(self) -> int:
         """Files of rows, features and assets that have receipts: what `verify` reads."""
         held = self._catalog.intact("features") + self._catalog.intact("assets")
-        return 4 * self.n_partitions + sum(feature.n_files() for feature in held)
+        return 4 * len(self._storage.folders(RECEIPTS)) + sum(feature.n_files() for feature in held)
 
     def repair(self, damages: Sequence[Damage], records: Sequence[RowRecord] = ()) -> list[Damage]:
         """Mend what `verify` found, so that the next extraction recomputes just what is broken; see `cache.repair`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,14 @@ from cache import metadata
 from cache.datasets import FOLDER
 from cache.errors import CorruptStore
 from cache.features import SECTIONS, Feature
+from cache.keys import Key, parse_key
 from cache.receipts import Receipt, ShardReceipt, partition_directory, read_receipt
 from cache.records import FeatureSpec
 from cache.rows import RECEIPTS, TEXTS, Rows
 from cache.shard import Layout
 from cache.storage import Storage, join
+
+STRAY = "not part of the store"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ class _Inspection:
 
     def rows(self) -> None:
         """The store's own metadata, the rows and their receipts."""
-        self.document("", "", metadata.root(self.per_partition))
+        self.document("", "", metadata.root(self.per_partition, metadata.version_of(self.storage)))
         for name in metadata.GROUPS:
+            if name == FOLDER and next(self.storage.files(FOLDER), None) is None:
+                continue  # a store from before there were data sets
             self.document("", name, metadata.group())
         table = Rows(self.storage, self.per_partition)
         for directory, document in table.documents(self.n_partitions * self.per_partition).items():
@@ -168,30 +173,30 @@ class _Inspection:
         for path in self.storage.files():
             if path in self.seen:
                 continue
-            feature, partition, lock = self._owner(path.split("/"))
-            if self.storage.busy(lock):
+            if self.storage.is_lock(path):
                 continue
-            if self.storage.leftover(path):
+            leftover = self.storage.leftover(path)
+            key = parse_key(path.removesuffix(".partial") if leftover else path) or Key("stray", "", "", -1)
+            if self.storage.busy(self._lock(key)):
+                continue
+            if leftover:
                 problem = "left by an interrupted write; the next run replaces it"
-            elif partition >= 0 and path.rpartition("/")[2].startswith("c."):
+            elif key.kind == "values" and not self._foreign(key, path):
                 problem = "has no receipt (write interrupted, or receipt gone); the next run recomputes it"
             else:
-                problem = "not part of the store"
-            self.report(feature, partition, path, problem)
+                key, problem = Key("stray", "", "", -1), STRAY
+            self.report(key.feature, key.partition, path, problem)
 
-    def _owner(self, parts: Sequence[str]) -> tuple[str, int, str]:
-        """Feature, partition and lock of a file."""
-        if parts[0] == "receipts" and len(parts) > 3 and parts[1] in SECTIONS:
-            partition = int(parts[3]) if parts[3].isdigit() else -1
-            return parts[2], partition, "/".join(parts[:4])
-        if parts[0] in SECTIONS and len(parts) == 4:
-            number = (parts[3].split(".") + [""])[1]
-            partition = int(number) if parts[0] == "features" and number.isdigit() else 0
-            return parts[1], partition, partition_directory(f"receipts/{parts[0]}/{parts[1]}", partition)
-        if parts[0] == "rows" and len(parts) == 3:
-            number = (parts[2].split(".") + [""])[1]
-            return "rows", int(number) if number.isdigit() else -1, ""
-        return ("rows" if "rows" in parts[:2] else ""), -1, ""
+    def _foreign(self, key: Key, path: str) -> bool:
+        """Whether a file that looks like values belongs to no array that its feature has."""
+        array = path.rpartition("/")[0]
+        return key.section != "" and f"{array}/{metadata.FILE}" not in self.seen
+
+    def _lock(self, key: Key) -> str:
+        """Folder that a writer of the file locks."""
+        if key.section in SECTIONS and key.partition >= 0:
+            return partition_directory(f"receipts/{key.section}/{key.feature}", key.partition)
+        return ""
 
     def abandon(self, section: str, name: str) -> None:
         """Nothing more can be said of a feature without its metadata."""

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 from prefect.tasks import Task, exponential_backoff
 
+from cache import StoreBusy
 from flows.progress import FlowProgress
 from sur.config import RunConfig
 from sur.errors import USER_ERRORS
@@ -32,7 +33,7 @@ from sur.planning import Plan, format_bytes
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
     """Whether trying again can help: not when the user has to mend something."""
     error = state.data if isinstance(state.data, BaseException) else None
-    return not isinstance(error, USER_ERRORS)
+    return isinstance(error, StoreBusy) or not isinstance(error, USER_ERRORS)
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)

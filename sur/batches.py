@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ from sur.losses import RowBatch
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,14 @@ def needs(config: RunConfig) -> Needs:
 def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:
     """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest."""
     wanted = needs(config)
+    dataset = config.data.slug if store.datasets() else None
+    if dataset is None:
+        _log.warning("%s is from before there were data sets: all of its rows are served", store.path)
     return Loader(
         store,
         wanted.required,
         optional=wanted.optional,
-        dataset=config.data.slug,
+        dataset=dataset,
         manifest=manifest,
         batch_size=config.train.batch_size,
         seed=config.train.seed,

@@ -11,10 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+
 from cache import RowRecord, Store
 from sur.config import RunConfig, save_config
 from sur.encoders import Encoder, build_encoders
-from sur.partition import Duplicates, Items, encode_rows
+from sur.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows
 from sur.planning import Plan, make_plan, scan_rows, wants_readout
 from sur.readout import compute_readout, readout_spec
 from sur.rows import RowSource, open_rows, write_quarantine
@@ -73,6 +75,7 @@ def prepare(config: RunConfig) -> Plan:
             left,
             now,
         )
+    _retry_returned_rows(store, config)
     for spec in specs:
         total = store.n_partitions
         logger.info(
@@ -82,6 +85,15 @@ def prepare(config: RunConfig) -> Plan:
             total,
         )
     return plan
+
+
+def _retry_returned_rows(store: Store, config: RunConfig) -> None:
+    """Have partitions encoded anew in which a row was without its picture while it was out of the data set."""
+    members = store.members(config.data.slug)
+    for name in [name for key in encoder_keys(config) if key == "vae" for name in load_encoder(config, key).shapes()]:
+        returned = {slot for slot, why in store.missing(name).items() if why.startswith(OUTSIDE) and members[slot]}
+        for partition in {slot // store.rows_per_partition for slot in returned}:
+            store.discard(name, partition)
 
 
 def pending_partitions(config: RunConfig, key: str) -> list[int]:
@@ -160,6 +172,10 @@ class _Work:
         source: RowSource | None = open_rows(config.data) if self.encoder.consumes == "image" else None
         self.items = Items(self.encoder.consumes, source, config.data.max_image_pixels)
         self.duplicates = Duplicates(self.store, self.encoder.consumes)
+        self.members = self.store.members(config.data.slug)
+        masks = [self.store.members(name) for name in self.store.datasets() if name != config.data.slug]
+        self.others = np.any([np.zeros_like(self.members), *masks], axis=0)
+        self.left: set[int] = set()  # partitions that another data set has to encode
         self.done = PartitionsDone(key, ())
 
     def complete(self, partition: int, wait: bool = False) -> bool:
@@ -173,20 +189,39 @@ class _Work:
             owners = self.duplicates.owner_partitions(rows)
             if not all(self.complete(owner, wait=wait) for owner in owners):
                 return False
+            if self.left & set(owners):
+                self.left.add(partition)
+                return True
             with ExitStack() as locks:
                 claims = [(name, self.store.claim(name, partition, wait)) for name in missing]
                 claimed = [name for name, claim in claims if locks.enter_context(claim)]
                 if claimed:
                     self._compute(partition, claimed, rows)
-            if self._lacking(partition):
+            if self._lacking(partition) and partition not in self.left:
                 return False
         return True
 
     def _lacking(self, partition: int) -> list[str]:
         return [name for name in self.names if self.store.receipt(name, partition) is None]
 
+    def _owned(self, row: RowRecord, reason: str) -> str:
+        """What is recorded of a picture's fault: final for rows of this data set, to be tried again for removed ones.
+
+        Raises OfAnotherDataSet for a row that only another data set has.
+        """
+        if self.members[row.slot]:
+            return reason
+        if self.others[row.slot]:
+            raise OfAnotherDataSet
+        return OUTSIDE + reason
+
     def _compute(self, partition: int, claimed: list[str], rows: list[RowRecord]) -> None:
-        encoded = encode_rows(self.store, self.encoder, claimed, rows, self.items, self.duplicates)
+        try:
+            encoded = encode_rows(self.store, self.encoder, claimed, rows, self.items, self.duplicates, self._owned)
+        except OfAnotherDataSet:
+            self.left.add(partition)
+            logger.warning("%s: partition %d is left to the data set that its pictures belong to", claimed, partition)
+            return
         written = 0
         for name in claimed:
             receipt = self.store.write_partition(

@@ -1,6 +1,6 @@
 """The values of one partition: each distinct item encoded once, duplicates copied, faults named."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +60,13 @@ def _first_rows(path: Path | str, n_rows: int, consumes: str) -> dict[str, RowRe
             if value:
                 first.setdefault(value, row)
     return first
+
+
+OUTSIDE = "outside its data set: "
+
+
+class OfAnotherDataSet(Exception):
+    """A picture that cannot be reached belongs to a row of another data set, which will encode it."""
 
 
 class Items:
@@ -124,8 +131,11 @@ def encode_rows(
     rows: Sequence[RowRecord],
     items: Items,
     duplicates: Duplicates,
+    owned: Callable[[RowRecord, str], str] = lambda _row, reason: reason,
 ) -> EncodedRows:
     """Encode one partition's rows into the named features.
+
+    `owned` says of a row whose picture is at fault what is to be recorded, or raises OfAnotherDataSet.
 
     Which items share a batch depends on the stored rows alone, so a repeated run gives the same bits.
     """
@@ -148,7 +158,7 @@ def encode_rows(
         else:
             groups.setdefault(key, []).append(index)
     _copy(store, result, copies)
-    _encode(encoder, names, rows, groups, items, result)
+    _encode(encoder, names, rows, groups, items, owned, result)
     result.stats["encoded"] = len(groups)
     result.stats["copied"] = len(copies)
     return result
@@ -160,12 +170,13 @@ def _encode(
     rows: Sequence[RowRecord],
     groups: dict[str, list[int]],
     items: Items,
+    owned: Callable[[RowRecord, str], str],
     result: EncodedRows,
 ) -> None:
     """Encode each distinct item once and spread its values over the rows that hold it."""
     for keys, chunk, faults in items.chunks(rows, groups):
         for index, reason in faults.items():
-            _mark(result, [index], reason)
+            _mark(result, [index], owned(rows[index], reason))
         if not chunk:
             continue
         encoded = encoder.encode(chunk, names)

@@ -137,3 +137,16 @@ def test_packings_that_cannot_be_are_refused(arguments, message):
 
 def test_a_plain_features_attributes_do_not_mention_packing():
     assert STATES.attributes()["arrays"]["states"] == {"dtype": "bfloat16", "shape": [300]}
+
+
+@pytest.mark.parametrize("dtype, largest", [("float16", 65504), ("float32", 3.4e38), ("bfloat16", 0x7F7F)])
+def test_rounding_up_to_infinity_is_refused_like_any_other(tmp_path, dtype, largest):
+    store = Store.create(tmp_path / "s.zarr", 8)
+    store.add_rows(sample_rows(1))
+    feature = FeatureSpec("x", "x", {}, {"states": ArraySpec(dtype, (300,), "raw", 3)})
+    store.ensure_feature(feature)
+    values = np.full((1, 300), largest, dtype="uint16" if dtype == "bfloat16" else dtype)
+    with pytest.raises(BadValues, match="not finite"):
+        store.write_partition("x", 0, {"states": values})
+    with pytest.raises(BadValues, match="keep_bits must be positive"):
+        ArraySpec(dtype, (300,), "raw", 60)

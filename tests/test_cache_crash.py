@@ -26,7 +26,7 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import CacheError, DiskFull, Store, StoreBusy, local
+from cache import CacheError, DiskFull, NotWritable, Store, StoreBusy, local
 
 
 @pytest.fixture(scope="module")

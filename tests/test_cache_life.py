@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 from dataclasses import replace
 
@@ -211,3 +213,104 @@ def test_a_store_of_the_version_without_data_sets_still_opens(store):
     opened = Store.open_or_create(store.path)
     assert opened.datasets() == [] and opened.verify() == []
     assert Loader(opened, [STATES.name], batch_size=1, split="all").n_rows == 28
+
+
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+def test_windows_are_repeated_from_a_manifest_after_compaction(tmp_path, codec):
+    feature = replace(STATES, name="x", arrays={"states": replace(STATES.arrays["states"], codec=codec)})
+    store = Store.create(tmp_path / "s.zarr", 4)
+    for first, count in ((0, 7), (50, 2), (60, 11), (90, 4)):  # partitions of different fill
+        store.add_rows(sample_rows(count, first=first))
+    store.ensure_feature(feature)
+    for partition in store.pending("x"):
+        values = sample_values(replace(feature, name=STATES.name), store.rows(partition))
+        store.write_partition("x", partition, values)
+    store.set_members("data", [row.id for row in store.rows()])
+
+    def served(where: Store, **options) -> list[bytes]:
+        loader = Loader(where, ["x"], batch_size=3, split="all", resident=False, **options)
+        return [batch.ids.tobytes() for epoch in (0, 1) for batch in loader.batches(epoch)]
+
+    before = served(store, dataset="data", window=2)
+    manifest = Loader(store, ["x"], dataset="data", batch_size=3, window=2).manifest.save(tmp_path / "manifest")
+    made = Store.create(tmp_path / "compact.zarr", 16)
+    compact(store, made)
+    recorded = Manifest.load(manifest)
+    assert served(made, manifest=recorded) == before
+    assert served(made, dataset="data", window=2) != before
+    assert Loader(made, ["x"], manifest=recorded, batch_size=3).manifest.digest == recorded.digest
+
+
+def test_rows_extracted_again_in_another_order_still_serve_an_old_manifest(store, tmp_path):
+    manifest = Loader(store, [STATES.name], batch_size=5).manifest
+    served = serve(store)
+    other = Store.create(tmp_path / "other.zarr", 8)
+    rows = [replace(row, slot=-1) for row in store.rows()]
+    other.add_rows([*rows[20:], *rows[:20]])
+    other.ensure_feature(STATES)
+    for partition in other.pending(STATES.name):
+        other.write_partition(STATES.name, partition, sample_values(STATES, other.rows(partition)))
+    assert serve(other, manifest=manifest) == served
+
+
+def test_other_values_of_small_rows_are_refused_too(tmp_path):
+    small = replace(STATES, name="small", arrays={"states": replace(STATES.arrays["states"], shape=(20,))})
+    stores = [Store.create(tmp_path / name, 8) for name in ("a", "b")]
+    for sign, store in enumerate(stores):
+        store.add_rows(sample_rows(8))
+        store.ensure_feature(small)
+        values = sample_values(small, store.rows(0))
+        values["states"] ^= 0x8000 * sign
+        store.write_partition("small", 0, values)
+    manifest = Loader(stores[0], ["small"], batch_size=1).manifest
+    with pytest.raises(CacheError, match="values of small"):
+        Loader(stores[1], ["small"], manifest=manifest, batch_size=1)
+
+
+def test_compaction_refuses_its_own_store_and_one_with_other_rows(store, tmp_path):
+    with pytest.raises(CacheError, match="into itself"):
+        compact(store, Store.open(store.path, writable=True))
+    other = Store.create(tmp_path / "other.zarr", 8)
+    other.add_rows(sample_rows(3, first=700))
+    with pytest.raises(CacheError, match="holds 3 rows that"):
+        compact(store, other)
+
+
+def test_compaction_goes_on_though_a_row_left_the_data_set_meanwhile(store, tmp_path):
+    made = Store.create(tmp_path / "compact.zarr", 8)
+
+    def stop(feature: str, partition: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compact(store, made, progress=stop)
+    store.set_members("data", [row.id for row in store.rows()][1:])
+    compact(store, made)
+    assert made.pending(STATES.name) == [] and int(made.members("data").sum()) == 27
+
+
+def test_random_reads_of_many_shards_stay_within_the_open_files(tmp_path):
+    store = Store.create(tmp_path / "s.zarr", 1)
+    store.add_rows(sample_rows(150))
+    arrays = {f"a{n}": replace(STATES.arrays["states"]) for n in range(3)}
+    wide = replace(STATES, name="wide", arrays=arrays)
+    store.ensure_feature(wide)
+    for partition in range(150):
+        store.write_partition("wide", partition, sample_values(wide, store.rows(partition)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 64, hard))
+    try:
+        for options in ({"resident": True}, {"resident": False}, {"resident": False, "window": 2}):
+            loader = Loader(Store.open(store.path), ["wide"], batch_size=10, split="all", **options)
+            assert sum(len(batch.slots) for batch in loader.batches()) == 150
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_store_stays_where_it_is_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store.create("relative.zarr", 8)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.add_rows(sample_rows(3))
+    assert Store.open(tmp_path / "relative.zarr").n_rows == 3

@@ -176,7 +176,7 @@ def test_compact_leaves_behind_what_no_data_set_has(run, tmp_path):
     kept = [row.id for row in store.rows()[1:]]
     store.set_members("data", kept)
     result = invoke("compact", source, tmp_path / "new.zarr")
-    assert result.exit_code == 0 and "1 rows of" in result.output and "Set store.path to it" in result.output
+    assert result.exit_code == 0 and "; 1 rows of" in result.output and "Set store.path to it" in result.output
     assert [row.id for row in Store.open(tmp_path / "new.zarr").rows()] == kept
     assert f"data set data: {len(kept)} rows" in invoke("inspect", tmp_path / "new.zarr").output
     assert invoke("verify", tmp_path / "new.zarr").exit_code == 0

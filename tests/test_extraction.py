@@ -299,3 +299,47 @@ def test_a_new_major_version_of_a_library_is_refused_by_name(config, monkeypatch
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.1" if name == "transformers" else real(name))
     with pytest.raises(IdentityMismatch, match=r"engine_version: stored '\d+', wanted '99'"):
         extract(config)
+
+
+def test_two_data_sets_with_pictures_share_a_store_and_each_encodes_its_own(tmp_path, models):
+    configs = []
+    for name, pictures in (("first", 3), ("second", 4)):
+        folder = save_rows(tmp_path / name, pictures=pictures, phrases=1, broken=False)
+        lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["text"] = f"{name}: {line['text']}"
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        places = [f"data.slug={name}", f"store.path={tmp_path / 's.zarr'}", f"run_dir={tmp_path / ('run-' + name)}"]
+        places.append("loss.alignment.form=tokens")
+        configs.append(tiny_config(tmp_path, models, folder, *places))
+    for config in configs:
+        extract(config)
+        close_encoders()
+    larger = [c.model_copy(update={"vae": c.vae.model_copy(update={"resolution": 64})}) for c in configs]
+    extract(larger[0])
+    store = Store.open(tmp_path / "s.zarr")
+    assert store.pending("vae.pipe.64") == [1] and store.missing("vae.pipe.64") == {}
+    assert Loader(store, ["vae.pipe.64"], dataset="first", batch_size=1, split="all").n_rows == 3
+    close_encoders()
+    extract(larger[1])
+    store = Store.open(tmp_path / "s.zarr")
+    assert store.pending("vae.pipe.64") == [] and store.missing("vae.pipe.64") == {}
+    assert Loader(store, ["vae.pipe.64"], dataset="second", batch_size=1, split="all").n_rows == 4
+
+
+def test_a_removed_row_that_comes_back_gets_its_picture(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", pictures=4, phrases=1, broken=False)
+    config = tiny_config(tmp_path, models, folder, "loss.alignment.form=tokens")
+    extract(config)
+    close_encoders()
+    lines, picture = (folder / "metadata.jsonl").read_text(), (folder / "2.png").read_bytes()
+    (folder / "2.png").unlink()
+    (folder / "metadata.jsonl").write_text("".join(line + "\n" for line in lines.splitlines() if "2.png" not in line))
+    larger = config.model_copy(update={"vae": config.vae.model_copy(update={"resolution": 64})})
+    extract(larger)
+    close_encoders()
+    assert "outside its data set" in Store.open(config.store.path).missing("vae.pipe.64")[2]
+    (folder / "2.png").write_bytes(picture)
+    (folder / "metadata.jsonl").write_text(lines)
+    extract(larger)
+    assert Store.open(config.store.path).missing("vae.pipe.64") == {}

@@ -129,7 +129,8 @@ def compact(
             lambda name, partition: progress.update(bar, advance=1, description=f"{name} {partition}"),
         )  # fmt: skip
     typer.echo(
-        f"{made.path}: {made.n_rows} rows in {made.n_partitions} partitions, {left} rows of {source.path} left behind. "
+        f"{made.path}: {made.n_rows} rows in {made.n_partitions} partitions; {left} rows of {source.path}, which are "
+        f"in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "
         "Set store.path to it, and remove the old store when nothing needs it any more"
     )
 
