@@ -1,6 +1,6 @@
 """What Prefect costs: the share of an extraction's wall time spent outside planning, encoding and writing.
 
-    python benchmarks/orchestration.py configs/shapes.yaml run_dir=/tmp/orchestration [section.key=value ...]
+    python benchmarks/orchestration.py configs/shapes.yaml run_dir=/tmp/o store.path=/tmp/o/store.zarr [key=value ...]
 
 Runs the flow `extract` into a fresh run_dir against the embedded server. Two shares are printed: of the flow alone, as
 with a server that is there already, and of all that a user waits for, start and end of the embedded server included.
@@ -22,7 +22,7 @@ def main(source: str, *overrides: str) -> int:
     """Time one extraction and print where the seconds went."""
     config = load_config(source, overrides)
     if Store.exists(config.store.path):
-        print(f"{config.store.path} exists; give a run_dir without a store", file=sys.stderr)
+        print(f"{config.store.path} exists; give a store.path where there is none", file=sys.stderr)
         return 2
     inside: dict[str, list[float]] = {name: [] for name in WORK}
     started = time.perf_counter()
