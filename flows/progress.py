@@ -42,6 +42,10 @@ class FlowProgress:
     ) -> None:
         self._bar.stop()
 
+    def reach(self, done: int, note: str | None = None) -> None:
+        """Say that `done` units are done in all, those of an earlier run included."""
+        self.advance(done - self._done, note)
+
     def advance(self, count: int = 1, note: str | None = None) -> None:
         """Say that `count` more units are done, optionally with a note beside the bar."""
         self._done += count

@@ -23,7 +23,7 @@ def fit_adapter(config: RunConfig) -> Path:
     from sur.fit import fit
 
     with FlowProgress("train", config.train.steps) as progress:
-        return fit(config, on_step=lambda step: progress.advance(1, f"loss {step.loss:.4f}"))
+        return fit(config, on_step=lambda step: progress.reach(step.step, f"loss {step.loss:.4f}"))
 
 
 @flow(name="train", persist_result=False)

@@ -215,8 +215,15 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...
             lines.append(f"{source}: '{name}' is required")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"{source}: '{name}': {message} (got {fault['input']!r})")
+            got = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
+            where = f"{source}: '{name}'" if location else f"{source}{_changed(origins)}"
+            lines.append(f"{where}: {message}{got}")
     return "\n".join(lines)
+
+
+def _changed(origins: Mapping[tuple[str, ...], str]) -> str:
+    """The overrides beside the file, for a fault between settings that no single one of them is to blame for."""
+    return f" with {' '.join(origins.values())}" if origins else ""
 
 
 def _origin(location: tuple[str, ...], path: Path, origins: Mapping[tuple[str, ...], str]) -> str:

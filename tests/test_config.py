@@ -141,8 +141,9 @@ def test_shipped_configs_are_valid(path):
     ],
 )
 def test_settings_under_which_nothing_or_not_all_would_be_learnt_are_refused(overrides, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as error:
         load_config(Path("configs/shapes.yaml"), overrides)
+    assert "run_dir" not in str(error.value) and overrides[0].partition("=")[0] in str(error.value)
 
 
 def test_the_base_models_revision_is_also_its_text_encoders_and_vaes(tmp_path):
