@@ -8,6 +8,7 @@ for one watches its ETag by the waiter's own clock, and takes over, by a conditi
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ import numpy as np
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
+    BaseError,
     GenericError,
     PermissionDeniedError,
     PreconditionError,
@@ -28,6 +30,8 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from cache.errors import CacheError, CorruptStore, NotWritable, StoreBusy
+
+logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
 _BEATS = 6  # rewrites of a lock within a lease
@@ -39,11 +43,13 @@ class BucketFile:
 
     def __init__(self, storage: BucketStorage, key: str) -> None:
         self._storage, self._key = storage, key
-        self.size: int = obstore.head(storage.store, key)["size"]
+        with storage.explained(key):
+            self.size: int = obstore.head(storage.store, key)["size"]
 
     def read_into(self, target: np.ndarray, offset: int) -> None:
         """Fill contiguous bytes from `offset` on, in one request."""
-        found: Any = obstore.get_range(self._storage.store, self._key, start=offset, length=target.nbytes)
+        with self._storage.explained(self._key):
+            found: Any = obstore.get_range(self._storage.store, self._key, start=offset, length=target.nbytes)
         data = np.frombuffer(found, dtype=np.uint8)
         if len(data) != target.nbytes:
             where = self._storage.where(self._key)
@@ -62,11 +68,11 @@ class BucketStorage:
         retries: Any = {"max_retries": 8, "backoff": backoff}
         try:
             self.store: Any = from_url(self.location, retry_config=retries)
-        except Exception as error:
+        except (BaseError, ValueError) as error:
             raise CacheError(
                 f"{url} is no place for a store: {error}. Give a folder, or s3://bucket/prefix, gs:// or az://."
             ) from error
-        self._held: list[_Lease] = []
+        self.held: list[_Lease] = []
         self._watched: dict[str, tuple[str, float]] = {}  # lock -> (ETag, when it was first seen)
 
     def where(self, key: str) -> str:
@@ -91,7 +97,7 @@ class BucketStorage:
 
     def publish(self, key: str, data: bytes | memoryview) -> None:
         """Put an object, then read it back. Refused once a lock held here was lost to another writer."""
-        for lease in self._held:
+        for lease in self.held:
             lease.check()
         with self.explained(key):
             obstore.put(self.store, key, bytes(data))
@@ -130,23 +136,23 @@ class BucketStorage:
             if not wait:
                 yield False
                 return
-            time.sleep(min(1.0, LEASE_SECONDS / _BEATS))
+            _pause(min(1.0, LEASE_SECONDS / _BEATS))
             since = _clock()
         lease = _Lease(self, key, holder, tag, since)
-        self._held.append(lease)
+        self.held.append(lease)
         try:
             yield True
         finally:
-            self._held.remove(lease)
+            self.held.remove(lease)
             lease.release()
 
     def busy(self, folder: str) -> bool:
         """Whether a folder's lock was rewritten lately, by the storage's clock against ours."""
-        try:
-            seen = obstore.head(self.store, f"{folder}/{_LOCK}".lstrip("/"))["last_modified"]
-        except FileNotFoundError:
-            return False
-        return time.time() - seen.timestamp() < 2 * LEASE_SECONDS
+        key = f"{folder}/{_LOCK}".lstrip("/")
+        with self.explained(key), suppress(FileNotFoundError):
+            seen = obstore.head(self.store, key)["last_modified"]
+            return time.time() - seen.timestamp() < 2 * LEASE_SECONDS
+        return False
 
     def clear_leftovers(self, folder: str) -> None:
         """Nothing to do: a put leaves a whole object or none."""
@@ -198,6 +204,7 @@ class _Lease:
         self._storage, self._key, self._holder, self._tag = storage, key, holder, tag
         self._renewed = since  # when the last put that is known to have held was sent
         self._lost = False
+        self._count = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"lease {key}", daemon=True)
         self._thread.start()
@@ -210,41 +217,54 @@ class _Lease:
                 "taken over; nothing was written. Run the same command again to resume."
             )
 
+    def renew(self) -> None:
+        """Rewrite the lock once. Whoever finds it another's has lost it; who cannot tell has only not renewed it."""
+        self._count += 1
+        body = json.dumps({"holder": self._holder, "beat": self._count}).encode()
+        sent = _clock()
+        try:
+            self._tag = obstore.put(self._storage.store, self._key, body, mode={"e_tag": self._tag})["e_tag"]
+        except (PreconditionError, FileNotFoundError):
+            # A put whose answer was lost is repeated by the client, and finds its own ETag gone.
+            if not self._ours():
+                self._lost = True
+                return
+        self._renewed = sent
+
     def release(self) -> None:
-        """Give the lock back, if it is still ours."""
+        """Give the lock back if it is still ours; one that cannot be given back is taken over after a while."""
         self._stop.set()
         self._thread.join()
-        with suppress(Exception):  # else it is taken over after a while
+        try:
             if not self._lost and self._ours():
                 obstore.delete(self._storage.store, self._key)
+        except (BaseError, OSError) as error:
+            logger.warning("%s could not be given back: %s", self._storage.where(self._key), error)
 
     def _beat(self) -> None:
-        count = 0
-        while not self._stop.wait(LEASE_SECONDS / _BEATS):
-            count += 1
-            body = json.dumps({"holder": self._holder, "beat": count}).encode()
-            sent = _clock()
+        while not self._lost and not self._stop.wait(LEASE_SECONDS / _BEATS):
             try:
-                self._tag = obstore.put(self._storage.store, self._key, body, mode={"e_tag": self._tag})["e_tag"]
-                self._renewed = sent
-            except (PreconditionError, FileNotFoundError):
-                # A put whose answer was lost is repeated by the client and finds its own ETag gone.
-                if not self._ours():
-                    self._lost = True
-                    return
-                self._renewed = sent
-            except Exception:  # the network is away: `check` refuses to write until it is back
-                continue
+                self.renew()
+            except (BaseError, OSError) as error:  # `check` refuses to write until a renewal gets through
+                logger.warning("%s was not renewed: %s", self._storage.where(self._key), error)
 
     def _ours(self) -> bool:
+        """Whether the lock names us as its holder, whose ETag is then ours; raises what the network raises."""
         try:
             found = obstore.get(self._storage.store, self._key)
-            self._tag = found.meta["e_tag"]
-            return json.loads(bytes(found.bytes()))["holder"] == self._holder
-        except Exception:
+            holder = json.loads(bytes(found.bytes())).get("holder")
+        except (FileNotFoundError, ValueError):
             return False
+        if holder == self._holder:
+            self._tag = found.meta["e_tag"]
+        return holder == self._holder
 
 
 def _clock() -> float:
     """Seconds that also pass while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _pause(seconds: float) -> None:
+    """Wait before asking for a lock again."""
+    time.sleep(seconds)

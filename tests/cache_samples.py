@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +90,15 @@ def extract(path: Path | str, count: int = 28) -> list[tuple[str, int]]:
 def file_bytes(path: Path) -> dict[str, bytes]:
     """Every file below `path` with its bytes."""
     return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
+
+
+def kill_after(process: subprocess.Popen[str], files: Callable[[], int], enough: int) -> bool:
+    """SIGKILL a writer once there are `enough` files; whether it died of that, not having ended before."""
+    while process.poll() is None and files() < enough:
+        os.sched_yield()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
 
 
 def expected_work(path: Path, partitions: int = 4) -> list[tuple[str, int]]:

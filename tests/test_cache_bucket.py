@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cache_samples import (
     STATES,
     extract,
     file_bytes,
+    kill_after,
     no_waiting_for_the_disk,  # noqa: F401
     sample_values,
 )
@@ -58,6 +58,24 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def quick_lease(monkeypatch) -> None:
     monkeypatch.setattr(bucket, "LEASE_SECONDS", 1.2)
+
+
+class Clock:
+    """The lease's clock, which goes on only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(bucket, "_clock", lambda: clock.now)
+    monkeypatch.setattr(bucket, "_pause", clock.advance)
+    return clock
 
 
 @pytest.fixture
@@ -127,12 +145,7 @@ def test_a_killed_writer_costs_its_work_in_flight_and_leaves_no_lock_that_needs_
     whole = file_bytes(tmp_path / "local.zarr")
     killed = 0
     for enough in (12, 25, 40):
-        process = start(location)
-        while process.poll() is None and sum(1 for _ in BucketStorage(location).files()) < enough:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
+        killed += kill_after(start(location), lambda: len(list(BucketStorage(location).files())), enough)
     assert killed >= 2
     extract(location)
     left = objects(location)
@@ -150,31 +163,85 @@ def test_processes_at_once_lose_nothing_and_do_nothing_twice(location, tmp_path)
     assert objects(location) == file_bytes(tmp_path / "local.zarr")
 
 
-def test_a_lock_is_exclusive_and_a_dead_holders_is_taken_over(location, quick_lease):
+def test_a_lock_is_exclusive_and_a_dead_holders_is_taken_over(location, clock):
     ours, theirs = BucketStorage(location), BucketStorage(location)
     with ours.locked("receipts/x", wait=True) as held:
         assert held and theirs.busy("receipts/x")
-        with theirs.locked("receipts/x", wait=False) as second:
-            assert not second
-        time.sleep(3)  # longer than a lease: its holder keeps it alive
-        with theirs.locked("receipts/x", wait=False) as second:
-            assert not second
+        for _ in range(12):  # two leases long its holder keeps it alive
+            with theirs.locked("receipts/x", wait=False) as second:
+                assert not second
+            clock.advance(bucket.LEASE_SECONDS / 6)
+            ours.held[0].renew()
+        ours.publish("features/x/c.0", b"ours")
     dead = BucketStorage(location).acquire("receipts/y/lock", "dead")
     assert dead
-    began = time.monotonic()
+    began = clock.now
     with theirs.locked("receipts/y", wait=True) as held:
-        assert held and time.monotonic() - began > 1.2
+        assert held and clock.now - began > bucket.LEASE_SECONDS
     assert theirs.read("receipts/y/lock") is None
 
 
-def test_who_lost_its_lock_writes_nothing(location, quick_lease):
+def test_a_held_lock_is_renewed_by_itself(location, quick_lease):
+    storage = BucketStorage(location)
+    put, beaten = bucket.obstore.put, threading.Semaphore(0)
+
+    def heard(store, key, body, **options):
+        done = put(store, key, body, **options)
+        if b'"beat"' in bytes(body):
+            beaten.release()
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bucket.obstore, "put", heard)
+        with storage.locked("receipts/x", wait=True):
+            assert all(beaten.acquire(timeout=60) for _ in range(8))  # longer than a lease
+            with BucketStorage(location).locked("receipts/x", wait=False) as second:
+                assert not second
+
+
+def test_who_lost_its_lock_writes_nothing(location, clock):
     ours, theirs = BucketStorage(location), BucketStorage(location)
     with ours.locked("receipts/x", wait=True):
         theirs.remove("receipts/x/lock")
-        time.sleep(0.8)
+        ours.held[0].renew()
         with pytest.raises(StoreBusy, match="Run the same command again"):
             ours.publish("features/x/c.0", b"stale")
     assert ours.read("features/x/c.0") is None
+
+
+def test_who_cannot_renew_its_lock_waits_and_has_not_lost_it(location, clock, monkeypatch):
+    storage = BucketStorage(location)
+    with storage.locked("receipts/x", wait=True):
+        with monkeypatch.context() as patch:
+            away = bucket.GenericError("the network is away")
+
+            def unreachable(*_arguments, **_options):
+                raise away
+
+            patch.setattr(bucket.obstore, "put", unreachable)
+            clock.advance(bucket.LEASE_SECONDS * 0.6)
+            with pytest.raises(bucket.GenericError):
+                storage.held[0].renew()
+            with pytest.raises(StoreBusy, match="could not be renewed in time"):
+                storage.publish("features/x/c.0", b"too early")
+            patch.setattr(bucket.obstore, "put", lambda *_a, **_o: (_ for _ in ()).throw(bucket.PreconditionError("?")))
+            patch.setattr(bucket.obstore, "get", unreachable)
+            with pytest.raises(bucket.GenericError):
+                storage.held[0].renew()  # neither ours nor another's: not known
+        storage.held[0].renew()
+        storage.publish("features/x/c.0", b"ours again")
+    assert storage.read("features/x/c.0") == b"ours again" and storage.read("receipts/x/lock") is None
+
+
+def test_a_lock_that_cannot_be_given_back_is_said_and_hides_no_error(location, clock, monkeypatch, caplog):
+    def unreachable(*_arguments, **_options):
+        raise bucket.GenericError("the network is away")
+
+    storage = BucketStorage(location)
+    with pytest.raises(RuntimeError, match="the encoder failed"), storage.locked("receipts/x", wait=True):
+        monkeypatch.setattr(bucket.obstore, "get", unreachable)
+        raise RuntimeError("the encoder failed")
+    assert "could not be given back: the network is away" in caplog.text
 
 
 def test_a_damaged_object_is_found_by_verify_and_on_reading(location):
@@ -198,24 +265,23 @@ def test_secrets_are_in_no_object_and_no_message(location):
     assert "very-secret" not in str(error.value)
 
 
-def test_a_beat_that_was_under_way_during_a_long_pause_does_not_pass_for_a_renewal(location, monkeypatch):
-    monkeypatch.setattr(bucket, "LEASE_SECONDS", 2.4)
+def test_a_beat_that_was_under_way_during_a_long_pause_does_not_pass_for_a_renewal(location, clock, monkeypatch):
     storage = BucketStorage(location)
     put = bucket.obstore.put
 
     def slow(store, key, body, **options):
         if b'"beat"' in bytes(body):
-            time.sleep(1.6)  # frozen between sending and hearing
+            clock.advance(bucket.LEASE_SECONDS * 2 / 3)  # frozen between sending and hearing
         return put(store, key, body, **options)
 
     monkeypatch.setattr(bucket.obstore, "put", slow)
     with storage.locked("receipts/x", wait=True):
-        time.sleep(2.2)
+        storage.held[0].renew()
         with pytest.raises(StoreBusy, match="could not be renewed in time"):
             storage.publish("features/x/c.0", b"stale")
 
 
-def test_a_renewal_whose_answer_was_lost_is_no_loss_of_the_lock(location, quick_lease, monkeypatch):
+def test_a_renewal_whose_answer_was_lost_is_no_loss_of_the_lock(location, clock, monkeypatch):
     storage = BucketStorage(location)
     put, lost = bucket.obstore.put, []
 
@@ -228,7 +294,9 @@ def test_a_renewal_whose_answer_was_lost_is_no_loss_of_the_lock(location, quick_
 
     monkeypatch.setattr(bucket.obstore, "put", unheard)
     with storage.locked("receipts/x", wait=True):
-        time.sleep(0.9)
+        for _ in range(3):
+            clock.advance(bucket.LEASE_SECONDS / 6)
+            storage.held[0].renew()
         storage.publish("features/x/c.0", b"ours")
     assert lost and storage.read("features/x/c.0") == b"ours" and storage.read("receipts/x/lock") is None
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from cache_samples import (
     expected_work,
     extract,
     file_bytes,
+    kill_after,
     no_waiting_for_the_disk,  # noqa: F401
     sample_rows,
     sample_values,
@@ -57,12 +57,7 @@ def test_sigkill_at_random_moments_then_resume_gives_the_same_bytes(tmp_path, wh
     path, kills = tmp_path / "store.zarr", 0
     for _ in range(6):
         enough = number_of_files(path) + generator.randrange(1, len(whole) // 6)
-        process = start(path)
-        while process.poll() is None and number_of_files(path) < enough:
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        kills += kill_after(start(path), lambda: number_of_files(path), enough)
     assert kills >= 3
     pending = expected_work(path)
     output, _ = start(path).communicate()
@@ -97,11 +92,8 @@ def test_writers_at_once_half_of_them_killed_lose_nothing_and_leave_no_lock(tmp_
     path = tmp_path / "store.zarr"
     processes = [start(path) for _ in range(writers)]
     for process in processes[: writers // 2]:
-        enough = generator.randrange(1, len(whole))
-        while process.poll() is None and number_of_files(path) < enough:
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-    finished = [process.communicate()[0] for process in processes][writers // 2 :]
+        kill_after(process, lambda: number_of_files(path), generator.randrange(1, len(whole)))
+    finished = [process.communicate()[0] for process in processes[writers // 2 :]]
     computed = [tuple(item) for output in finished for item in json.loads(output)]
     assert len(computed) == len(set(computed))
     pending = expected_work(path)
