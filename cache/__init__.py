@@ -24,6 +24,7 @@ from cache.loader import Batch, Loader
 from cache.manifest import Manifest
 from cache.receipts import Receipt, ShardReceipt
 from cache.records import ArraySpec, FeatureSpec, RowRecord, row_id
+from cache.storage import store_location
 from cache.store import Store
 from cache.verify import Damage
 
@@ -56,4 +57,5 @@ __all__ = [
     "compact",
     "float32_to_bfloat16",
     "row_id",
+    "store_location",
 ]

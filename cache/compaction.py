@@ -8,6 +8,7 @@ import numpy as np
 
 from cache.errors import CacheError
 from cache.manifest import Manifest
+from cache.records import which_ids
 from cache.store import Store
 
 
@@ -33,9 +34,8 @@ def compact(
     names = source.datasets()
     members = {name: source.members(name) for name in names}
     keep = np.any(list(members.values()), axis=0) if names else source.filled()
-    named = {row.tobytes() for manifest in manifests for row in manifest.ids}
     ids = source.row_ids()
-    keep |= np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
+    keep |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
     if target.path == source.path:
         raise CacheError(f"{source.path} cannot be compacted into itself; name another folder or URL.")
     slot_of = {record.id: record.slot for record in source.rows()}

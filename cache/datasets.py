@@ -13,6 +13,7 @@ import numpy as np
 
 from cache import metadata
 from cache.errors import BadValues, CacheError
+from cache.records import which_ids
 from cache.rows import Rows
 from cache.storage import Storage, join
 
@@ -59,7 +60,7 @@ def write_members(storage: Storage, rows: Rows, name: str, ids: Iterable[bytes])
         raise BadValues(f"Data set name {name!r} must match {_NAME.pattern} (lower case, no slash or space).")
     wanted = set(ids)
     slot_ids = rows.slot_ids()
-    members = np.fromiter((row.tobytes() in wanted for row in slot_ids), dtype=bool, count=len(slot_ids))
+    members = which_ids(slot_ids, wanted)
     if int(members.sum()) != len(wanted):
         raise BadValues(f"Data set {name!r}: {len(wanted) - int(members.sum())} of its rows are not in the store.")
     before = read_members(storage, name, len(slot_ids)) if name in dataset_names(storage) else np.zeros_like(members)

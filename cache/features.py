@@ -11,6 +11,7 @@ import numpy as np
 from cache import metadata
 from cache.dtypes import finite, rounded, to_stored
 from cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
+from cache.keys import parse_key
 from cache.reader import ArrayReader
 from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
 from cache.records import FeatureSpec
@@ -86,8 +87,10 @@ class Feature:
     def publish_metadata(self, slots: int) -> None:
         """Write what differs of `documents`, after removing arrays that an abandoned namesake left."""
         for name in self._storage.folders(self.directory):
-            if name not in self.spec.arrays:
-                self._storage.remove_tree(f"{self.directory}/{name}")
+            folder = f"{self.directory}/{name}"
+            ours = (parse_key(key) or self._storage.leftover(key) for key in self._storage.files(folder))
+            if name not in self.spec.arrays and all(ours):
+                self._storage.remove_tree(folder)
         for directory, document in self.documents(slots).items():
             metadata.publish_metadata(self._storage, directory, document)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,8 @@ from cache.errors import CacheError, IncompleteFeature, NoRows
 from cache.manifest import Manifest
 from cache.order import Split, in_split, permutation, rank_share, windowed_permutation
 from cache.receipts import Receipt
-from cache.records import json_digest
+from cache.records import json_digest, which_ids
+from cache.window import Window, ahead, gather
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 RESIDENT_SHARE = 0.25  # of free memory
 WINDOW = 8  # partitions mixed at a time where single rows are dear to read
 AHEAD = 2  # batches made before they are asked for
-_READERS = 4  # threads that read partitions of a window
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ class Loader:
         self._dtypes = {f"{f}/{a}": array.dtype for f, spec in self._specs.items() for a, array in spec.arrays.items()}
         ids, has = store.row_ids(), store.filled()
         if manifest is not None:
-            named = {row.tobytes() for row in manifest.ids}
-            has &= np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
+            has &= which_ids(ids, (row.tobytes() for row in manifest.ids))
         elif dataset is not None:
             has &= store.members(dataset)
         needed = np.unique(np.flatnonzero(has) // store.rows_per_partition).tolist()
@@ -112,7 +110,7 @@ class Loader:
             has &= self._present[name]
         every = np.flatnonzero(has)
         if manifest is not None:
-            every = _in_order(every, ids, manifest, store)
+            every = manifest.slots_in(ids, every, str(store.path))
         chosen = in_split(ids[every], split, validation_fraction)
         self.manifest_slots, self.slots = every, every[chosen]
         self.ids = ids[self.slots]
@@ -127,14 +125,9 @@ class Loader:
         self.window = window
         groups = every // store.rows_per_partition if manifest is None else manifest.groups
         self._groups = groups[chosen]
-        digests = {name: self._values_digest(name, receipts[name], every) for name in self.features}
-        self.manifest = Manifest(ids[every], groups, window, digests)
-        changed = [] if manifest is None else [n for n, d in digests.items() if manifest.features.get(n, d) != d]
-        if changed:
-            raise CacheError(
-                f"The values of {', '.join(changed)} in {store.path} are not those of the manifest; use the store that "
-                "it came from, or leave the manifest out to train on these values."
-            )
+        self._served = (ids[every], groups, receipts)
+        if manifest is not None:
+            self._require_values(manifest)
         row_bytes = sum(array.nbytes for spec in self._specs.values() for array in spec.arrays.values())
         if resident is None:
             resident = len(self.slots) * row_bytes <= RESIDENT_SHARE * free_memory()
@@ -154,6 +147,22 @@ class Loader:
     def __len__(self) -> int:
         return self.batches_per_epoch
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What this loader reads, of all splits, to read it again later."""
+        ids, groups, receipts = self._served
+        digests = {name: self._values_digest(name, receipts[name], self.manifest_slots) for name in self.features}
+        return Manifest(ids, groups, self.window, digests)
+
+    def _require_values(self, wanted: Manifest) -> None:
+        here = self.manifest.features
+        changed = [name for name, digest in here.items() if wanted.features.get(name, digest) != digest]
+        if changed:
+            raise CacheError(
+                f"The values of {', '.join(changed)} in {self.store.path} are not those of the manifest; use the store "
+                "that it came from, or leave the manifest out to train on these values."
+            )
+
     def batches(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `offset` on; `AHEAD` of them are made in the background."""
         if self.window:
@@ -165,13 +174,13 @@ class Loader:
             return
         if windows is None:
             make = self._batcher(epoch, order, lambda positions: self._read(self.slots[positions]))
-            yield from _ahead(make, range(offset, len(self)))
+            yield from ahead(make, range(offset, len(self)), AHEAD)
             return
-        held = _Window(self, windows)
+        window = Window(self.read_partition, windows, self.slots, self.store.rows_per_partition)
         try:
-            yield from _ahead(self._batcher(epoch, order, held.gather), range(offset, len(self)))
+            yield from ahead(self._batcher(epoch, order, window.gather), range(offset, len(self)), AHEAD)
         finally:
-            held.close()
+            window.close()
 
     def forever(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
         """Batches without end, epoch after epoch, from (epoch, offset) on."""
@@ -207,25 +216,13 @@ class Loader:
         return arrays
 
     def _read_all(self) -> dict[str, np.ndarray]:
-        """Every row in slot order, read partition by partition."""
-        whole: dict[str, np.ndarray] = {}
-        partitions = self._partitions()
-        for partition in np.unique(partitions).tolist():
-            chosen = np.flatnonzero(partitions == partition)
-            for key, values in self.read_partition(partition).items():
-                if key not in whole:
-                    whole[key] = np.empty((len(self.slots), *values.shape[1:]), dtype=values.dtype)
-                whole[key][chosen] = values[self.slots[chosen] % self.store.rows_per_partition]
-        return whole
+        """Every row that is served, read partition by partition."""
+        return gather(self.read_partition, self.slots, self.store.rows_per_partition)
 
     def read_partition(self, partition: int) -> dict[str, np.ndarray]:
         """All features of a partition's rows, by "<feature>/<array>"; every chunk is checked."""
         read = {name: self.store.read_partition(name, partition) for name in self.features}
         return {f"{name}/{array}": values for name, arrays in read.items() for array, values in arrays.items()}
-
-    def _partitions(self) -> np.ndarray:
-        """Partition of each row."""
-        return self.slots // self.store.rows_per_partition
 
     def _values_digest(self, feature: str, receipts: Mapping[int, Receipt], slots: np.ndarray) -> str:
         """Digest of a feature's identity and of its values at `slots`, in order, wherever they lie.
@@ -234,71 +231,18 @@ class Loader:
         """
         spec, per_partition = self._specs[feature], self.store.rows_per_partition
         slots = slots[self._present[feature][slots]]
-        crcs = {}
+        partitions, places = np.divmod(slots, per_partition)
+        digests = {}
         for array, layout in self.store.layouts(feature).items():
             if layout.rows_per_chunk > 1:
                 values = self.store.read(feature, slots)[array]
-                crcs[array] = hashlib.sha256(values.tobytes()).hexdigest()
             else:
-                every = np.zeros((max(receipts, default=-1) + 1, per_partition), dtype="<u4")
+                crcs = np.zeros((max(receipts, default=-1) + 1, per_partition), dtype="<u4")
                 for partition, receipt in receipts.items():
-                    every[partition] = receipt.shards[array].crcs()
-                crcs[array] = every[slots // per_partition, slots % per_partition].tobytes().hex()
-        return json_digest({"identity": spec.identity_digest, "crcs": crcs})
-
-
-class _Window:
-    """Partitions in memory, those of the window that is served and of the next."""
-
-    def __init__(self, loader: Loader, windows: np.ndarray) -> None:
-        self._loader = loader
-        self._windows = windows
-        self._rows_per_partition = loader.store.rows_per_partition
-        pairs = np.unique(np.stack([windows, loader.slots // self._rows_per_partition]), axis=1)
-        self._needed: dict[int, list[int]] = {}  # partitions of each window
-        for window, partition in pairs.T.tolist():
-            self._needed.setdefault(window, []).append(partition)
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="cache-window")
-        self._held: dict[int, Future[dict[str, np.ndarray]]] = {}
-
-    def gather(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows at positions of the loader's rows."""
-        now, last = int(self._windows[positions].min()), int(self._windows[positions].max())
-        wanted = [p for window in range(now, last + 2) for p in self._needed.get(window, [])]
-        for partition in self._held.keys() - set(wanted):
-            del self._held[partition]
-        for partition in wanted:
-            if partition not in self._held:
-                self._held[partition] = self._pool.submit(self._loader.read_partition, partition)
-        partitions, places = np.divmod(self._loader.slots[positions], self._rows_per_partition)
-        out: dict[str, np.ndarray] = {}
-        for partition in np.unique(partitions).tolist():
-            here = np.flatnonzero(partitions == partition)
-            for key, values in self._held[partition].result().items():
-                if key not in out:
-                    out[key] = np.empty((len(positions), *values.shape[1:]), dtype=values.dtype)
-                out[key][here] = values[places[here]]
-        return out
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ahead(make: Callable[[int], Batch], numbers: Sequence[int]) -> Iterator[Batch]:
-    """`map(make, numbers)` in one background thread, a few results ahead."""
-    waiting = iter(numbers)
-    with ThreadPoolExecutor(1, thread_name_prefix="cache-loader") as pool:
-        made: deque[Future[Batch]] = deque()
-        try:
-            for number in waiting:
-                made.append(pool.submit(make, number))
-                if len(made) > AHEAD:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                    crcs[partition] = receipt.shards[array].crcs()
+                values = crcs[partitions, places]
+            digests[array] = hashlib.sha256(values.tobytes()).hexdigest()
+        return json_digest({"identity": spec.identity_digest, "values": digests})
 
 
 def free_memory() -> int:
@@ -311,18 +255,6 @@ def free_memory() -> int:
     except (OSError, ValueError):
         return free
     return min(free, limit)
-
-
-def _in_order(slots: np.ndarray, ids: np.ndarray, manifest: Manifest, store: Store) -> np.ndarray:
-    """Slots of a manifest's rows in its order. Raises CacheError when one is not among `slots`."""
-    slot_of = {ids[slot].tobytes(): slot for slot in slots.tolist()}
-    gone = [row.tobytes().hex() for row in manifest.ids if row.tobytes() not in slot_of]
-    if gone:
-        raise CacheError(
-            f"{len(gone)} of the manifest's {len(manifest.ids)} rows are not in {store.path}, or lack a feature "
-            f"(first: row {gone[0]}). Extract the data they came from again, into this store."
-        )
-    return np.array([slot_of[row.tobytes()] for row in manifest.ids], dtype=np.int64)
 
 
 def _complete(store: Store, feature: str, partitions: Sequence[int]) -> dict[int, Receipt]:

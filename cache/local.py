@@ -89,7 +89,7 @@ class LocalStorage:
                 if partial.read_bytes() != data:
                     raise CorruptStore(f"{partial}: the bytes read back differ from those written; check the disk.")
                 os.replace(partial, path)
-                _sync_directory(path.parent)
+                sync(path.parent)
             except OSError as error:
                 if error.errno in _FULL:
                     partial.unlink(missing_ok=True)
@@ -101,7 +101,7 @@ class LocalStorage:
         with _explained(path):
             if path.exists():
                 path.unlink()
-                _sync_directory(path.parent)
+                sync(path.parent)
 
     def remove_tree(self, folder: str) -> None:
         """Remove a folder with everything in it."""
@@ -219,11 +219,11 @@ def _make_directory(path: Path) -> None:
         return
     _make_directory(path.parent)
     path.mkdir(exist_ok=True)
-    _sync_directory(path.parent)
+    sync(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
-    """Make renames and removals in the directory durable."""
+def sync(path: Path) -> None:
+    """Make a file, or renames and removals in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

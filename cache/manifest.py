@@ -15,7 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cache.errors import CorruptStore
+from cache.errors import CacheError, CorruptStore
+from cache.local import sync
 from cache.records import json_digest
 
 
@@ -39,13 +40,30 @@ class Manifest:
         ids = hashlib.sha256(self.ids.tobytes()).hexdigest()
         return json_digest({"ids": ids, "groups": groups, "window": self.window, "features": dict(self.features)})
 
+    def slots_in(self, ids: np.ndarray, slots: np.ndarray, where: str) -> np.ndarray:
+        """The manifest's rows, in its order, among the `slots` of a store with these `ids`, uint8 (all slots, 16).
+
+        Raises:
+            CacheError: a row is not among them; `where` is the store's place, for the message.
+        """
+        slot_of = {ids[slot].tobytes(): slot for slot in slots.tolist()}
+        gone = [row.tobytes().hex() for row in self.ids if row.tobytes() not in slot_of]
+        if gone:
+            raise CacheError(
+                f"{len(gone)} of the manifest's {len(self.ids)} rows are not in {where}, or lack a feature "
+                f"(first: row {gone[0]}). Extract the data they came from again, into this store."
+            )
+        return np.array([slot_of[row.tobytes()] for row in self.ids], dtype=np.int64)
+
     def save(self, path: Path) -> Path:
-        """Write the manifest as a safetensors file, all or nothing."""
+        """Write the manifest as a safetensors file, all or nothing and durably."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         arrays = {"ids": np.ascontiguousarray(self.ids), "groups": np.ascontiguousarray(self.groups)}
         save_file(arrays, partial, {"features": json.dumps(dict(self.features)), "window": str(self.window)})
+        sync(partial)
         partial.replace(path)
+        sync(path.parent)
         return path
 
     @classmethod

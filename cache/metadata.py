@@ -119,16 +119,6 @@ def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
     return document
 
 
-def version_of(storage: Storage) -> int:
-    """Format version that a store says it has; the present one where it does not say."""
-    try:
-        document = read_metadata(storage, "") or group()
-        version = document["attributes"]["sur_cache"]["format_version"]
-    except (CorruptStore, KeyError, TypeError):
-        return FORMAT_VERSION
-    return version if version in range(1, FORMAT_VERSION) else FORMAT_VERSION
-
-
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """`content` with its own SHA-256 under "digest"."""
     return {**content, "digest": json_digest(content)}

@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from cache.codecs import RAW, check_codec
 from cache.dtypes import MANTISSA_BITS, stored_dtype
@@ -40,6 +42,12 @@ def row_id(simple: str, complex: str, image: bytes | None) -> bytes:
         digest.update((2**64 - 1 if part is None else len(part)).to_bytes(8, "little"))
         digest.update(part or b"")
     return digest.digest()
+
+
+def which_ids(ids: np.ndarray, wanted: Iterable[bytes]) -> np.ndarray:
+    """Which of `ids`, uint8 (n, 16), are among the wanted ones, bool (n,)."""
+    named = set(wanted)
+    return np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
 
 
 @dataclass(frozen=True)

@@ -96,20 +96,21 @@ class Storage(Protocol):
 def open_storage(location: str | Path) -> Storage:
     """The storage at a local path or a URL (s3://bucket/prefix, gs://, az://).
 
-    Raises ValueError for a URL of another kind, ModuleNotFoundError when the extra `remote` is not installed.
+    Raises CacheError for a URL of another kind, ModuleNotFoundError when the extra `remote` is not installed.
     """
-    if is_url(location):
+    location = store_location(location)
+    if isinstance(location, str):
         from cache.bucket import BucketStorage
 
-        return BucketStorage(str(location))
+        return BucketStorage(location)
     from cache.local import LocalStorage
 
-    return LocalStorage(Path(location))
+    return LocalStorage(location)
 
 
-def is_url(location: str | Path) -> bool:
-    """Whether a store's location is a URL rather than a local path."""
-    return isinstance(location, str) and "://" in location
+def store_location(text: str | Path) -> str | Path:
+    """What a user wrote for a store: a URL stays text, everything else is a path."""
+    return text if isinstance(text, str) and "://" in text else Path(text)
 
 
 def join(*parts: str) -> str:

@@ -12,12 +12,12 @@ from cache import metadata
 from cache.catalog import Catalog
 from cache.datasets import dataset_names, read_members, write_members
 from cache.describe import StoreSummary, summarize
-from cache.errors import BadValues, CacheError, NewerFormat, StoreBusy
-from cache.keys import parse_key
+from cache.errors import CacheError, StoreBusy
 from cache.receipts import Receipt
 from cache.records import FeatureSpec, RowRecord
-from cache.repair import recovered_size, repair
-from cache.rows import RECEIPTS, Rows
+from cache.repair import repair
+from cache.root import read_root, recover_root, require_free, write_root
+from cache.rows import RECEIPTS, TEXTS, Rows
 from cache.shard import Layout
 from cache.storage import Storage, join, open_storage
 from cache.verify import Damage, inspect
@@ -67,19 +67,8 @@ class Store:
             CorruptStore: its zarr.json is damaged.
         """
         storage = open_storage(path)
-        if recover and (size := recovered_size(storage)) is not None:
-            return cls(storage, size, writable)
-        document = metadata.read_metadata(storage, "")
-        if document is None or "sur_cache" not in document["attributes"]:
-            raise CacheError(f"{path} holds no feature store. Run an extraction first, or check the path.")
-        sealed = document["attributes"]["sur_cache"]
-        version = sealed.get("format_version") if isinstance(sealed, dict) else None
-        if isinstance(version, int) and version > metadata.FORMAT_VERSION:
-            raise NewerFormat(
-                f"{path} has format version {version}, this package knows up to {metadata.FORMAT_VERSION}. "
-                "Upgrade the package."
-            )
-        return cls(storage, metadata.unseal(sealed, str(path))["rows_per_partition"], writable)
+        recovered = recover_root(storage) if recover else None
+        return cls(storage, read_root(storage) if recovered is None else recovered, writable)
 
     @classmethod
     def open_or_create(cls, path: str | Path, rows_per_partition: int = 512) -> Store:
@@ -88,30 +77,16 @@ class Store:
         with storage.locked("", wait=True):
             if metadata.read_metadata(storage, "") is None:
                 return cls._create(storage, rows_per_partition)
-            store = cls.open(path, writable=True)
-            for name in metadata.GROUPS:  # a store of an older version becomes one of this
-                metadata.publish_metadata(storage, name, metadata.group())
-            metadata.publish_metadata(storage, "", metadata.root(store.rows_per_partition))
-        return store
+            size = read_root(storage)
+            write_root(storage, size)
+        return cls(storage, size, writable=True)
 
     @classmethod
     def _create(cls, storage: Storage, rows_per_partition: int) -> Store:
-        if rows_per_partition < 1:
-            raise BadValues(f"rows_per_partition must be at least 1, got {rows_per_partition}.")
-        foreign = [
-            key
-            for key in storage.files()
-            if parse_key(key) is None and not storage.leftover(key) and not storage.is_lock(key)
-        ]
-        if foreign:
-            raise CacheError(
-                f"{storage.location} is not empty ({foreign[0]!r} is no part of a store); choose another path."
-            )
+        require_free(storage, rows_per_partition)
         store = cls(storage, rows_per_partition, writable=True)
-        for name in metadata.GROUPS:
-            metadata.publish_metadata(storage, name, metadata.group())
         store._rows.publish_metadata()
-        metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))
+        write_root(storage, rows_per_partition)
         return store
 
     @property
@@ -352,7 +327,7 @@ class Store:
     def n_files(self) -> int:
         """Files of rows, features and assets that have receipts: what `verify` reads."""
         held = self._catalog.intact("features") + self._catalog.intact("assets")
-        return 4 * len(self._storage.folders(RECEIPTS)) + sum(feature.n_files() for feature in held)
+        return (1 + len(TEXTS)) * len(self._storage.folders(RECEIPTS)) + sum(feature.n_files() for feature in held)
 
     def repair(self, damages: Sequence[Damage], records: Sequence[RowRecord] = ()) -> list[Damage]:
         """Mend what `verify` found, so that the next extraction recomputes just what is broken; see `cache.repair`.

@@ -14,6 +14,7 @@ from cache.features import SECTIONS, Feature
 from cache.keys import Key, parse_key
 from cache.receipts import Receipt, ShardReceipt, partition_directory, read_receipt
 from cache.records import FeatureSpec
+from cache.root import version_of
 from cache.rows import RECEIPTS, TEXTS, Rows
 from cache.shard import Layout
 from cache.storage import Storage, join
@@ -60,7 +61,7 @@ class _Inspection:
 
     def rows(self) -> None:
         """The store's own metadata, the rows and their receipts."""
-        self.document("", "", metadata.root(self.per_partition, metadata.version_of(self.storage)))
+        self.document("", "", metadata.root(self.per_partition, version_of(self.storage)))
         for name in metadata.GROUPS:
             if name == FOLDER and next(self.storage.files(FOLDER), None) is None:
                 continue  # a store from before there were data sets

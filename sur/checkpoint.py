@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cache.local import sync
 from sur.adapter import Adapter
 from sur.errors import ConfigError
 from sur.trainer import Training
@@ -43,11 +43,11 @@ def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> 
         content["scaler"] = training.accelerator.scaler.state_dict()
     (partial / "state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     for path in [*partial.rglob("*"), partial]:
-        _sync(path)
+        sync(path)
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
-    _sync(folder)
+    sync(folder)
     return target
 
 
@@ -104,11 +104,3 @@ def _load_optimiser(optimiser: Any, tensors: dict[str, Tensor]) -> None:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cache import store_location
 from sur.adapter import AdapterConfig
 from sur.encoders import LLMConfig, TextConfig, VAEConfig
 from sur.errors import ConfigError
@@ -42,8 +43,7 @@ class StoreConfig(BaseModel):
     @field_validator("path", mode="before")
     @classmethod
     def _folder_or_url(cls, value: Any) -> Any:
-        """A URL stays as it is; everything else is a path."""
-        return Path(value) if isinstance(value, str) and "://" not in value else value
+        return store_location(value) if isinstance(value, str) else value
 
 
 class FlowConfig(BaseModel):

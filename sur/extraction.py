@@ -89,11 +89,12 @@ def prepare(config: RunConfig) -> Plan:
 
 def _retry_returned_rows(store: Store, config: RunConfig) -> None:
     """Have partitions encoded anew in which a row was without its picture while it was out of the data set."""
-    members = store.members(config.data.slug)
-    for name in [name for key in encoder_keys(config) if key == "vae" for name in load_encoder(config, key).shapes()]:
-        returned = {slot for slot, why in store.missing(name).items() if why.startswith(OUTSIDE) and members[slot]}
-        for partition in {slot // store.rows_per_partition for slot in returned}:
-            store.discard(name, partition)
+    if config.vae is None:
+        return
+    members, name = store.members(config.data.slug), config.vae.feature_name
+    returned = {slot for slot, why in store.missing(name).items() if why.startswith(OUTSIDE) and members[slot]}
+    for partition in {slot // store.rows_per_partition for slot in returned}:
+        store.discard(name, partition)
 
 
 def pending_partitions(config: RunConfig, key: str) -> list[int]:

@@ -18,8 +18,8 @@ from cache_samples import (
 )
 
 from cache import CacheError, IncompleteFeature, Loader, Store
-from cache.loader import _Window
 from cache.order import in_split, permutation, windowed_permutation
+from cache.window import Window
 
 ROWS = 60
 
@@ -148,14 +148,14 @@ def test_a_window_serves_each_row_once_with_its_values_and_mixes_so_many_partiti
 def test_a_window_is_all_that_is_held(store, monkeypatch):
     loader = Loader(store, [STATES.name], batch_size=2, split="all", window=2, resident=False)
     held = []
-    gather = _Window.gather
+    gather = Window.gather
 
     def counted(window, positions):
         values = gather(window, positions)
-        held.append(len(window._held))
+        held.append(len(window.held))
         return values
 
-    monkeypatch.setattr(_Window, "gather", counted)
+    monkeypatch.setattr(Window, "gather", counted)
     list(loader.batches())
     assert max(held) <= 6 and min(held) >= 2  # the window served, the next, and one more where a batch straddles two
 

@@ -209,6 +209,7 @@ def test_other_peoples_files_are_reported_and_neither_touched_nor_a_reason_to_co
         f"features/{STATES.name}/states/.DS_Store",
         f"features/{STATES.name}/states/.c.3.0.Xy12ab",
         f"features/{STATES.name}/states/c.2.0.bak",
+        f"features/{STATES.name}/my plots/figure.png",
         "assets/null/states/.nfs001",
         f"receipts/features/{STATES.name}/00001/notes.txt",
     ]
@@ -216,6 +217,7 @@ def test_other_peoples_files_are_reported_and_neither_touched_nor_a_reason_to_co
         (store.path / name).parent.mkdir(parents=True, exist_ok=True)
         (store.path / name).write_bytes(b"somebody's")
     beyond = store.repair(store.verify())
+    store.ensure_feature(STATES)
     assert {damage.file for damage in beyond} == set(strangers)
     assert {damage.problem for damage in beyond} == {"not part of the store"}
     assert all((store.path / name).read_bytes() == b"somebody's" for name in strangers)

@@ -31,7 +31,9 @@ def store_path(argument: str) -> Path | str:
     """The store that an argument names, itself or through a config file."""
     if argument.endswith((".yaml", ".yml")):
         return read_config(Path(argument), None).store.path
-    return argument if "://" in argument else Path(argument)
+    from cache import store_location
+
+    return store_location(argument)
 
 
 def console() -> Console:

@@ -84,7 +84,7 @@ def demo(
 
 
 def _shapes(arrays: "dict[str, ArraySpec]") -> str:
-    """What lies in a feature; of many arrays (a read-out's) only how many and how large in all."""
+    """What lies in a feature; of many arrays (a read-out's) only how many."""
     if len(arrays) > 4:
         return f"{len(arrays)} arrays"
     return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())

@@ -67,7 +67,7 @@ def verify(
     from cache import Store
 
     opened = Store.open(store_path(store), writable=repair, recover=True)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with _progress() as progress:
         bar = progress.add_task("verify", total=opened.n_files())
         damages = opened.verify(lambda file: progress.update(bar, advance=1, description=file))
     for damage in damages:
@@ -122,7 +122,7 @@ def compact(
     source = Store.open(store_path(store))
     made = Store.open_or_create(store_path(target), source.rows_per_partition)
     total = sum(len(source.receipts(name)) for name in source.features())
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with _progress() as progress:
         bar = progress.add_task("compact", total=total)
         left = copy(
             source, made, [Manifest.load(path) for path in keep or []],
@@ -133,6 +133,11 @@ def compact(
         f"in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "
         "Set store.path to it, and remove the old store when nothing needs it any more"
     )
+
+
+def _progress() -> Progress:
+    """A bar in a terminal, nothing elsewhere."""
+    return Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _identity(feature: "FeatureSummary") -> Table:
