@@ -3,6 +3,7 @@
 Knows arrays and bytes, no models.
 """
 
+from cache.behind import Behind
 from cache.codecs import Codec
 from cache.compaction import compact
 from cache.describe import FeatureSummary, StoreSummary
@@ -32,6 +33,7 @@ __all__ = [
     "ArraySpec",
     "BadValues",
     "Batch",
+    "Behind",
     "CacheError",
     "Codec",
     "CorruptStore",

@@ -84,6 +84,16 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
     return np.ones(values.shape, dtype=bool)
 
 
+def all_finite(values: np.ndarray, name: str) -> bool:
+    """Whether no element of `finite` is False, read off the largest bit pattern of either sign: no copy is made."""
+    bits = {"float16": 0x7C00, BFLOAT16: 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}.get(name)
+    if bits is None or values.size == 0:
+        return True
+    size = values.dtype.itemsize
+    positive, negative = values.view(f"<i{size}").max(), values.view(f"<u{size}").max()
+    return int(positive) < bits and int(negative) < bits + (1 << (8 * size - 1))
+
+
 def rounded(values: np.ndarray, name: str, keep_bits: int) -> np.ndarray:
     """Stored float elements of type `name` with all but `keep_bits` bits of the mantissa rounded away.
 

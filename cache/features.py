@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from cache import metadata
-from cache.dtypes import finite, rounded, to_stored
+from cache.dtypes import all_finite, finite, rounded, to_stored
 from cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
 from cache.keys import parse_key
 from cache.reader import ArrayReader
@@ -20,6 +21,14 @@ from cache.storage import Storage, join
 
 SECTIONS = ("features", "assets")
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A partition of a feature, checked and ready to be written: its files by key, and their receipt."""
+
+    receipt: Receipt
+    files: Mapping[str, bytes | memoryview]
 
 
 class Feature:
@@ -156,27 +165,33 @@ class Feature:
             self._done[partition] = receipt
         return self._done[partition]
 
-    def write(
+    def pack(
         self,
         partition: int,
         values: Mapping[str, np.ndarray],
         rows: int,
         missing: Mapping[int, str],
         stats: Mapping[str, int],
-    ) -> Receipt:
-        """Check and publish a partition's values, the receipt last. The caller holds the partition's lock."""
+    ) -> Packed:
+        """Check a partition's values and make the files that hold them; nothing is written."""
         checked = self._checked(values, rows, missing, partition * self._per_partition)
         digest = self.rows_digest(partition) or ""
-        shards = {}
+        files, shards = {}, {}
         for name in sorted(checked):
-            data, crcs = self._encode(name, checked[name])
-            self._storage.publish(self.key(name, partition), data)
+            data, crcs = self._encode(name, checked.pop(name))
+            files[self.key(name, partition)] = data
             shards[name] = ShardReceipt.of(data, crcs)
         reasons = {int(row): str(reason) for row, reason in missing.items()}
         counts = {str(key): int(value) for key, value in stats.items()}
         receipt = Receipt(self.spec.identity_digest, partition, rows, digest, shards, reasons, counts)
-        publish_receipt(self._storage, self.receipt_directory(partition), receipt)
-        return receipt
+        return Packed(receipt, files)
+
+    def publish(self, packed: Packed) -> Receipt:
+        """Write a packed partition, the receipt last. The caller holds the partition's lock."""
+        for key, data in packed.files.items():
+            self._storage.publish(key, data)
+        publish_receipt(self._storage, self.receipt_directory(packed.receipt.partition), packed.receipt)
+        return packed.receipt
 
     def read_asset(self) -> dict[str, np.ndarray]:
         """Whole arrays of an asset, every byte checked.
@@ -220,8 +235,8 @@ class Feature:
                 stored[list(missing)] = 0
             if spec.keep_bits:
                 stored = rounded(stored, spec.dtype, spec.keep_bits)  # may overflow: before the check
-            good = finite(stored, spec.dtype)
-            if not good.all():
+            if not all_finite(stored, spec.dtype):
+                good = finite(stored, spec.dtype)
                 place = tuple(int(axis) for axis in np.argwhere(~good)[0])
                 raise BadValues(
                     f"{what}: not finite at {place} (slot {first_slot + (place[0] if place else 0)}, "

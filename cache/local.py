@@ -16,6 +16,7 @@ from cache.errors import CorruptStore, DiskFull, NotWritable
 from cache.keys import parse_key
 
 PARTIAL = ".partial"
+_PIECE = 2**20  # bytes read back at a time
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -86,8 +87,7 @@ class LocalStorage:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                if partial.read_bytes() != data:
-                    raise CorruptStore(f"{partial}: the bytes read back differ from those written; check the disk.")
+                _read_back(partial, data)
                 os.replace(partial, path)
                 sync(path.parent)
             except OSError as error:
@@ -169,6 +169,16 @@ class LocalStorage:
     def is_lock(self, key: str) -> bool:
         """Whether a file is a lock; here locks are no files."""
         return False
+
+
+def _read_back(path: Path, data: bytes | memoryview) -> None:
+    """Compare a file with what was written to it, a piece at a time. Raises CorruptStore when they differ."""
+    written, piece = memoryview(data).cast("B"), memoryview(bytearray(_PIECE))
+    with open(path, "rb", buffering=0) as file:
+        for start in range(0, len(written) + 1, _PIECE):
+            size = file.readinto(piece)
+            if piece[:size] != written[start : start + _PIECE]:
+                raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
 
 
 def _lock(directory: Path, wait: bool) -> int | None:

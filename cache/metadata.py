@@ -16,7 +16,8 @@ from cache.records import ArraySpec, json_digest
 from cache.storage import Storage, join
 
 FILE = "zarr.json"
-FORMAT_VERSION = 2  # 1: no data sets, chunks behind the last row stored as zeros; read as it is
+# Older ones are read as they are. 1: no data sets, chunks behind the last row stored as zeros; 2: SHA-256 in receipts.
+FORMAT_VERSION = 3
 GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 

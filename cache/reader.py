@@ -143,6 +143,8 @@ class ArrayReader:
                 if data is None:
                     self.open_file(partition).read_into(tail, receipt.bytes - layout.index_bytes)
                 places = layout.read_index(tail, where)
+                if (crcs[places[:, 0] == NOWHERE] != 0).any():
+                    raise CorruptStore(f"{where}: its index lacks chunks that its receipt names. Run verify.")
             self._shards[partition] = _Shard(places, crcs, bytearray(len(crcs)))
         return self._shards[partition]
 

@@ -6,7 +6,6 @@ It repeats the CRC32C of every chunk, so that a shard put in another's place is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +19,28 @@ from cache.storage import Storage, join
 
 @dataclass(frozen=True)
 class ShardReceipt:
-    """Size, SHA-256 (hex) and the CRC32C of each chunk (hex, 8 digits each) of one file."""
+    """Size of one file and the CRC32C of each of its chunks (hex, 8 digits each; 0 for one that is not stored).
+
+    `sha256` is what format versions 1 and 2 had besides, "" since.
+    """
 
     bytes: int
-    sha256: str
     crc32c: str
+    sha256: str = ""
 
     @classmethod
     def of(cls, data: bytes | memoryview, crcs: np.ndarray) -> ShardReceipt:
         """Receipt of a file's bytes whose chunks have the checksums `crcs`."""
-        return cls(len(data), hashlib.sha256(data).hexdigest(), crcs.astype(">u4").tobytes().hex())
+        return cls(len(data), crcs.astype(">u4").tobytes().hex())
+
+    def attributes(self) -> dict[str, Any]:
+        """JSON of it."""
+        old = {"sha256": self.sha256} if self.sha256 else {}
+        return {"bytes": self.bytes, "crc32c": self.crc32c, **old}
+
+    def agrees(self, other: ShardReceipt) -> bool:
+        """Whether both are of the same bytes."""
+        return (self.bytes, self.crc32c) == (other.bytes, other.crc32c)
 
     def crcs(self) -> np.ndarray:
         """CRC32C of each chunk, uint32."""
@@ -62,10 +73,18 @@ class Receipt:
                 "partition": self.partition,
                 "rows": self.rows,
                 "rows_digest": self.rows_digest,
-                "shards": {name: vars(shard) for name, shard in sorted(self.shards.items())},
+                "shards": {name: shard.attributes() for name, shard in sorted(self.shards.items())},
                 "missing": {str(row): reason for row, reason in sorted(self.missing.items())},
                 "stats": dict(sorted(self.stats.items())),
             }
+        )
+
+    def agrees(self, other: Receipt) -> bool:
+        """Whether both are of the same rows and bytes, whatever format version they were written in."""
+        return (
+            (self.rows, self.rows_digest) == (other.rows, other.rows_digest)
+            and self.shards.keys() == other.shards.keys()
+            and all(shard.agrees(other.shards[name]) for name, shard in self.shards.items())
         )
 
     @property

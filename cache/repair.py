@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from cache import metadata
@@ -14,6 +13,7 @@ from cache.receipts import partition_directory, read_receipt
 from cache.records import RowRecord
 from cache.root import write_root
 from cache.rows import RECEIPTS, Rows
+from cache.shard import file_fault
 from cache.storage import Storage, join
 from cache.verify import STRAY, Damage, receipt_numbers
 
@@ -43,7 +43,8 @@ def _sound(storage: Storage, catalog: Catalog, key: Key) -> bool:
     document = metadata.read_metadata(storage, feature.receipt_directory(key.partition))
     values = {array: storage.read(feature.key(array, key.partition)) or b"" for array in receipt.shards}
     return document == metadata.group(receipt.attributes()) and all(
-        hashlib.sha256(values[array]).hexdigest() == shard.sha256 for array, shard in receipt.shards.items()
+        not file_fault(values[array], shard.crcs(), feature.layouts[array] if key.section == "features" else None)
+        for array, shard in receipt.shards.items()
     )
 
 

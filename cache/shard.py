@@ -136,21 +136,35 @@ class Layout:
         except ValueError as error:
             raise CorruptStore(f"{where}: {error}.") from error
 
-    def damaged(self, data: bytes, crcs: np.ndarray) -> list[int]:
-        """Chunks of a shard's bytes that do not have the checksums `crcs`, stored and recomputed."""
+    def fault(self, data: bytes, crcs: np.ndarray) -> str:
+        """What is wrong with a shard's bytes whose chunks should have the checksums `crcs`; "" if nothing is."""
         try:
             index = self.read_index(data[-self.index_bytes :], "")
         except CorruptStore:
-            return []
-        found = []
-        for number, (offset, length) in enumerate(index.tolist()):
-            if offset == NOWHERE:
-                continue
-            chunk = data[offset : offset + length]
-            stored = chunk[-CRC_BYTES:] == crcs[number].astype("<u4").tobytes()
-            if not stored or crc32c(chunk[:-CRC_BYTES]) != crcs[number]:
-                found.append(number)
-        return found
+            return "in its index"
+        if not self.spec.packed and any(
+            here not in (there, (NOWHERE, NOWHERE))
+            for here, there in zip(map(tuple, index.tolist()), self.raw_places, strict=True)
+        ):
+            return "in its index"
+        found = [
+            number
+            for number, (offset, length) in enumerate(index.tolist())
+            if (crcs[number] if offset == NOWHERE else chunk_fault(data[offset : offset + length], crcs[number]))
+        ]
+        return f"in {len(found)} of its chunks, first {found[0]}" if found else ""
+
+
+def file_fault(data: bytes, crcs: np.ndarray, layout: Layout | None) -> str:
+    """`Layout.fault`; without a layout the file is one chunk."""
+    if layout is not None:
+        return layout.fault(data, crcs)
+    return "in its only chunk" if chunk_fault(data, crcs[0]) else ""
+
+
+def chunk_fault(data: bytes, crc: np.uint32) -> bool:
+    """Whether a chunk (its bytes and their CRC32C) is not the one whose checksum is `crc`."""
+    return data[-CRC_BYTES:] != crc.astype("<u4").tobytes() or crc32c(data[:-CRC_BYTES]) != crc
 
 
 def crc32c(data: bytes | np.ndarray) -> int:

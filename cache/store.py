@@ -13,6 +13,7 @@ from cache.catalog import Catalog
 from cache.datasets import dataset_names, read_members, write_members
 from cache.describe import StoreSummary, summarize
 from cache.errors import CacheError, StoreBusy
+from cache.features import Packed
 from cache.receipts import Receipt
 from cache.records import FeatureSpec, RowRecord
 from cache.repair import repair
@@ -218,8 +219,36 @@ class Store:
             if done is None:
                 raise StoreBusy(f"Another writer holds partition {partition} of {feature!r}; skip it or wait.")
             return done
+        return self.publish_partition(feature, self.pack_partition(feature, partition, values, missing, stats))
+
+    def pack_partition(
+        self,
+        feature: str,
+        partition: int,
+        values: Mapping[str, np.ndarray],
+        missing: Mapping[int, str] | None = None,
+        stats: Mapping[str, int] | None = None,
+    ) -> Packed:
+        """The first half of `write_partition`: check the values and pack them into files, in memory.
+
+        Raises:
+            BadValues: as `write_partition`.
+        """
         rows = len(self._rows.ids(partition))
-        return self._catalog.get(feature).write(partition, values, rows, missing or {}, stats or {})
+        return self._catalog.get(feature).pack(partition, values, rows, missing or {}, stats or {})
+
+    def publish_partition(self, feature: str, packed: Packed) -> Receipt:
+        """The second half: write the files, then the receipt. The partition is claimed; any thread may do it.
+
+        Raises:
+            StoreBusy: it is not claimed.
+            DiskFull, NotWritable: as `write_partition`.
+        """
+        if (feature, packed.receipt.partition) not in self._claimed:
+            raise StoreBusy(
+                f"Partition {packed.receipt.partition} of {feature!r} has to be claimed before it is written."
+            )
+        return self._catalog.get(feature).publish(packed)
 
     def discard(self, feature: str, partition: int) -> None:
         """Remove the receipt of a feature's partition, or of an asset (partition 0), to have it computed anew."""
@@ -293,7 +322,7 @@ class Store:
         asset = self._catalog.get(spec.name, "assets")
         with self._storage.locked(asset.receipt_directory(0), wait=True):
             if asset.receipt(0) is None:
-                asset.write(0, values, 0, {}, {})
+                asset.publish(asset.pack(0, values, 0, {}, {}))
 
     def read_asset(self, name: str) -> dict[str, np.ndarray]:
         """Arrays of an asset, checked; bfloat16 as uint16 bits.

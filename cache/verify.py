@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from cache.receipts import Receipt, ShardReceipt, partition_directory, read_rece
 from cache.records import FeatureSpec
 from cache.root import version_of
 from cache.rows import RECEIPTS, TEXTS, Rows
-from cache.shard import Layout
+from cache.shard import Layout, file_fault
 from cache.storage import Storage, join
 
 STRAY = "not part of the store"
@@ -164,10 +163,8 @@ class _Inspection:
             return self.report(feature, partition, path, "gone, but has a receipt")
         if len(data) != shard.bytes:
             return self.report(feature, partition, path, f"has {len(data):,} bytes, expected {shard.bytes:,}")
-        if hashlib.sha256(data).hexdigest() != shard.sha256:
-            chunks = layout.damaged(data, shard.crcs()) if layout and layout.chunks > 1 else []
-            where = f" in {len(chunks)} of its chunks, first {chunks[0]}" if chunks else ""
-            self.report(feature, partition, path, f"bytes differ from those committed{where}")
+        if fault := file_fault(data, shard.crcs(), layout):
+            self.report(feature, partition, path, f"bytes differ from those committed {fault}".rstrip())
 
     def strays(self) -> None:
         """Files that belong to nothing, unless a live writer is at work on them."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cache import RowRecord, Store
+from cache import Behind, RowRecord, Store
 from sur.config import RunConfig, save_config
 from sur.encoders import Encoder, build_encoders
 from sur.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows
@@ -106,17 +106,20 @@ def pending_partitions(config: RunConfig, key: str) -> list[int]:
 def extract_partitions(config: RunConfig, key: str, partitions: Sequence[int]) -> PartitionsDone:
     """Compute one encoder's features for the given partitions, skipping what has its receipt.
 
-    A partition that another process is computing is left to it, and waited for at the end.
+    A partition that another process is computing is left to it, and waited for at the end. What was encoded is
+    written in the background: in memory are the partition that is being encoded and one that is being written, two
+    while the disk is the slower. All are on the disk when this returns, or raises.
 
     key: one of `encoder_keys(config)`.
     """
     started = time.monotonic()
-    work = _Work(config, key)
-    busy = [partition for partition in sorted(partitions) if not work.complete(partition)]
-    if busy:
-        logger.info("%s: waiting for partitions %s, which another process is computing", key, busy)
-    for partition in busy:
-        work.complete(partition, wait=True)
+    with Behind() as writes:
+        work = _Work(config, key, writes)
+        busy = [partition for partition in sorted(partitions) if not work.complete(partition)]
+        if busy:
+            logger.info("%s: waiting for partitions %s, which another process is computing", key, busy)
+        for partition in busy:
+            work.complete(partition, wait=True)
     return replace(work.done, wall_seconds=time.monotonic() - started)
 
 
@@ -166,7 +169,9 @@ def _encoders(section: str, model: object) -> list[Encoder]:
 class _Work:
     """What all partitions of one call share: store, encoder, features, owners of duplicates."""
 
-    def __init__(self, config: RunConfig, key: str) -> None:
+    def __init__(self, config: RunConfig, key: str, writes: Behind) -> None:
+        self.writes = writes
+        self.unwritten: set[int] = set()  # partitions that are encoded and not yet written
         self.store = Store.open(config.store.path, writable=True)
         self.encoder = load_encoder(config, key)
         self.names = list(self.encoder.shapes())
@@ -197,12 +202,15 @@ class _Work:
                 claims = [(name, self.store.claim(name, partition, wait)) for name in missing]
                 claimed = [name for name, claim in claims if locks.enter_context(claim)]
                 if claimed:
-                    self._compute(partition, claimed, rows)
-            if self._lacking(partition) and partition not in self.left:
+                    self._compute(partition, claimed, rows, locks)
+            others = (name for name in missing if name not in claimed)
+            if any(self.store.receipt(name, partition) is None for name in others):
                 return False
         return True
 
     def _lacking(self, partition: int) -> list[str]:
+        if partition in self.unwritten:
+            return []
         return [name for name in self.names if self.store.receipt(name, partition) is None]
 
     def _owned(self, row: RowRecord, reason: str) -> str:
@@ -216,20 +224,36 @@ class _Work:
             raise OfAnotherDataSet
         return OUTSIDE + reason
 
-    def _compute(self, partition: int, claimed: list[str], rows: list[RowRecord]) -> None:
+    def _compute(self, partition: int, claimed: list[str], rows: list[RowRecord], locks: ExitStack) -> None:
+        """Encode, and have the values written in the background; `locks` are held until they are."""
         try:
-            encoded = encode_rows(self.store, self.encoder, claimed, rows, self.items, self.duplicates, self._owned)
+            encoded = encode_rows(
+                self.store, self.encoder, claimed, rows, self.items, self.duplicates, self._owned, self.writes.drain
+            )
         except OfAnotherDataSet:
             self.left.add(partition)
             logger.warning("%s: partition %d is left to the data set that its pictures belong to", claimed, partition)
             return
-        written = 0
-        for name in claimed:
-            receipt = self.store.write_partition(
-                name, partition, encoded.values[name], missing=encoded.missing[name], stats=encoded.stats
+        packed = {
+            name: self.store.pack_partition(
+                name, partition, encoded.values.pop(name), encoded.missing[name], encoded.stats
             )
-            written += sum(shard.bytes for shard in receipt.shards.values())
-            logger.info("feature %s: partition %d computed, %d rows", name, partition, len(rows))
+            for name in claimed
+        }
+        held = locks.pop_all()
+
+        def publish() -> None:
+            try:
+                with held:
+                    for name in claimed:
+                        self.store.publish_partition(name, packed[name])
+                        logger.info("feature %s: partition %d computed, %d rows", name, partition, len(rows))
+            finally:
+                self.unwritten.discard(partition)
+
+        self.unwritten.add(partition)
+        self.writes.submit(publish)
+        written = sum(shard.bytes for made in packed.values() for shard in made.receipt.shards.values())
         self.done = replace(
             self.done,
             partitions=(*self.done.partitions, partition),

@@ -132,10 +132,12 @@ def encode_rows(
     items: Items,
     duplicates: Duplicates,
     owned: Callable[[RowRecord, str], str] = lambda _row, reason: reason,
+    settle: Callable[[], None] = lambda: None,
 ) -> EncodedRows:
     """Encode one partition's rows into the named features.
 
-    `owned` says of a row whose picture is at fault what is to be recorded, or raises OfAnotherDataSet.
+    `owned` says of a row whose picture is at fault what is to be recorded, or raises OfAnotherDataSet. `settle` is
+    called before values of other partitions are copied, to have them written.
 
     Which items share a batch depends on the stored rows alone, so a repeated run gives the same bits.
     """
@@ -157,8 +159,10 @@ def encode_rows(
             copies[index] = owner.slot
         else:
             groups.setdefault(key, []).append(index)
-    _copy(store, result, copies)
     _encode(encoder, names, rows, groups, items, owned, result)
+    if copies:
+        settle()
+        _copy(store, result, copies)
     result.stats["encoded"] = len(groups)
     result.stats["copied"] = len(copies)
     return result
@@ -194,8 +198,6 @@ def _encode(
 
 def _copy(store: Store, result: EncodedRows, copies: dict[int, int]) -> None:
     """Take the owners' values, or their reasons for having none."""
-    if not copies:
-        return
     targets, slots = list(copies), np.array(list(copies.values()), np.int64)
     partitions = {slot // store.rows_per_partition for slot in copies.values()}
     for name, values in result.values.items():

@@ -168,7 +168,7 @@ def test_full_disk_is_named_and_the_same_command_resumes(tmp_path, whole, monkey
 
 
 def test_bytes_that_do_not_read_back_are_not_published(tmp_path, monkeypatch):
-    monkeypatch.setattr(local.Path, "read_bytes", lambda path: b"other")
+    monkeypatch.setattr(local.os, "fsync", lambda descriptor: os.pwrite(descriptor, b"other", 0))  # a bad disk
     with pytest.raises(CacheError, match="read back differ"):
         local.LocalStorage(tmp_path).publish("file", b"data")
     assert not (tmp_path / "file").exists()

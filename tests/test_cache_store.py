@@ -186,9 +186,9 @@ def test_another_process_that_replaces_a_feature_is_noticed_before_writing(store
 
 def test_a_newer_format_is_refused(store):
     document = metadata.root(8)
-    document["attributes"]["sur_cache"]["format_version"] = 3
+    document["attributes"]["sur_cache"]["format_version"] = 4
     (store.path / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(NewerFormat, match="version 3.*up to 2.*Upgrade"):
+    with pytest.raises(NewerFormat, match="version 4.*up to 3.*Upgrade"):
         Store.open(store.path)
 
 

@@ -1,0 +1,74 @@
+"""Work done in the background, a bounded amount of it."""
+
+import threading
+
+import pytest
+
+from cache import Behind
+
+
+def test_jobs_run_in_order_while_the_caller_goes_on():
+    gate, seen = threading.Event(), []
+
+    def first() -> None:
+        gate.wait()
+        seen.append("first")
+
+    with Behind(depth=2) as behind:
+        behind.submit(first)
+        behind.submit(lambda: seen.append("second"))
+        assert seen == []
+        gate.set()
+        behind.drain()
+        assert seen == ["first", "second"]
+
+
+def test_no_more_than_depth_jobs_are_unfinished_after_a_submit():
+    free, behind = threading.Semaphore(0), Behind(depth=1)
+    done = []
+
+    def job() -> None:
+        free.acquire()
+        done.append(1)
+
+    with behind:
+        behind.submit(job)
+        caller = threading.Thread(target=behind.submit, args=(job,))
+        caller.start()
+        caller.join(0.2)
+        assert caller.is_alive()  # waits for the first job
+        free.release()
+        caller.join()
+        assert len(done) == 1
+        free.release()
+
+
+def test_the_next_call_raises_what_a_job_raised_and_later_jobs_still_run():
+    gate, done = threading.Event(), []
+
+    def fails() -> None:
+        gate.wait()
+        raise OSError("disk full")
+
+    with Behind(depth=1) as behind:
+        behind.submit(fails)
+        gate.set()
+        with pytest.raises(OSError, match="disk full"):
+            behind.submit(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_leaving_by_an_error_waits_for_what_was_handed_over(caplog):
+    done = []
+
+    def fails() -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(KeyboardInterrupt), Behind(depth=3) as behind:
+        behind.submit(lambda: done.append(1))
+        behind.drain()
+        behind._jobs.append(behind._pool.submit(fails))
+        behind._jobs.append(behind._pool.submit(lambda: done.append(2)))
+        raise KeyboardInterrupt
+    assert done == [1, 2]
+    assert "background work failed too: disk full" in caplog.text
