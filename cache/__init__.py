@@ -3,7 +3,7 @@
 Knows arrays and bytes, no models.
 """
 
-from cache.behind import Behind
+from cache.background import Behind
 from cache.codecs import Codec
 from cache.compaction import compact
 from cache.describe import FeatureSummary, StoreSummary

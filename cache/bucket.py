@@ -12,10 +12,10 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import obstore
@@ -29,8 +29,10 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
+from cache.background import side_by_side
 from cache.errors import CacheError, CorruptStore, NotWritable, StoreBusy
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 30.0
@@ -103,6 +105,10 @@ class BucketStorage:
             obstore.put(self.store, key, bytes(data))
         if self.read(key) != data:
             raise CorruptStore(f"{self.where(key)}: the bytes read back differ from those written.")
+
+    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """`work` of every number, several at a time."""
+        return side_by_side(work, numbers)
 
     def remove(self, key: str) -> None:
         """Remove an object."""

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache.background import ahead
 from cache.dtypes import to_torch
 from cache.errors import CacheError, IncompleteFeature, NoRows
 from cache.manifest import Manifest
 from cache.order import Split, in_split, permutation, rank_share, windowed_permutation
 from cache.receipts import Receipt
 from cache.records import json_digest, which_ids
-from cache.window import Window, ahead, gather
+from cache.window import Window, gather
 
 if TYPE_CHECKING:
     import torch
@@ -259,7 +260,7 @@ def free_memory() -> int:
 
 def _complete(store: Store, feature: str, partitions: Sequence[int]) -> dict[int, Receipt]:
     """Receipts of these partitions. Raises IncompleteFeature when one is not done."""
-    receipts = {partition: store.receipt(feature, partition) for partition in partitions}
+    receipts = dict(zip(partitions, store.receipts(feature, partitions), strict=True))
     found = {partition: receipt for partition, receipt in receipts.items() if receipt is not None}
     if len(found) < len(receipts):
         raise IncompleteFeature(

@@ -36,15 +36,17 @@ class Rows:
     def n_partitions(self) -> int:
         """Committed partitions, those of other processes included."""
         with self._growing:
-            count = len(self._ids)
-            while self._committed(count):
-                self._ids.append(self._read_ids(count))
-                count += 1
-            return count
+            if not self._ids:
+                listed = {int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()}
+                there = self._storage.every(self._committed, range(max(listed, default=-1) + 1))
+                self._ids = self._storage.every(self._read_ids, range((*there, False).index(False)))
+            while self._committed(len(self._ids)):
+                self._ids.append(self._read_ids(len(self._ids)))
+            return len(self._ids)
 
     def ids(self, partition: int) -> np.ndarray:
         """Ids of the filled slots of a partition, uint8 (rows, 16)."""
-        if not 0 <= partition < self.n_partitions:
+        if not 0 <= partition < len(self._ids) and not 0 <= partition < self.n_partitions:
             raise IndexError(f"Partition {partition} of {self.n_partitions}: no such partition.")
         return self._ids[partition]
 

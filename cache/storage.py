@@ -5,12 +5,14 @@ A key is a file's path inside the store, with "/" between its parts; "" stands f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 class OpenFile(Protocol):
@@ -51,6 +53,10 @@ class Storage(Protocol):
 
     def publish(self, key: str, data: bytes | memoryview) -> None:
         """Write a file, all or nothing and durably. Raises DiskFull, NotWritable, CorruptStore (did not read back)."""
+        ...
+
+    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """`work`, which reads files, of every number in order: several at a time where files are far away."""
         ...
 
     def remove(self, key: str) -> None:

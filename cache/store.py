@@ -121,7 +121,7 @@ class Store:
     def rows(self, partition: int | None = None) -> list[RowRecord]:
         """Stored rows with their slots, of one partition or all."""
         partitions = range(self.n_partitions) if partition is None else [partition]
-        return [record for p in partitions for record in self._rows.records(p)]
+        return [record for records in self._storage.every(self._rows.records, partitions) for record in records]
 
     def row_ids(self) -> np.ndarray:
         """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
@@ -263,9 +263,10 @@ class Store:
         """Receipt of a done partition, None if it is not done."""
         return self._catalog.get(feature).receipt(partition)
 
-    def receipts(self, feature: str) -> list[Receipt | None]:
-        """`receipt` of every partition that holds rows."""
-        return [self.receipt(feature, p) for p in range(self.n_partitions)]
+    def receipts(self, feature: str, partitions: Iterable[int] | None = None) -> list[Receipt | None]:
+        """`receipt` of these partitions, or of all that hold rows."""
+        wanted = range(self.n_partitions) if partitions is None else partitions
+        return self._storage.every(self._catalog.get(feature).receipt, wanted)
 
     def missing(self, feature: str) -> dict[int, str]:
         """Slots of done partitions without a value, with the reason."""

@@ -1,16 +1,13 @@
-"""Whole partitions in memory: some at a time where single rows are dear to read, and work done ahead of its use."""
+"""Whole partitions in memory, some at a time, where single rows are dear to read."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 
 _READERS = 4  # threads that read partitions
-T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 
 
@@ -60,18 +57,3 @@ class Window:
     def close(self) -> None:
         """Stop reading."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def ahead(make: Callable[[int], T], numbers: Iterable[int], count: int) -> Iterator[T]:
-    """`map(make, numbers)` in one background thread, up to `count` results before they are asked for."""
-    with ThreadPoolExecutor(1, thread_name_prefix="cache-loader") as pool:
-        made: deque[Future[T]] = deque()
-        try:
-            for number in numbers:
-                made.append(pool.submit(make, number))
-                if len(made) > count:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

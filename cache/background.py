@@ -1,15 +1,18 @@
-"""Work put off to a background thread, a bounded amount of it: who makes values need not wait for the disk."""
+"""Work in background threads: a bounded amount behind its making or ahead of its use, and many waits side by side."""
 
 from __future__ import annotations
 
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+_SIDE_BY_SIDE = 16  # requests under way at a time
+T = TypeVar("T")
+A = TypeVar("A")
 logger = logging.getLogger(__name__)
 
 
@@ -48,3 +51,24 @@ class Behind:
             self.drain()
         for failed in filter(None, (job.exception() for job in self._jobs)):
             logger.error("background work failed too: %s", failed)
+
+
+def ahead(make: Callable[[int], T], numbers: Iterable[int], count: int) -> Iterator[T]:
+    """`map(make, numbers)` in one background thread, up to `count` results before they are asked for."""
+    with ThreadPoolExecutor(1, thread_name_prefix="cache-loader") as pool:
+        made: deque[Future[T]] = deque()
+        try:
+            for number in numbers:
+                made.append(pool.submit(make, number))
+                if len(made) > count:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def side_by_side(work: Callable[[A], T], items: Iterable[A], threads: int = _SIDE_BY_SIDE) -> list[T]:
+    """`work` of every item, in their order, several at a time: for requests that are mostly waiting."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="cache-requests") as pool:
+        return list(pool.map(work, items))

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from cache import Behind
+from cache.background import side_by_side
 
 
 def test_jobs_run_in_order_while_the_caller_goes_on():
@@ -72,3 +73,13 @@ def test_leaving_by_an_error_waits_for_what_was_handed_over(caplog):
         raise KeyboardInterrupt
     assert done == [1, 2]
     assert "background work failed too: disk full" in caplog.text
+
+
+def test_what_waits_is_done_side_by_side_and_given_in_order():
+    together = threading.Barrier(4, timeout=10)
+
+    def waits(number: int) -> int:
+        together.wait()
+        return -number
+
+    assert side_by_side(waits, range(4)) == [0, -1, -2, -3]

@@ -1,0 +1,671 @@
+"""The cache against what a user would otherwise pick: same rows, same machine, same run, one table of ratios.
+
+    python -m venv --system-site-packages .venv-peers     # from an environment that has this project
+    .venv-peers/bin/pip install h5py lmdb webdataset braceexpand
+    .venv-peers/bin/pip install --no-deps litdata lightning-utilities tifffile mosaicml-streaming \\
+        Brotli python-snappy zstd xxhash catalogue cramjam
+    .venv-peers/bin/python benchmarks/cache_io.py FOLDER [--rows 4096] [--shape 77 768] [--only NAME ...]
+
+Every peer works in processes of its own, in which a plain file of the same rows is written, and read through a memory
+map, in turn with it: each figure is the peer's speed over the plain one's beside it (medians). Cold: the files' pages
+were dropped (posix_fadvise) before they were opened. What is not installed is left out by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DTYPE = np.float16
+SHARD = 512
+BATCHES = (32, 256)
+WRITES = 3  # times that everything is written
+ROUNDS = 2048  # rows read at random for a figure
+
+
+def rows(n: int, shape: tuple[int, ...]) -> np.ndarray:
+    """`n` rows of reproducible numbers, float16 (n, *shape), as noisy as text states are; n is at most a shard's."""
+    return np.random.default_rng(0).standard_normal((SHARD, *shape), dtype=np.float32).astype(DTYPE)[:n]
+
+
+def blocks(n: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """All rows, a shard's worth at a time; made once, as making them is not what is measured."""
+    if shape not in _made:
+        _made[shape] = rows(SHARD, shape)
+    for start in range(0, n, SHARD):
+        yield _made[shape][: n - start]
+
+
+_made: dict[tuple[int, ...], np.ndarray] = {}
+
+
+class Peer:
+    """One way to keep rows: `write` them, then `scan` them in order (None: cannot) or `gather` some (None: cannot)."""
+
+    def write(self, path: Path, n: int, shape: tuple[int, ...]) -> None:
+        """Store all rows durably."""
+        raise NotImplementedError
+
+    def open(self, path: Path, n: int, shape: tuple[int, ...]) -> None:
+        """Make ready to read."""
+
+    def scan(self) -> Iterator[np.ndarray] | None:
+        """Rows in stored order, in arrays of any length."""
+        return None
+
+    def gather(self, places: np.ndarray) -> np.ndarray | None:
+        """Rows at `places`."""
+        return None
+
+
+class MemoryMap(Peer):
+    """A plain file, written and fsynced, read through numpy.memmap: nothing is checked."""
+
+    def write(self, path, n, shape):
+        with open(path / "rows.bin", "wb") as file:
+            for block in blocks(n, shape):
+                file.write(block.data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def open(self, path, n, shape):
+        self.map = np.memmap(path / "rows.bin", DTYPE, "r", shape=(n, *shape))
+
+    def scan(self):
+        return (np.array(self.map[start : start + SHARD]) for start in range(0, len(self.map), SHARD))
+
+    def gather(self, places):
+        return np.take(self.map, places, axis=0)
+
+
+class Ours(Peer):
+    """This project's store, codec raw, written as an extraction does; reads are checked on the first touch."""
+
+    codec = "raw"
+
+    def write(self, path, n, shape):
+        from cache import ArraySpec, Behind, FeatureSpec, RowRecord, Store, row_id
+
+        store = Store.create(path / "store.zarr", SHARD)
+        store.add_rows(RowRecord(row_id(str(i), "", None), str(i)) for i in range(n))
+        store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float16", shape, self.codec)}))
+        with Behind() as writes:
+            for partition, block in enumerate(blocks(n, shape)):
+                claimed = ExitStack()
+                claimed.enter_context(store.claim("x", partition))
+                packed = store.pack_partition("x", partition, {"states": block})
+
+                def publish(claimed: ExitStack = claimed, packed: Any = packed) -> None:
+                    with claimed:
+                        store.publish_partition("x", packed)
+
+                writes.submit(publish)
+
+    def open(self, path, n, shape):
+        from cache import Store
+
+        self.store = Store.open(path / "store.zarr")
+        self.n = n
+
+    def scan(self):
+        return (self.store.read_partition("x", p)["states"] for p in range(self.store.n_partitions))
+
+    def gather(self, places):
+        return self.store.read("x", places)["states"]
+
+
+class OursBlosc(Ours):
+    """This project's store, codec blosc-shuffle."""
+
+    codec = "blosc-shuffle"
+
+
+class OursLoader(Ours):
+    """This project's loader in its default mode, batches as torch tensors in the loader's own random order."""
+
+    options: dict[str, Any] = {"resident": False}
+
+    def scan(self):
+        return None
+
+    def gather(self, places):
+        from cache import Loader
+
+        if getattr(self, "size", None) != len(places):
+            self.size = len(places)
+            loader = Loader(self.store, ["x"], batch_size=self.size, split="all", **self.options)
+            self.batches = loader.forever()
+            next(self.batches)
+        return next(self.batches).arrays["x/states"].numpy()
+
+
+class OursWindow(OursBlosc, OursLoader):
+    """The loader on packed features: whole partitions are decoded and mixed in memory."""
+
+
+class OursResident(OursLoader):
+    """The loader with all rows resident in memory."""
+
+    options = {"resident": True}
+
+
+class ZarrPython(Ours):
+    """The same store through zarr-python's own indexing."""
+
+    def open(self, path, n, shape):
+        import zarr
+
+        self.array: Any = zarr.open_array(str(path / "store.zarr/features/x/states"), mode="r")
+        self.n = n
+
+    def scan(self):
+        return (self.array[start : min(self.n, start + SHARD)] for start in range(0, self.n, SHARD))
+
+    def gather(self, places):
+        return self.array.oindex[places]
+
+
+class TensorStore(ZarrPython):
+    """The same store through tensorstore."""
+
+    def open(self, path, n, shape):
+        import tensorstore
+
+        kvstore = {"driver": "file", "path": str(path / "store.zarr/features/x/states")}
+        self.array = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, read=True).result()
+        self.n = n
+
+    def scan(self):
+        return (self.array[s : min(self.n, s + SHARD)].read().result() for s in range(0, self.n, SHARD))
+
+    def gather(self, places):
+        return self.array[places].read().result()
+
+
+class HDF5(Peer):
+    """h5py, one row a chunk with its checksum; rows read one by one, which is faster than a list of indices."""
+
+    def write(self, path, n, shape):
+        import h5py  # pyright: ignore[reportMissingImports]
+
+        with h5py.File(path / "rows.h5", "w") as file:
+            made = file.create_dataset("x", (n, *shape), DTYPE, chunks=(1, *shape), fletcher32=True)
+            for start, block in zip(range(0, n, SHARD), blocks(n, shape), strict=True):
+                made[start : start + len(block)] = block
+            file.flush()
+        sync(path)
+
+    def open(self, path, n, shape):
+        import h5py  # pyright: ignore[reportMissingImports]
+
+        self.data: Any = h5py.File(path / "rows.h5", "r")["x"]
+
+    def scan(self):
+        return (self.data[start : start + SHARD] for start in range(0, len(self.data), SHARD))
+
+    def gather(self, places):
+        out = np.empty((len(places), *self.data.shape[1:]), DTYPE)
+        for row, place in zip(out, places.tolist(), strict=True):
+            self.data.read_direct(row, np.s_[place])
+        return out
+
+
+class LMDB(Peer):
+    """lmdb, a key a row, no read-ahead, as its docs advise for random reads of more than fits in memory."""
+
+    def write(self, path, n, shape):
+        import lmdb  # pyright: ignore[reportMissingImports]
+
+        size = int(n * np.prod(shape) * 2 * 1.3) + 2**26
+        with lmdb.open(str(path), map_size=size) as env:
+            key = 0
+            for block in blocks(n, shape):
+                with env.begin(write=True) as put:
+                    for row in block:
+                        put.put(key.to_bytes(8, "big"), row.tobytes())
+                        key += 1
+            env.sync(True)
+
+    def open(self, path, n, shape):
+        import lmdb  # pyright: ignore[reportMissingImports]
+
+        self.env, self.shape, self.n = lmdb.open(str(path), readonly=True, readahead=False, lock=False), shape, n
+
+    def gather(self, places):
+        out = np.empty((len(places), *self.shape), DTYPE)
+        with self.env.begin(buffers=True) as get:
+            for row, place in zip(out, places.tolist(), strict=True):
+                row[...] = np.frombuffer(get.get(place.to_bytes(8, "big")), DTYPE).reshape(self.shape)
+        return out
+
+    def scan(self):
+        return (self.gather(np.arange(s, min(self.n, s + SHARD))) for s in range(0, self.n, SHARD))
+
+
+class SafetensorsRow(Peer):
+    """A safetensors file a row, a thousand in a folder."""
+
+    def _file(self, place: int) -> Path:
+        return self.path / f"{place // 1000:04d}" / f"{place % 1000:03d}.safetensors"
+
+    def write(self, path, n, shape):
+        from safetensors.numpy import save_file
+
+        self.path, place = path, 0
+        for block in blocks(n, shape):
+            for row in block:
+                self._file(place).parent.mkdir(exist_ok=True)
+                save_file({"x": row}, self._file(place))
+                place += 1
+        sync(path)
+
+    def open(self, path, n, shape):
+        self.path, self.n, self.shape = path, n, shape
+
+    def gather(self, places):
+        from safetensors.numpy import load_file
+
+        return np.stack([load_file(self._file(place))["x"] for place in places.tolist()])
+
+    def scan(self):
+        return (self.gather(np.arange(s, min(self.n, s + SHARD))) for s in range(0, self.n, SHARD))
+
+
+class TorchDict(Peer):
+    """torch.save of {row: tensor}, a file a shard; loaded with mmap and weights_only."""
+
+    def write(self, path, n, shape):
+        import torch
+
+        for number, block in enumerate(blocks(n, shape)):
+            torch.save({i: torch.from_numpy(row.copy()) for i, row in enumerate(block)}, path / f"{number:05d}.pt")
+        sync(path)
+
+    def open(self, path, n, shape):
+        import torch
+
+        self.parts = [torch.load(file, mmap=True, weights_only=True) for file in sorted(path.glob("*.pt"))]
+
+    def gather(self, places):
+        import torch
+
+        return torch.stack([self.parts[p // SHARD][p % SHARD] for p in places.tolist()]).numpy()
+
+    def scan(self):
+        import torch
+
+        return (torch.stack(list(part.values())).numpy() for part in self.parts)
+
+
+def _unused(name: str) -> type:
+    """A class that stands for whatever is imported from torchvision; names of the import system do not exist."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type("Unused", (), {})
+
+
+class Streaming(Peer):
+    """MosaicML streaming, shards of 64 MiB. It imports torchvision, which arrays do not need and is stood in for."""
+
+    def _import(self) -> Any:
+        import types
+        from importlib.machinery import ModuleSpec
+
+        for name in (
+            "torchvision",
+            "torchvision.datasets",
+            "torchvision.transforms",
+            "torchvision.transforms.functional",
+        ):
+            if name not in sys.modules:
+                module = types.ModuleType(name)
+                module.__spec__ = ModuleSpec(name, None)
+                module.__dict__["__getattr__"] = _unused
+                sys.modules[name] = module
+        import streaming  # pyright: ignore[reportMissingImports]
+
+        return streaming
+
+    def write(self, path, n, shape):
+        kind = f"ndarray:float16:{','.join(map(str, shape))}"
+        with self._import().MDSWriter(out=str(path), columns={"x": kind}, size_limit=2**26) as writer:
+            for block in blocks(n, shape):
+                for row in block:
+                    writer.write({"x": row})
+        sync(path)
+
+    def open(self, path, n, shape):
+        self.data = self._import().StreamingDataset(local=str(path), shuffle=False, batch_size=32)
+        self.n = n
+
+    def gather(self, places):
+        return np.stack([self.data[place]["x"] for place in places.tolist()])
+
+    def scan(self):
+        return (self.gather(np.arange(s, min(self.n, s + SHARD))) for s in range(0, self.n, SHARD))
+
+
+class LitData(Peer):
+    """LitData's StreamingDataset, chunks of 64 MB."""
+
+    def write(self, path, n, shape):
+        from litdata.streaming.writer import BinaryWriter  # pyright: ignore[reportMissingImports]
+
+        writer = BinaryWriter(str(path), chunk_bytes=2**26)
+        place = 0
+        for block in blocks(n, shape):
+            for row in block:
+                writer.add_item(place, {"x": row})
+                place += 1
+        writer.done()
+        writer.merge()
+        sync(path)
+
+    def open(self, path, n, shape):
+        from litdata import StreamingDataset  # pyright: ignore[reportMissingImports]
+
+        self.data, self.n = StreamingDataset(str(path)), n
+
+    def gather(self, places):
+        return np.stack([self.data[place]["x"] for place in places.tolist()])
+
+    def scan(self):
+        return (self.gather(np.arange(s, min(self.n, s + SHARD))) for s in range(0, self.n, SHARD))
+
+
+class WebDataset(Peer):
+    """WebDataset tars of .npy; read in order (its shuffle is a buffer over that)."""
+
+    def write(self, path, n, shape):
+        import webdataset  # pyright: ignore[reportMissingImports]
+
+        with webdataset.ShardWriter(str(path / "%05d.tar"), maxcount=SHARD, verbose=0) as sink:
+            place = 0
+            for block in blocks(n, shape):
+                for row in block:
+                    sink.write({"__key__": f"{place:09d}", "x.npy": row})
+                    place += 1
+        sync(path)
+
+    def open(self, path, n, shape):
+        self.files = [str(file) for file in sorted(path.glob("*.tar"))]
+
+    def scan(self):
+        import webdataset  # pyright: ignore[reportMissingImports]
+
+        data = webdataset.WebDataset(self.files, shardshuffle=False, empty_check=False).decode().to_tuple("x.npy")
+        return (row[None] for (row,) in data)
+
+
+class HFDatasets(Peer):
+    """Hugging Face datasets (Arrow) with a fixed-shape column, numpy format."""
+
+    def write(self, path, n, shape):
+        import datasets
+
+        datasets.disable_progress_bars()
+        features = datasets.Features({"x": datasets.Array2D(shape, "float16")})
+
+        def made() -> Iterator[dict[str, np.ndarray]]:
+            for block in blocks(n, shape):
+                for row in block:
+                    yield {"x": row}
+
+        data: Any = datasets.Dataset.from_generator(made, features=features, cache_dir=str(path / "cache"))
+        data.save_to_disk(str(path / "data"))
+        shutil.rmtree(path / "cache")
+        sync(path)
+
+    def open(self, path, n, shape):
+        import datasets
+
+        self.data: Any = datasets.load_from_disk(str(path / "data")).with_format("numpy")
+
+    def gather(self, places):
+        return np.asarray(self.data[places.tolist()]["x"])
+
+    def scan(self):
+        return (np.asarray(self.data[s : s + SHARD]["x"]) for s in range(0, len(self.data), SHARD))
+
+
+PEERS: dict[str, Callable[[], Peer]] = {
+    "plain file, memory map": MemoryMap,
+    "cache, raw": Ours,
+    "its loader": OursLoader,
+    "its loader, resident": OursResident,
+    "cache, blosc": OursBlosc,
+    "its loader, windows": OursWindow,
+    "zarr-python": ZarrPython,
+    "tensorstore": TensorStore,
+    "HDF5": HDF5,
+    "LMDB": LMDB,
+    "safetensors a row": SafetensorsRow,
+    "torch .pt dict": TorchDict,
+    "MosaicML streaming": Streaming,
+    "LitData": LitData,
+    "WebDataset": WebDataset,
+    "HF datasets": HFDatasets,
+}
+
+
+def sync(path: Path) -> None:
+    """Make every file below `path` durable, for libraries that do not."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+
+
+def drop_pages(path: Path) -> None:
+    """Ask the system to forget the pages of files that nobody has open, so that the next read goes to the disk."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def drain(arrays: Iterator[np.ndarray] | None) -> int:
+    """Rows of a scan."""
+    return sum(len(array) for array in arrays or ())
+
+
+class Pair:
+    """A peer and the plain file, measured in turn."""
+
+    def __init__(self, name: str, folder: Path, n: int, shape: tuple[int, ...]) -> None:
+        self.made, self.n, self.shape = PEERS[name], n, shape
+        self.places = {"peer": folder / name.replace(" ", "-").replace(",", ""), "plain": folder / "plain"}
+        self.row_bytes = int(np.prod(shape)) * np.dtype(DTYPE).itemsize
+
+    def opened(self) -> tuple[Peer, MemoryMap]:
+        peer, plain = self.made(), MemoryMap()
+        peer.open(self.places["peer"], self.n, self.shape)
+        plain.open(self.places["plain"], self.n, self.shape)
+        return peer, plain
+
+    def ratio(self, times: list[tuple[float, float]]) -> dict[str, float]:
+        """Plain over peer, of the median times, and the plain one's."""
+        peer, plain = (statistics.median(column) for column in zip(*times, strict=True))
+        return {"ratio": plain / peer, "plain seconds": plain}
+
+    def write(self) -> dict[str, Any]:
+        """Both are written anew several times; the last ones stay."""
+        list(blocks(self.n, self.shape))
+        times = []
+        for _ in range(WRITES):
+            taken = []
+            for which, made in (("peer", self.made), ("plain", MemoryMap)):
+                shutil.rmtree(self.places[which], ignore_errors=True)
+                self.places[which].mkdir(parents=True)
+                os.sync()
+                peer = made()
+                taken.append(seconds(lambda p=peer, w=which: p.write(self.places[w], self.n, self.shape)))
+            times.append((taken[0], taken[1]))
+        size = sum(file.stat().st_size for file in self.places["peer"].rglob("*") if file.is_file())
+        return {"write": self.ratio(times), "bytes a row": size / self.n}
+
+    def check(self) -> None:
+        """The peer gives back what was written."""
+        peer, plain = self.opened()
+        got, places = None, np.arange(7)
+        if not isinstance(peer, OursLoader):
+            got = peer.gather(places)
+        if got is None and (scanned := peer.scan()) is not None:
+            got = np.concatenate([part for part, _ in zip(scanned, range(7), strict=False)])[:7]
+        wanted = plain.map[:7]
+        if got is not None and not np.array_equal(got, wanted):
+            raise ValueError("read back other numbers than were written")
+
+    def read(self) -> dict[str, Any]:
+        """Warm figures, all rows having been read before; then cold ones."""
+        self.check()
+        found: dict[str, Any] = {}
+        peer, plain = self.opened()
+        if peer.scan() is not None:
+            times = [(seconds(lambda: drain(peer.scan())), seconds(lambda: drain(plain.scan()))) for _ in range(4)]
+            found["in order"] = self.ratio(times[1:])
+        rng = np.random.default_rng(0)
+        for size in BATCHES:
+            if peer.gather(rng.permutation(self.n)[:size]) is None:
+                break
+            for _ in range(2 if isinstance(peer, OursLoader) else 1):  # every row touched once: checks are done
+                for part in np.array_split(rng.permutation(self.n), max(1, self.n // size)):
+                    peer.gather(part if len(part) == size else rng.permutation(self.n)[:size])
+            times = []
+            for _ in range(max(8, ROUNDS // size)):
+                places = rng.permutation(self.n)[:size]
+                times.append((seconds(lambda p=places: peer.gather(p)), seconds(lambda p=places: plain.gather(p))))
+            found[f"random {size}"] = self.ratio(times)
+        del peer, plain
+        return found | self.cold()
+
+    def cold(self) -> dict[str, Any]:
+        """From the disk: each row once."""
+        found, order = {}, np.random.default_rng(1).permutation(self.n)
+
+        def scan(peer: Peer) -> Callable[[], Any]:
+            return lambda: drain(peer.scan())
+
+        def batches(peer: Peer) -> Callable[[], Any]:
+            return lambda: [peer.gather(order[at : at + 32]) for at in range(0, min(512, self.n), 32)]
+
+        for what, work in (("in order, cold", scan), ("random 32, cold", batches)):
+            times = []
+            for _ in range(3):
+                drop_pages(self.places["peer"])
+                drop_pages(self.places["plain"])
+                peer, plain = self.opened()
+                if isinstance(peer, OursLoader) or (peer.scan() if work is scan else peer.gather(order[:1])) is None:
+                    break
+                times.append((seconds(work(peer)), seconds(work(plain))))
+                del peer, plain
+            if times:
+                found[what] = self.ratio(times)
+        return found
+
+    def memory(self) -> dict[str, Any]:
+        """Largest anonymous memory while rows are read, over what the interpreter had before, in MB."""
+        peak, stop, before = [0], threading.Event(), anonymous()
+
+        def watch() -> None:
+            while not stop.wait(0.01):
+                peak[0] = max(peak[0], anonymous())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        peer = self.made()
+        peer.open(self.places["peer"], self.n, self.shape)
+        rng = np.random.default_rng(0)
+        for _ in range(16):
+            if peer.gather(rng.permutation(self.n)[: BATCHES[-1]]) is None:
+                drain(peer.scan())
+                break
+        stop.set()
+        watcher.join()
+        return {"MB": max(0, peak[0] - before) / 1e6}
+
+
+def anonymous() -> int:
+    """Bytes of this process that are no file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def table(found: dict[str, dict[str, Any]], row_bytes: int, n: int) -> Iterator[str]:
+    """Markdown: ratios to the plain file, sizes and memory as they are."""
+    speeds = list(dict.fromkeys(key for values in found.values() for key in values if key not in ("bytes a row", "MB")))
+    yield "| | " + " | ".join(speeds) + " | bytes a row | MB held |"
+    yield "|---" * (len(speeds) + 3) + "|"
+    for name, values in found.items():
+        cells = [f"{values[key]['ratio']:.2f}" if key in values else "" for key in speeds]
+        yield f"| {name} | {' | '.join(cells)} | {values['bytes a row']:,.0f} | {values['MB']:,.0f} |"
+    counts = {"random 32": 32, "random 256": 256, "random 32, cold": min(512, n)}
+    speed = {
+        key: statistics.median(values[key]["plain seconds"] for values in found.values() if key in values)
+        for key in speeds
+    }
+    yield ""
+    yield "1.00 is, in MB/s: " + ", ".join(
+        f"{key} {counts.get(key, n) * row_bytes / 1e6 / taken:,.0f}" for key, taken in speed.items()
+    )
+
+
+def main() -> int:
+    """Measure every peer in processes of its own and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--shape", type=int, nargs=2, default=(77, 768))
+    parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    shape = tuple(asked.shape)
+    if asked.measure:
+        what, name = asked.measure
+        print(json.dumps(getattr(Pair(name, asked.folder, asked.rows, shape), what)()))
+        return 0
+    found = {}
+    for name in asked.only:
+        command = [sys.executable, __file__, str(asked.folder), "--rows", str(asked.rows), "--shape", *map(str, shape)]
+        values = {}
+        for what in ("write", "read", "memory"):
+            done = subprocess.run([*command, "--measure", what, name], capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+                print(f"{name} left out: {reason}", file=sys.stderr)
+                break
+            values |= json.loads(done.stdout.strip().splitlines()[-1])
+        else:
+            found[name] = values
+            print(f"{name} done", file=sys.stderr)
+        for place in Pair(name, asked.folder, asked.rows, shape).places.values():
+            shutil.rmtree(place, ignore_errors=True)
+    print(f"\n{asked.rows} rows of {shape[0]} x {shape[1]} float16\n")
+    print("\n".join(table(found, int(np.prod(shape)) * 2, asked.rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
