@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.server import EmbeddedServer
+from sur.stopping import Stopped, stop_on_signals, stopped
 
 LOGGING_ENVIRONMENT = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "sur,cache",
@@ -34,11 +35,16 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
     """Run `flows.<name>.<name>(config, **parameters)` and return its result.
 
     config: a `sur.config.RunConfig`.
+
+    Raises Stopped, saying what is kept, when Ctrl-C or SIGTERM ends the run; Prefect has it as crashed then.
     """
     served = configured_server(os.environ) is not None
-    with prefect_ready(config.run_dir), _tidy_log(served):
-        flow = getattr(importlib.import_module(f"flows.{name}"), name)
-        return flow(config, **parameters)
+    try:
+        with stop_on_signals(), prefect_ready(config.run_dir), _tidy_log(served):
+            flow = getattr(importlib.import_module(f"flows.{name}"), name)
+            return flow(config, **parameters)
+    except KeyboardInterrupt as error:
+        raise stopped(error, config) from None
 
 
 @contextmanager
@@ -93,6 +99,9 @@ def main(name: str) -> int:
     except USER_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except Stopped as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     return 0
 
 
@@ -130,15 +139,19 @@ def _drain() -> None:
 
 
 class _RunLog(logging.Filter):
-    """Leaves out what misleads: errors that the command itself tells the user, links to a UI not served."""
+    """Leaves out what misleads: errors and stops that the command itself tells the user, links to a UI not served."""
 
     def __init__(self, served: bool) -> None:
         super().__init__()
         self.served = served
 
     def filter(self, record: logging.LogRecord) -> bool:
+        from prefect.exceptions import TerminationSignal
+
         from sur.errors import USER_ERRORS
 
+        if isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
+            return False
         if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
             return False
         return self.served or not str(record.msg).startswith("View at")
