@@ -15,7 +15,7 @@ from prefect.states import State
 from prefect.tasks import Task, exponential_backoff
 
 from cache import StoreBusy
-from flows.progress import FlowProgress
+from flows.progress import flow_progress
 from sur.config import RunConfig
 from sur.errors import USER_ERRORS
 from sur.extraction import (
@@ -27,7 +27,8 @@ from sur.extraction import (
     prepare,
     sample_readout,
 )
-from sur.planning import Plan, format_bytes
+from sur.planning import Plan
+from sur.units import format_bytes
 
 
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
@@ -75,7 +76,7 @@ def extract(config: RunConfig) -> dict[str, float]:
     try:
         for key in encoder_keys(config):
             pending = pending_partitions(config, key)
-            with FlowProgress(key, len(pending)) as progress:
+            with flow_progress(key, len(pending), "partitions") as progress:
                 step = config.flow.partitions_per_task
                 for start in range(0, len(pending), step):
                     batch = pending[start : start + step]

@@ -13,15 +13,16 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows.server import EmbeddedServer
+from sur.log import OURS, log_to_stderr
 from sur.stopping import Stopped, stop_on_signals, stopped
 
 LOGGING_ENVIRONMENT = {
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "sur,cache",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OURS),
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 PRIVATE_ENVIRONMENT = {
@@ -29,6 +30,7 @@ PRIVATE_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
+_log = logging.getLogger(__name__)
 
 
 def run_flow(name: str, config: Any, **parameters: Any) -> Any:
@@ -40,8 +42,14 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
     """
     served = configured_server(os.environ) is not None
     try:
-        with stop_on_signals(), prefect_ready(config.run_dir), _tidy_log(served):
-            flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        with stop_on_signals(), ExitStack() as stack:
+            with log_to_stderr():
+                if not served:
+                    _log.info("starting Prefect, with a server for this run alone (%s)", config.run_dir / "prefect")
+                stack.enter_context(prefect_ready(config.run_dir))
+                _log.info("loading what flow %s needs", name)
+                flow = getattr(importlib.import_module(f"flows.{name}"), name)
+            stack.enter_context(_tidy_log(served))
             return flow(config, **parameters)
     except KeyboardInterrupt as error:
         raise stopped(error, config) from None
@@ -50,8 +58,8 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
 @contextmanager
 def prefect_ready(run_dir: Path) -> Iterator[None]:
     """Make Prefect usable inside the block, with the configured server or an embedded one."""
-    logging.getLogger("sur").setLevel(logging.INFO)
-    logging.getLogger("cache").setLevel(logging.INFO)
+    for ours in OURS:
+        logging.getLogger(ours).setLevel(logging.INFO)
     if configured_server(os.environ):
         with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
             yield

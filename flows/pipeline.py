@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.extract import extract
-from flows.progress import FlowProgress
+from flows.progress import flow_progress
 from flows.train import train
 from sur.config import RunConfig
 from sur.evaluate import Evaluation
@@ -25,9 +25,9 @@ from sur.report import write_report
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
     """Generate and score pictures with and without the adapter."""
-    from sur.evaluate import evaluate
+    from sur.evaluate import evaluate, pictures_of
 
-    with FlowProgress("evaluate", len(config.evaluate.sets) * config.evaluate.prompts * 3) as progress:
+    with flow_progress("evaluate", pictures_of(config.evaluate), "pictures") as progress:
         return evaluate(config, adapter, on_pictures=progress.advance)
 
 

@@ -109,7 +109,9 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
     result = Evaluation(adapter=str(adapter), rows=[], gaps=[])
     for name in settings.sets:
         asked = questions(name, settings.prompts, settings.seed)
-        pictures: dict[Condition, list[Image.Image]] = {c: draw(pipe, asked, c, loaded, settings) for c in CONDITIONS}
+        pictures: dict[Condition, list[Image.Image]] = {
+            c: draw(pipe, asked, c, loaded, settings, on_pictures) for c in CONDITIONS
+        }
         for condition in CONDITIONS:
             _keep_examples(config.run_dir / "examples" / name, condition, pictures[condition][: settings.examples])
         shown = asked[: settings.examples]
@@ -119,10 +121,13 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
         rows, gaps = score(name, asked, pictures, settings, pipe.vae)
         result.rows.extend(rows)
         result.gaps.extend(gaps)
-        if on_pictures is not None:
-            on_pictures(len(asked) * len(CONDITIONS))
     (config.run_dir / RESULT).write_text(result.model_dump_json(indent=2) + "\n")
     return result
+
+
+def pictures_of(settings: EvaluateConfig) -> int:
+    """How many pictures an evaluation draws."""
+    return len(settings.sets) * settings.prompts * len(CONDITIONS)
 
 
 def draw(
@@ -131,13 +136,14 @@ def draw(
     condition: Condition,
     adapter: Adapter | None,
     settings: EvaluateConfig,
+    on_pictures: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
     """Pictures of the questions under one condition; the same noise for a question under all of them."""
     prompts = [q.complex if condition == "complex" else q.narrative for q in asked]
     seeds = [settings.seed * 1_000_000 + i for i in range(len(asked))]
     return generate(
         pipe, prompts, seeds, adapter if condition == "adapter" else None,
-        steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,
+        steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size, on_pictures=on_pictures,
     )  # fmt: skip
 
 

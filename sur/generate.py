@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,12 @@ def generate(
     guidance: float = 7.5,
     weight: float | None = None,
     batch_size: int = 64,
+    on_pictures: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
     """One picture a prompt; picture i depends on prompt i and seed i alone.
 
-    The adapter is attached for the call and detached after it. Raises ValueError unless there is a seed a prompt.
+    The adapter is attached for the call and detached after it; `on_pictures` hears how many pictures each batch made.
+    Raises ValueError unless there is a seed a prompt.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
@@ -60,6 +62,8 @@ def generate(
             noise = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             made = pipe(list(prompts[part]), num_inference_steps=steps, guidance_scale=guidance, generator=noise)
             pictures += made.images
+            if on_pictures is not None:
+                on_pictures(len(made.images))
         return pictures
     finally:
         if adapter is not None:

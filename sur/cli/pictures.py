@@ -42,10 +42,14 @@ def evaluate(
 ) -> None:
     """Score complex, narrative, and narrative + adapter pictures, and write the report."""
     from sur.evaluate import evaluate as score
+    from sur.evaluate import pictures_of
+    from sur.log import log_to_stderr
+    from sur.progress import Progress
     from sur.report import write_report
 
     settings = read_config(config, overrides)
-    result = score(settings, adapter or settings.run_dir / "adapter")
+    with log_to_stderr(), Progress("evaluate", pictures_of(settings.evaluate), "pictures") as progress:
+        result = score(settings, adapter or settings.run_dir / "adapter", progress.advance)
     table = Table("set", "group", "prompt", "pictures", "exactly right", "outline fit", "fréchet")
     for row in result.rows:
         distance = "" if row.frechet is None else f"{row.frechet:.2f}"
