@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sur.adapter import Adapter
+from sur.encoders.quiet import quiet_libraries
 from sur.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.d
     from diffusers import DiffusionPipeline
 
     try:
-        with warnings.catch_warnings():
+        with quiet_libraries(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
             pipe = DiffusionPipeline.from_pretrained(model, revision=revision, torch_dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
@@ -31,7 +32,8 @@ def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.d
             "be downloaded once, with HF_HUB_OFFLINE unset, and have safetensors weights"
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    with quiet_libraries():
+        return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def generate(
