@@ -28,6 +28,7 @@ from sur.extraction import (
     sample_readout,
 )
 from sur.planning import Plan
+from sur.standing import partitions, timed
 from sur.units import format_bytes
 
 
@@ -67,6 +68,21 @@ def extract(config: RunConfig) -> dict[str, float]:
 
     Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
     """
+    with timed(config, "extract", lambda: partitions(config)[0]):
+        plan, done = encode_everything(config)
+    create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
+    return {
+        "rows": plan.rows_stored + plan.rows_new,
+        "quarantined": len(plan.quarantined),
+        "partitions": sum(len(part.partitions) for part in done),
+        "bytes": sum(part.bytes for part in done),
+        "tokens": sum(part.tokens for part in done),
+        "wall_seconds": sum(part.wall_seconds for part in done),
+    }
+
+
+def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
+    """The flow's tasks in their order; returns the plan and what each batch did."""
     plan = plan_rows(config)
     create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
     encode = encode_partitions.with_options(
@@ -85,15 +101,7 @@ def extract(config: RunConfig) -> dict[str, float]:
     finally:
         close_encoders()
     read_out(config)
-    create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
-    return {
-        "rows": plan.rows_stored + plan.rows_new,
-        "quarantined": len(plan.quarantined),
-        "partitions": sum(len(part.partitions) for part in done),
-        "bytes": sum(part.bytes for part in done),
-        "tokens": sum(part.tokens for part in done),
-        "wall_seconds": sum(part.wall_seconds for part in done),
-    }
+    return plan, done
 
 
 def feature_table(plan: Plan) -> list[dict[str, str]]:

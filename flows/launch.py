@@ -58,8 +58,6 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
 @contextmanager
 def prefect_ready(run_dir: Path) -> Iterator[None]:
     """Make Prefect usable inside the block, with the configured server or an embedded one."""
-    for ours in OURS:
-        logging.getLogger(ours).setLevel(logging.INFO)
     if configured_server(os.environ):
         with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
             yield
@@ -167,7 +165,9 @@ class _RunLog(logging.Filter):
 
 @contextmanager
 def _tidy_log(served: bool) -> Iterator[None]:
-    """Filter the logs of flow and task runs inside the block; served: whether Prefect's UI is there."""
+    """Have our own lines in the run's log, and filter Prefect's, inside the block; served: whether its UI is there."""
+    for ours in OURS:
+        logging.getLogger(ours).setLevel(logging.INFO)
     tidy = _RunLog(served)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:

@@ -215,10 +215,9 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...
         elif fault["type"] == "missing":
             lines.append(f"{source}: '{name}' is required")
         else:
-            message = (
-                _list_wanted(name, fault["input"]) if fault["type"] in ("tuple_type", "list_type") else fault["msg"]
-            )
-            message = message.removeprefix("Value error, ")
+            message = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] in ("tuple_type", "list_type"):
+                message = _list_wanted(name, fault["input"])
             got = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
             where = f"{source}: '{name}'" if location else f"{source}{_changed(origins)}"
             lines.append(f"{where}: {message}{got}")

@@ -36,7 +36,7 @@ class Progress:
     def __enter__(self) -> Self:
         self._bar.start()
         if self.total:
-            self._tell(f"{self.name}: {self.total} {self.unit} to do")
+            self._tell(f"{self.name}: {self.total} {self.unit} in all")
         return self
 
     def __exit__(

@@ -45,7 +45,7 @@ def stop_on_signals() -> Iterator[None]:
 
 def stopped(error: KeyboardInterrupt, config: RunConfig) -> Stopped:
     """The exception of a run that was stopped, with what its store and its run folder hold now."""
-    kept = " and ".join([*_partitions(config), *_checkpoint(config)])
+    kept = " and ".join([*_partitions(config), *_steps(config)])
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
     if not kept:
         return Stopped(number, "stopped before anything was saved")
@@ -54,25 +54,22 @@ def stopped(error: KeyboardInterrupt, config: RunConfig) -> Stopped:
 
 def _partitions(config: RunConfig) -> list[str]:
     """What is committed to the store; a bucket is not asked, which may take long."""
-    from cache import CacheError, Store
+    from cache import CacheError
+    from sur.standing import partitions
 
     path = config.store.path
     if isinstance(path, str):
         return [f"every finished partition in {path}"]
     try:
-        held = Store.open(path).describe() if Store.exists(path) else None
+        done, total = partitions(config)
     except CacheError:
         return []
-    if held is None or not held.features:
-        return []
-    done, total = (sum(getattr(f, name) for f in held.features) for name in ("partitions_done", "partitions_total"))
-    return [f"{done} of {total} partitions in {path}"]
+    return [f"{done} of {total} partitions in {path}"] if total else []
 
 
-def _checkpoint(config: RunConfig) -> list[str]:
+def _steps(config: RunConfig) -> list[str]:
     """The newest checkpoint of the run folder."""
-    from sur.checkpoint import latest_checkpoint
+    from sur.standing import last_step
 
-    newest = latest_checkpoint(config.run_dir / "checkpoints")
-    step = 0 if newest is None else int(newest.name.removeprefix("step-"))
-    return [f"the training at step {step} of {config.train.steps} in {newest}"] if newest else []
+    step = last_step(config)
+    return [f"the training at step {step} of {config.train.steps} in {config.run_dir}/checkpoints"] if step else []

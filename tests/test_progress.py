@@ -26,7 +26,7 @@ def test_lines_come_at_intervals_with_note_and_time_left(lines):
         for step in range(1, 11):
             progress.reach(step, f"loss {step}")
     first, *between, last = lines()
-    assert first == "train: 100 steps to do"
+    assert first == "train: 100 steps in all"
     assert 2 <= len(between) <= 10 * 10 / LINE_SECONDS
     assert between[0] == "train: 3 of 100 steps, loss 3, about 16 min left"
     assert last.startswith("train: 10 of 100 steps done, after ")

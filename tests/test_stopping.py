@@ -52,7 +52,7 @@ def test_a_stopped_training_has_saved_its_last_step_and_says_so(own_config):
     step = int(newest.name.removeprefix("step-"))
     assert code == 143
     assert text.splitlines()[-1].endswith(
-        f"the training at step {step} of 100000 in {newest}. The same command goes on from there"
+        f"the training at step {step} of 100000 in {newest.parent}. The same command goes on from there"
     )
     assert not re.search("Crash|Traceback|ERROR", text)
     assert flow_states(own_config.run_dir) == {"CRASHED"}
