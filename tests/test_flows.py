@@ -117,8 +117,8 @@ def test_the_form_s_values_make_the_same_config(world):
     assert values["config"] == world
 
 
-def test_the_log_says_what_a_flow_is_doing_from_its_start(world, extracted, capfd):
+def test_the_log_says_what_a_flow_is_doing_from_its_start(world, extracted, caplog):
     run_flow("extract", world)
-    lines = capfd.readouterr().err
-    assert "flows.launch - loading what flow extract needs" in lines
-    assert "sur.planning - reading and checking the rows of" in lines
+    lines = [record.getMessage() for record in caplog.records]
+    assert "loading what flow extract needs" in lines
+    assert f"reading and checking the rows of {world.data.path}" in lines
