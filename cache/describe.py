@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """One feature or asset. `bytes_on_disk` counts committed files; `stats` are summed over receipts."""
+    """One feature or asset. `rows_done` are the rows of done partitions, of which `rows_missing` have no value;
+    `bytes_on_disk` counts committed files; `stats` are summed over receipts."""
 
     name: str
     section: str
@@ -24,6 +25,7 @@ class FeatureSummary:
     arrays: Mapping[str, ArraySpec]
     partitions_done: int
     partitions_total: int
+    rows_done: int
     rows_missing: int
     bytes_on_disk: int
     stats: Mapping[str, int]
@@ -71,6 +73,7 @@ def _summarize_feature(store: Store, feature: Feature) -> FeatureSummary:
         arrays=spec.arrays,
         partitions_done=len(done),
         partitions_total=total,
+        rows_done=sum(receipt.rows for receipt in done),
         rows_missing=sum(len(receipt.missing) for receipt in done),
         bytes_on_disk=sum(shard.bytes for receipt in done for shard in receipt.shards.values()),
         stats=stats,

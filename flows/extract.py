@@ -15,7 +15,7 @@ from prefect.states import State
 from prefect.tasks import Task, exponential_backoff
 
 from cache import StoreBusy
-from flows.progress import FlowProgress
+from flows.progress import flow_progress
 from sur.config import RunConfig
 from sur.errors import USER_ERRORS
 from sur.extraction import (
@@ -27,7 +27,9 @@ from sur.extraction import (
     prepare,
     sample_readout,
 )
-from sur.planning import Plan, format_bytes
+from sur.planning import Plan
+from sur.standing import partitions, timed
+from sur.units import format_bytes
 
 
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
@@ -66,24 +68,8 @@ def extract(config: RunConfig) -> dict[str, float]:
 
     Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
     """
-    plan = plan_rows(config)
-    create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
-    encode = encode_partitions.with_options(
-        retries=config.flow.retries, retry_delay_seconds=exponential_backoff(config.flow.retry_seconds)
-    )
-    done: list[PartitionsDone] = []
-    try:
-        for key in encoder_keys(config):
-            pending = pending_partitions(config, key)
-            with FlowProgress(key, len(pending)) as progress:
-                step = config.flow.partitions_per_task
-                for start in range(0, len(pending), step):
-                    batch = pending[start : start + step]
-                    done.append(encode(config, key, batch))
-                    progress.advance(len(batch))
-    finally:
-        close_encoders()
-    read_out(config)
+    with timed(config, "extract", lambda: partitions(config)[0]):
+        plan, done = encode_everything(config)
     create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
     return {
         "rows": plan.rows_stored + plan.rows_new,
@@ -93,6 +79,29 @@ def extract(config: RunConfig) -> dict[str, float]:
         "tokens": sum(part.tokens for part in done),
         "wall_seconds": sum(part.wall_seconds for part in done),
     }
+
+
+def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
+    """The flow's tasks in their order; returns the plan and what each batch did."""
+    plan = plan_rows(config)
+    create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
+    encode = encode_partitions.with_options(
+        retries=config.flow.retries, retry_delay_seconds=exponential_backoff(config.flow.retry_seconds)
+    )
+    done: list[PartitionsDone] = []
+    try:
+        for key in encoder_keys(config):
+            pending = pending_partitions(config, key)
+            with flow_progress(key, len(pending), "partitions") as progress:
+                step = config.flow.partitions_per_task
+                for start in range(0, len(pending), step):
+                    batch = pending[start : start + step]
+                    done.append(encode(config, key, batch))
+                    progress.advance(len(batch))
+    finally:
+        close_encoders()
+    read_out(config)
+    return plan, done
 
 
 def feature_table(plan: Plan) -> list[dict[str, str]]:

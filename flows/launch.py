@@ -13,14 +13,16 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from flows.server import EmbeddedServer
+from sur.log import OURS, log_to_stderr
+from sur.stopping import Stopped, stop_on_signals, stopped
 
 LOGGING_ENVIRONMENT = {
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "sur,cache",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OURS),
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 PRIVATE_ENVIRONMENT = {
@@ -28,24 +30,34 @@ PRIVATE_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
+_log = logging.getLogger(__name__)
 
 
 def run_flow(name: str, config: Any, **parameters: Any) -> Any:
     """Run `flows.<name>.<name>(config, **parameters)` and return its result.
 
     config: a `sur.config.RunConfig`.
+
+    Raises Stopped, saying what is kept, when Ctrl-C or SIGTERM ends the run; Prefect has it as crashed then.
     """
     served = configured_server(os.environ) is not None
-    with prefect_ready(config.run_dir), _tidy_log(served):
-        flow = getattr(importlib.import_module(f"flows.{name}"), name)
-        return flow(config, **parameters)
+    try:
+        with stop_on_signals(), ExitStack() as stack:
+            with log_to_stderr():
+                if not served:
+                    _log.info("starting Prefect, with a server for this run alone (%s)", config.run_dir / "prefect")
+                stack.enter_context(prefect_ready(config.run_dir))
+                _log.info("loading what flow %s needs", name)
+                flow = getattr(importlib.import_module(f"flows.{name}"), name)
+            stack.enter_context(_tidy_log(served))
+            return flow(config, **parameters)
+    except KeyboardInterrupt as error:
+        raise stopped(error, config) from None
 
 
 @contextmanager
 def prefect_ready(run_dir: Path) -> Iterator[None]:
     """Make Prefect usable inside the block, with the configured server or an embedded one."""
-    logging.getLogger("sur").setLevel(logging.INFO)
-    logging.getLogger("cache").setLevel(logging.INFO)
     if configured_server(os.environ):
         with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
             yield
@@ -93,6 +105,9 @@ def main(name: str) -> int:
     except USER_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except Stopped as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
     return 0
 
 
@@ -130,15 +145,19 @@ def _drain() -> None:
 
 
 class _RunLog(logging.Filter):
-    """Leaves out what misleads: errors that the command itself tells the user, links to a UI not served."""
+    """Leaves out what misleads: errors and stops that the command itself tells the user, links to a UI not served."""
 
     def __init__(self, served: bool) -> None:
         super().__init__()
         self.served = served
 
     def filter(self, record: logging.LogRecord) -> bool:
+        from prefect.exceptions import TerminationSignal
+
         from sur.errors import USER_ERRORS
 
+        if isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
+            return False
         if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
             return False
         return self.served or not str(record.msg).startswith("View at")
@@ -146,7 +165,9 @@ class _RunLog(logging.Filter):
 
 @contextmanager
 def _tidy_log(served: bool) -> Iterator[None]:
-    """Filter the logs of flow and task runs inside the block; served: whether Prefect's UI is there."""
+    """Have our own lines in the run's log, and filter Prefect's, inside the block; served: whether its UI is there."""
+    for ours in OURS:
+        logging.getLogger(ours).setLevel(logging.INFO)
     tidy = _RunLog(served)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:

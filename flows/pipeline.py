@@ -7,7 +7,6 @@ if __name__ == "__main__":  # Prefect reads its environment at import: the launc
 
     sys.exit(main("pipeline"))
 
-import time
 from pathlib import Path
 
 from prefect import flow, task
@@ -15,7 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.extract import extract
-from flows.progress import FlowProgress
+from flows.progress import flow_progress
 from flows.train import train
 from sur.config import RunConfig
 from sur.evaluate import Evaluation
@@ -24,39 +23,23 @@ from sur.report import write_report
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
-    """Generate and score pictures with and without the adapter."""
-    from sur.evaluate import evaluate
+    """Generate and score pictures with and without the adapter, unless that is done already."""
+    from sur.evaluate import evaluate, kept_evaluation, pictures_of
 
-    with FlowProgress("evaluate", len(config.evaluate.sets) * config.evaluate.prompts * 3) as progress:
+    if (kept := kept_evaluation(config, adapter)) is not None:
+        return kept
+    with flow_progress("evaluate", pictures_of(config.evaluate), "pictures") as progress:
         return evaluate(config, adapter, on_pictures=progress.advance)
-
-
-class Stopwatch:
-    """Seconds of each stage of a run, in order."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._since = time.monotonic()
-
-    def lap(self, stage: str) -> None:
-        """Note the seconds since the last lap as those of `stage`."""
-        now = time.monotonic()
-        self.laps[stage] = now - self._since
-        self._since = now
 
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(config: RunConfig) -> Path:
     """The whole way from rows to a report; returns the report's path, or the adapter's without `evaluate.sets`."""
-    watch = Stopwatch()
     extract(config)
-    watch.lap("extract")
     adapter = train(config)
-    watch.lap("train")
     if not config.evaluate.sets:
         return adapter
     evaluation = evaluate_adapter(config, adapter)
-    watch.lap("evaluate")
-    report = write_report(config, evaluation, watch.laps)
+    report = write_report(config, evaluation)
     create_markdown_artifact(f"Report: `{report}`", key="report")
     return report

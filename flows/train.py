@@ -13,8 +13,9 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.progress import FlowProgress
+from flows.progress import flow_progress
 from sur.config import RunConfig, save_config
+from sur.standing import last_step, timed
 
 
 @task(name="fit", cache_policy=NO_CACHE, persist_result=False)
@@ -22,7 +23,10 @@ def fit_adapter(config: RunConfig) -> Path:
     """Train, resuming from the last checkpoint of the run folder; returns the adapter's folder."""
     from sur.fit import fit
 
-    with FlowProgress("train", config.train.steps) as progress:
+    with (
+        timed(config, "train", lambda: last_step(config)),
+        flow_progress("train", config.train.steps, "steps") as progress,
+    ):
         return fit(config, on_step=lambda step: progress.reach(step.step, f"loss {step.loss:.4f}"))
 
 

@@ -4,6 +4,7 @@ Relative paths mean relative to the current directory, wherever the YAML file li
 """
 
 import difflib
+import json
 import logging
 import os
 import types
@@ -215,10 +216,18 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...
             lines.append(f"{source}: '{name}' is required")
         else:
             message = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] in ("tuple_type", "list_type"):
+                message = _list_wanted(name, fault["input"])
             got = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
             where = f"{source}: '{name}'" if location else f"{source}{_changed(origins)}"
             lines.append(f"{where}: {message}{got}")
     return "\n".join(lines)
+
+
+def _list_wanted(name: str, value: Any) -> str:
+    """What to write where a single value stands for a list."""
+    single = value if isinstance(value, str) else json.dumps(value, default=str)
+    return f"must be a list: '{name}=[{single}]' (with the quotes, or some shells read the brackets)"
 
 
 def _changed(origins: Mapping[tuple[str, ...], str]) -> str:

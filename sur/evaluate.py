@@ -6,23 +6,31 @@ score under narrative ones; `closed` is the share of it that the adapter wins ba
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sur.adapter import Adapter
+from sur.encoders.locate import PIPELINE_WEIGHTS, locate
 from sur.errors import ConfigError
+from sur.fingerprint import pipeline_fingerprint, weights_fingerprint
 from sur.generate import generate, load_pipeline
 from sur.grid import write_grid
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import Question, SetName, questions
+from sur.standing import note_seconds
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 Condition = Literal["complex", "narrative", "adapter"]
 CONDITIONS: tuple[Condition, ...] = ("complex", "narrative", "adapter")
 RESULT = "evaluation.json"
+EVALUATION_VERSION = 1  # to be raised when questions, oracle or scores change
 _GRID_TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
 _log = logging.getLogger(__name__)
 
@@ -49,12 +58,15 @@ class EvaluateConfig(BaseModel):
     examples: int = Field(default=12, ge=0, description="questions of each set whose pictures are kept")
 
 
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no NaN
+
+
 class Interval(BaseModel):
     """An estimate with the 2.5 % and 97.5 % points of its bootstrap over questions."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -86,8 +98,9 @@ class Gap(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """Everything that the report shows of an evaluation."""
+    """Everything that the report shows of an evaluation; `digest` stands for all that it depends on."""
 
+    digest: str
     adapter: str
     rows: list[Row]
     gaps: list[Gap]
@@ -104,14 +117,20 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
             "nothing to evaluate: evaluate.sets is empty. Its questions are about the shapes world; judge another "
             "model's adapter by eye with `sur generate`"
         )
+    began = time.monotonic()
     loaded = Adapter.from_pretrained(adapter)
     pipe = load_pipeline(*config.base)
-    result = Evaluation(adapter=str(adapter), rows=[], gaps=[])
+    result = Evaluation(digest=_digest(config, adapter), adapter=str(adapter), rows=[], gaps=[])
     for name in settings.sets:
         asked = questions(name, settings.prompts, settings.seed)
-        pictures: dict[Condition, list[Image.Image]] = {c: draw(pipe, asked, c, loaded, settings) for c in CONDITIONS}
+        pictures: dict[Condition, list[Image.Image]] = {
+            c: draw(pipe, asked, c, loaded, settings, on_pictures) for c in CONDITIONS
+        }
         for condition in CONDITIONS:
-            _keep_examples(config.run_dir / "examples" / name, condition, pictures[condition][: settings.examples])
+            for index, picture in enumerate(pictures[condition][: settings.examples]):
+                file = _example(config, name, index, condition)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(file)
         shown = asked[: settings.examples]
         if shown:
             columns = {_GRID_TITLES[c]: pictures[c] for c in ("narrative", "adapter", "complex")}
@@ -119,10 +138,46 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
         rows, gaps = score(name, asked, pictures, settings, pipe.vae)
         result.rows.extend(rows)
         result.gaps.extend(gaps)
-        if on_pictures is not None:
-            on_pictures(len(asked) * len(CONDITIONS))
-    (config.run_dir / RESULT).write_text(result.model_dump_json(indent=2) + "\n")
+    note_seconds(config.run_dir, "evaluate", time.monotonic() - began)
+    partial = config.run_dir / f".{RESULT}.partial"
+    partial.write_text(result.model_dump_json(indent=2) + "\n")
+    partial.replace(config.run_dir / RESULT)
     return result
+
+
+def kept_evaluation(config: RunConfig, adapter: str | Path) -> Evaluation | None:
+    """The run folder's evaluation if it is of these weights, questions and settings, and has its pictures."""
+    path, settings = config.run_dir / RESULT, config.evaluate
+    if not path.is_file() or not settings.sets or not Path(adapter).is_dir():
+        return None
+    try:
+        kept = Evaluation.model_validate_json(path.read_text())
+    except ValidationError:  # of another version
+        return None
+    shown = range(min(settings.examples, settings.prompts))
+    grids = [config.run_dir / f"grid-{name}.png" for name in settings.sets if shown]
+    examples = [_example(config, name, index, c) for name in settings.sets for index in shown for c in CONDITIONS]
+    if kept.digest != _digest(config, adapter) or not all(file.is_file() for file in [*grids, *examples]):
+        return None
+    _log.info("nothing has changed since the evaluation in %s; remove it to evaluate again", path)
+    return kept.model_copy(update={"adapter": str(adapter)})
+
+
+def _digest(config: RunConfig, adapter: str | Path) -> str:
+    """Of all that an evaluation depends on; FileNotFoundError when there is no adapter or no base model."""
+    content = {
+        "version": EVALUATION_VERSION,
+        "adapter": weights_fingerprint(Path(adapter)),
+        "base_model": pipeline_fingerprint(locate(*config.base, needed=PIPELINE_WEIGHTS).folder),
+        "settings": config.evaluate.model_dump(mode="json"),
+        "libraries": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def pictures_of(settings: EvaluateConfig) -> int:
+    """How many pictures an evaluation draws."""
+    return len(settings.sets) * settings.prompts * len(CONDITIONS)
 
 
 def draw(
@@ -131,13 +186,14 @@ def draw(
     condition: Condition,
     adapter: Adapter | None,
     settings: EvaluateConfig,
+    on_pictures: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
     """Pictures of the questions under one condition; the same noise for a question under all of them."""
     prompts = [q.complex if condition == "complex" else q.narrative for q in asked]
     seeds = [settings.seed * 1_000_000 + i for i in range(len(asked))]
     return generate(
         pipe, prompts, seeds, adapter if condition == "adapter" else None,
-        steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,
+        steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size, on_pictures=on_pictures,
     )  # fmt: skip
 
 
@@ -201,7 +257,5 @@ def _frechet(vae: Any, pictures: list[Image.Image], real: Float[np.ndarray, "n d
     return frechet_distance(latent_vectors(vae, pictures), real)
 
 
-def _keep_examples(folder: Path, condition: str, pictures: list[Image.Image]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, picture in enumerate(pictures):
-        picture.save(folder / f"{index:03d}-{condition}.png")
+def _example(config: RunConfig, name: str, index: int, condition: Condition) -> Path:
+    return config.run_dir / "examples" / name / f"{index:03d}-{condition}.png"

@@ -31,6 +31,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+PIPELINE_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
 VOLATILE_KEYS = ("transformers_version", "torch_dtype", "dtype", "name_or_path")
 
 
@@ -64,6 +65,17 @@ def weights_fingerprint(path: Path) -> str:
         digest.update(f"{file.name}:{_file_fingerprint(file, state.st_size, state.st_mtime_ns)}\n".encode())
     if path.is_dir() and (path / "config.json").is_file():
         digest.update(_canonical_config(path / "config.json"))
+    return digest.hexdigest()[:32]
+
+
+def pipeline_fingerprint(folder: Path) -> str:
+    """Fingerprint of everything in a pipeline's folder that its pictures depend on: weights, configs, tokenizers."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix in PIPELINE_SUFFIXES:
+            state = file.stat()
+            name = file.relative_to(folder).as_posix()
+            digest.update(f"{name}:{_file_fingerprint(file, state.st_size, state.st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:32]
 
 

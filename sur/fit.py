@@ -24,6 +24,7 @@ from sur.fingerprint import weights_fingerprint
 from sur.losses import FrozenDenoiser, Objective
 from sur.losses.denoising import denoiser_folder
 from sur.readout import load_readout, readout_name
+from sur.stopping import Stopped
 from sur.trainer import Step, Training
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
-    Ctrl-C and SIGTERM save a checkpoint and stop. Raises ConfigError when the newest checkpoint belongs to other
-    settings or other rows, IncompleteFeature when the store lacks what the losses read.
+    Ctrl-C and SIGTERM save a checkpoint once the step under way is done. Raises Stopped then, ConfigError when the
+    newest checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks what the losses
+    read.
     """
     store = Store.open(config.store.path)
     check_settings(store, config)
@@ -79,7 +81,7 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
                 curves.flush()
                 saved = save_checkpoint(folder, training, extra)
             if stopped:
-                raise KeyboardInterrupt(f"stopped at step {step.step}; run again to go on from {saved}")
+                raise Stopped(stopped[0], f"stopped at step {step.step}; run again to go on from {saved}")
     return _publish(training, config)
 
 

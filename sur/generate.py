@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from sur.adapter import Adapter
+from sur.encoders.quiet import quiet_libraries
 from sur.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.d
     from diffusers import DiffusionPipeline
 
     try:
-        with warnings.catch_warnings():
+        with quiet_libraries(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
             pipe = DiffusionPipeline.from_pretrained(model, revision=revision, torch_dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
@@ -31,7 +32,8 @@ def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.d
             "be downloaded once, with HF_HUB_OFFLINE unset, and have safetensors weights"
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    with quiet_libraries():
+        return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def generate(
@@ -44,10 +46,12 @@ def generate(
     guidance: float = 7.5,
     weight: float | None = None,
     batch_size: int = 64,
+    on_pictures: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
     """One picture a prompt; picture i depends on prompt i and seed i alone.
 
-    The adapter is attached for the call and detached after it. Raises ValueError unless there is a seed a prompt.
+    The adapter is attached for the call and detached after it; `on_pictures` hears how many pictures each batch made.
+    Raises ValueError unless there is a seed a prompt.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
@@ -60,6 +64,8 @@ def generate(
             noise = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             made = pipe(list(prompts[part]), num_inference_steps=steps, guidance_scale=guidance, generator=noise)
             pictures += made.images
+            if on_pictures is not None:
+                on_pictures(len(made.images))
         return pictures
     finally:
         if adapter is not None:

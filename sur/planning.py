@@ -3,6 +3,7 @@
 Needs the models' config.json only, no weights.
 """
 
+import logging
 import math
 import shutil
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,9 @@ from sur.encoders import Encoder, build_encoders
 from sur.errors import ConfigError, DoesNotFit
 from sur.readout import readout_arrays, readout_name
 from sur.rows import Quarantined, open_rows, scan
+from sur.units import format_bytes
+
+logger = logging.getLogger(__name__)
 
 ITEM_BYTES = {"bfloat16": 2}
 CHUNK_OVERHEAD_BYTES = 20  # 4 of checksum and 16 of shard index for each inner chunk
@@ -80,6 +84,7 @@ def plan_extraction(config: RunConfig) -> Plan:
 
 def scan_rows(config: RunConfig) -> tuple[list[RowRecord], list[Quarantined]]:
     """Validated rows of the configured source, and the rows left out with their reasons."""
+    logger.info("reading and checking the rows of %s", config.data.path)
     return scan(open_rows(config.data), need_image=config.vae is not None)
 
 
@@ -99,8 +104,10 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
     new_partitions = math.ceil(len(new) / rows_per_partition)
     features = []
     for encoder in build_encoders(config.llm, config.text, config.vae):
+        shapes = _shapes(encoder)
+        logger.info("measuring %s", ", ".join(shapes))
         tokens_per_row = _tokens_per_row(encoder, records)
-        for name, arrays in _shapes(encoder).items():
+        for name, arrays in shapes.items():
             pending = old_partitions
             if store and name in store.features():
                 pending = len(store.pending(name))
@@ -173,15 +180,6 @@ def free_bytes(path: Path | str) -> int | None:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def format_bytes(count: float) -> str:
-    """Bytes in a unit that people read."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _shapes(encoder: Encoder) -> dict[str, dict[str, ArraySpec]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from cache import Store
 from sur.evaluate import CONDITIONS, Evaluation
 from sur.fit import CURVES
 from sur.shapes.questions import questions
+from sur.standing import read_seconds
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -24,8 +24,8 @@ _COLOURS = {"complex": "#3b7d4f", "narrative": "#b4533c", "adapter": "#2f5d9b"}
 _TITLES = {"complex": "complex prompt", "narrative": "narrative", "adapter": "narrative + adapter"}
 
 
-def write_report(config: RunConfig, evaluation: Evaluation, timings: Mapping[str, float] | None = None) -> Path:
-    """Write <run_dir>/report.html and return its path. `timings`: seconds of each stage of this run."""
+def write_report(config: RunConfig, evaluation: Evaluation) -> Path:
+    """Write <run_dir>/report.html and return its path."""
     page = (
         Environment(loader=PackageLoader("sur"), autoescape=True, undefined=StrictUndefined)
         .get_template("report.html.j2")
@@ -39,7 +39,7 @@ def write_report(config: RunConfig, evaluation: Evaluation, timings: Mapping[str
             bars=_bars(evaluation),
             curves=_curves(config.run_dir / CURVES),
             cache=Store.open(config.store.path).describe(),
-            timings=dict(timings or {}),
+            timings=read_seconds(config.run_dir),
             config=config,
         )
     )

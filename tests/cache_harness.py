@@ -150,7 +150,6 @@ def _check_rerun(scenario: str, act: Callable[[Path], None], path: Path, expecte
 def corrupt(folder: Path, count: int) -> dict[str, int]:
     """Damage a file at random so often: verify must name it, no way of reading may serve it, repair must mend it."""
     os.fsync = lambda descriptor: None
-    logging.disable(logging.WARNING)
     path = folder / "store"
     work(path)
     whole = file_bytes(path)
@@ -230,5 +229,6 @@ def _restore(path: Path, whole: dict[str, bytes]) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("cache").setLevel(logging.ERROR)  # no warnings of damage that is made on purpose
     target, amount = Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None
     json.dump(crash(target, amount or 1) if sys.argv[1] == "crash" else corrupt(target, amount or 1000), sys.stdout)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -73,8 +74,28 @@ def test_plan_refuses_what_cannot_fit(run, monkeypatch, capsys):
     assert "Traceback" not in message
 
 
-def test_inspect_shows_features_identities_receipts_and_rows(run):
-    shown = invoke("inspect", run, "--rows", 2)
+def test_inspect_has_one_line_for_each_feature(run):
+    shown = invoke("inspect", run)
+    assert shown.exit_code == 0, shown.output
+    names = Store.open(load_config(run).store.path).describe().features
+    lines = {line.split()[0]: line for line in shown.output.splitlines() if line}
+    assert {feature.name for feature in names} < set(lines)
+    assert len(shown.output.splitlines()) == len(names) + 4  # the store, its data set, the heads, the read-out
+    assert "layer 3" in lines["llm.llm.l03.mean"] and "bfloat16[48]" in lines["llm.llm.l03.mean"]
+    assert lines["vae.pipe.32"].split()[1] == "10"
+    assert "arrays" in lines["readout.pipe"]
+
+
+def test_inspect_of_a_store_imports_no_model_library(run):
+    program = "import sys; from sur.cli.app import app; app(standalone_mode=False); print(sorted(sys.modules))"
+    command = [sys.executable, "-c", program, "inspect", str(load_config(run).store.path)]
+    imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    assert "'cache.store'" in imported
+    assert [name for name in ("torch", "prefect", "diffusers", "transformers") if f"'{name}'" in imported] == []
+
+
+def test_inspect_shows_everything_when_asked(run):
+    shown = invoke("inspect", run, "--long", "--rows", 2)
     assert shown.exit_code == 0, shown.output
     for text in ("10 rows in 3 partitions", "vae.pipe.32", "3 of 3", "bfloat16[48]", "pooling", "cats, 8k", "0.png"):
         assert text in shown.output
@@ -94,7 +115,7 @@ def test_verify_is_content_with_a_whole_store_and_names_damage(run, tmp_path):
     shown = invoke("verify", store)
     assert shown.exit_code == 1
     assert "vae.pipe.32 partition 1" in shown.output
-    assert "faults" in shown.output
+    assert "1 fault; `sur verify --repair`" in shown.output
 
 
 def test_damage_is_repaired_by_the_command_that_verify_names(run, tmp_path):
@@ -103,7 +124,9 @@ def test_damage_is_repaired_by_the_command_that_verify_names(run, tmp_path):
     shard = sorted((config.store.path / "features" / "text.pipe.simple" / "states").glob("c*"))[0]
     before = shard.read_bytes()
     shard.write_bytes(bytes([before[0] ^ 1]) + before[1:])
-    assert invoke("verify", run, "--repair").exit_code == 1
+    shown = invoke("verify", run, "--repair")
+    assert shown.exit_code == 0
+    assert "1 fault; 1 mended or forgotten; now run `sur extract`" in shown.output
     assert Store.open(config.store.path).pending("text.pipe.simple") == [0]
     extract(config)
     assert shard.read_bytes() == before
@@ -124,7 +147,8 @@ def test_damage_is_repaired_by_the_command_that_verify_names(run, tmp_path):
 def test_user_errors_are_one_message_and_exit_code_2(run, monkeypatch, capsys, arguments, message):
     code, error = fails(monkeypatch, capsys, *(text.format(run=run, folder=run.parent / "rows") for text in arguments))
     assert code == 2
-    assert error.startswith("error: ")
+    lines = [line for line in error.splitlines() if " | INFO " not in line]
+    assert lines[0].startswith("error: ")
     assert message in error
     assert "Traceback" not in error
 
@@ -147,7 +171,7 @@ def test_quarantine_report_is_where_the_readme_says(run):
 def test_inspect_shows_prompts_with_brackets_as_they_are(tmp_path):
     store = Store.create(tmp_path / "s.zarr")
     store.add_rows([RowRecord(b"0123456789abcdef", "a cat, [masterpiece]", "[/INST]")])
-    shown = invoke("inspect", store.path)
+    shown = invoke("inspect", store.path, "--long")
     assert shown.exit_code == 0 and "a cat, [masterpiece]" in shown.output and "[/INST]" in shown.output
 
 
@@ -187,6 +211,7 @@ def test_damaged_rows_are_restored_from_the_data_of_a_config(run, tmp_path):
     shard = config.store.path / "rows" / "simple" / "c.0"
     good = shard.read_bytes()
     shard.write_bytes(good[:40] + b"~" + good[41:])
-    assert "Rows are restored from their source" in invoke("verify", config.store.path, "--repair").output
+    shown = invoke("verify", config.store.path, "--repair")
+    assert shown.exit_code == 1 and "Rows are restored from their source" in shown.output
     assert "1 mended or forgotten" in invoke("verify", run, "--repair").output
     assert shard.read_bytes() == good and invoke("verify", run).exit_code == 0

@@ -69,6 +69,17 @@ def test_unknown_override_names_itself_and_the_nearest_key(tmp_path, override, s
     assert suggestion in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [("llm={model: x, layers: 12}", "'llm.layers=[12]'"), ("evaluate.sets=templates", "'evaluate.sets=[templates]'")],
+)
+def test_a_single_value_for_a_list_is_answered_with_the_list(tmp_path, override, right):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path), [override])
+    assert f"must be a list: {right}" in str(caught.value)
+    assert "tuple" not in str(caught.value)
+
+
 def test_unknown_key_in_the_file_names_the_file(tmp_path):
     path = write(tmp_path, MINIMAL + "store: {rows_per_partitoin: 3}\n")
     with pytest.raises(ConfigError) as caught:

@@ -115,3 +115,10 @@ def test_the_form_s_values_make_the_same_config(world):
 
     values = extract.validate_parameters({"config": world.model_dump(mode="json")})
     assert values["config"] == world
+
+
+def test_the_log_says_what_a_flow_is_doing_from_its_start(world, extracted, caplog):
+    run_flow("extract", world)
+    lines = [record.getMessage() for record in caplog.records]
+    assert "loading what flow extract needs" in lines
+    assert f"reading and checking the rows of {world.data.path}" in lines

@@ -6,7 +6,8 @@ import pytest
 
 from cache import RowRecord, Store, row_id
 from sur.config import ConfigError, load_config
-from sur.planning import DoesNotFit, array_bytes, format_bytes, make_plan, plan_extraction
+from sur.planning import DoesNotFit, array_bytes, make_plan, plan_extraction
+from sur.units import format_bytes
 
 PUBLISHED = "tests/published"
 

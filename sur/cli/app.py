@@ -1,14 +1,18 @@
 """The `sur` command: its verbs, and one place where errors become messages and exit codes.
 
-Exit codes: 0 done, 1 damage found or a fault of the program, 2 something that the user has to mend.
+Exit codes: 0 done, 1 damage found or a fault of the program, 2 something that the user has to mend, 130 and 143
+stopped by Ctrl-C and by SIGTERM.
 """
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated
 
 import typer
 
 from sur.cli import pictures, runs, stores
+from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
     name="sur",
@@ -18,6 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, ending with one line and the signal's exit code when a signal stops it."""
+
+    @wraps(command)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            with stop_on_signals():
+                command(*arguments, **options)
+        except Stopped as stop:
+            typer.echo(str(stop), err=True)
+            raise typer.Exit(stop.exit_code) from None
+
+    return run
+
 
 for command in (
     runs.plan,
@@ -32,7 +52,7 @@ for command in (
     stores.compact,
     runs.demo,
 ):
-    app.command()(command)
+    app.command()(_stoppable(command))
 
 
 def _print_version(asked: bool) -> None:

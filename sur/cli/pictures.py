@@ -42,10 +42,18 @@ def evaluate(
 ) -> None:
     """Score complex, narrative, and narrative + adapter pictures, and write the report."""
     from sur.evaluate import evaluate as score
+    from sur.evaluate import kept_evaluation, pictures_of
+    from sur.log import log_to_stderr
+    from sur.progress import Progress
     from sur.report import write_report
 
     settings = read_config(config, overrides)
-    result = score(settings, adapter or settings.run_dir / "adapter")
+    folder = adapter or settings.run_dir / "adapter"
+    with log_to_stderr():
+        result = kept_evaluation(settings, folder)
+        if result is None:
+            with Progress("evaluate", pictures_of(settings.evaluate), "pictures") as progress:
+                result = score(settings, folder, progress.advance)
     table = Table("set", "group", "prompt", "pictures", "exactly right", "outline fit", "fréchet")
     for row in result.rows:
         distance = "" if row.frechet is None else f"{row.frechet:.2f}"

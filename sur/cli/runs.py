@@ -1,22 +1,22 @@
 """Commands that run a configuration: plan, extract, train, pipeline, demo."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
-
-if TYPE_CHECKING:
-    from cache import ArraySpec
+from sur.cli.arguments import ConfigArgument, OverridesArgument, arrays_of, console, read_config
 
 
 def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     """Say what extraction would write: rows, tokens, bytes for each feature, free space."""
-    from sur.planning import format_bytes, plan_extraction
+    from sur.log import log_to_stderr
+    from sur.planning import plan_extraction
+    from sur.units import format_bytes
 
-    made = plan_extraction(read_config(config, overrides))
+    with log_to_stderr():
+        made = plan_extraction(read_config(config, overrides))
     out = console()
     out.print(
         f"{made.rows_valid} valid rows ({made.rows_new} new, {made.rows_stored} in the store before), "
@@ -28,7 +28,7 @@ def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     for feature in made.features:
         table.add_row(
             feature.name,
-            _shapes(feature.arrays),
+            arrays_of(feature.arrays),
             f"{feature.bytes_per_row:,}" if feature.bytes_per_row else "",
             f"{feature.partitions_done} of {feature.partitions_total}",
             _tokens(feature.tokens, feature.consumes),
@@ -43,7 +43,7 @@ def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     """Bring the feature store up to date: rows, then every configured encoder."""
     from flows.launch import run_flow
-    from sur.planning import format_bytes
+    from sur.units import format_bytes
 
     done = run_flow("extract", read_config(config, overrides))
     typer.echo(
@@ -76,18 +76,13 @@ def demo(
 ) -> None:
     """Make the shapes world's rows, then run its whole pipeline and write a report."""
     from flows.launch import run_flow
+    from sur.log import log_to_stderr
     from sur.shapes.dataset import write_dataset
 
     settings = read_config(config, overrides)
-    write_dataset(settings.data.path, rows, unpaired)
+    with log_to_stderr():
+        write_dataset(settings.data.path, rows, unpaired)
     typer.echo(f"report: {run_flow('pipeline', settings)}")
-
-
-def _shapes(arrays: "dict[str, ArraySpec]") -> str:
-    """What lies in a feature; of many arrays (a read-out's) only how many."""
-    if len(arrays) > 4:
-        return f"{len(arrays)} arrays"
-    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())
 
 
 def _tokens(count: int | None, consumes: str) -> str:

@@ -154,7 +154,8 @@ class LLMEncoder:
             return header[f"{kind}.embedding_length"], header[f"{kind}.block_count"], kind
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(found.folder, trust_remote_code=self.config.trust_remote_code)
+        with quiet_libraries():
+            config = AutoConfig.from_pretrained(found.folder, trust_remote_code=self.config.trust_remote_code)
         text = config.get_text_config()
         return text.hidden_size, text.num_hidden_layers, config.model_type
 

@@ -15,6 +15,7 @@ PIPELINE_CONFIG = ("model_index.json", "config.json", "*/config.json", "*/tokeni
 TEXT_WEIGHTS = (*PIPELINE_CONFIG, "text_encoder*.safetensors", "text_encoder*.json", "tokenizer*")
 VAE_WEIGHTS = (*PIPELINE_CONFIG, "vae/diffusion_pytorch_model*.safetensors", "vae/*.index.json")
 UNET_WEIGHTS = (*PIPELINE_CONFIG, "unet/diffusion_pytorch_model*.safetensors", "unet/*.index.json", "scheduler/*")
+PIPELINE_WEIGHTS = (*TEXT_WEIGHTS, *VAE_WEIGHTS, *UNET_WEIGHTS)
 # Other precisions and layouts of the same weights; nothing here reads them.
 NEVER = ("*.fp16.*", "*.non_ema.*", "*onnx*", "*openvino*", "original/*", "consolidated*", "*flax*")
 

@@ -124,7 +124,7 @@ class PipelineText:
                 pipe = DiffusionPipeline.from_pretrained(
                     self.folder(TEXT_WEIGHTS), local_files_only=True, use_safetensors=True, **absent
                 )
-            self._pipe = pipe.to(self.device, getattr(torch, self.compute_dtype))
+                self._pipe = pipe.to(self.device, getattr(torch, self.compute_dtype))
         return self._pipe
 
     def close(self) -> None:

@@ -175,6 +175,6 @@ class VAEEncoder:
                 vae: Any = AutoencoderKL.from_pretrained(
                     self.folder(VAE_WEIGHTS), local_files_only=True, use_safetensors=True
                 )
-            vae.to(pick_device(self.config.device), getattr(torch, self.config.compute_dtype))
+                vae.to(pick_device(self.config.device), getattr(torch, self.config.compute_dtype))
             self._vae = vae.eval().requires_grad_(False)
         return self._vae

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sur.encoders.locate import UNET_WEIGHTS, locate
+from sur.encoders.quiet import quiet_libraries
 from sur.errors import ConfigError
 
 
@@ -52,10 +53,11 @@ class FrozenDenoiser(nn.Module):
         from diffusers import DDPMScheduler, UNet2DConditionModel
 
         folder = denoiser_folder(model, revision)
-        schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", torch_dtype=torch.float32, use_safetensors=True
-        )
+        with quiet_libraries():
+            schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+            unet = UNet2DConditionModel.from_pretrained(
+                folder, subfolder="unet", torch_dtype=torch.float32, use_safetensors=True
+            )
         return cls(unet, schedule, *_vae_scaling(folder))
 
     def train(self, mode: bool = True) -> FrozenDenoiser:

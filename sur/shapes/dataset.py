@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from sur.shapes.scenes import render, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
 
 FORMAT_VERSION = 3
+logger = logging.getLogger(__name__)
 _PICTURE = re.compile(r"\d{6}\.png")
 
 
@@ -29,6 +31,7 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
     stamp = folder / "settings.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == settings:
         return folder
+    logger.info("writing %d rows of the shapes world to %s", rows + unpaired, folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 
 def build_vae() -> AutoencoderKL:
     """About 1.0 million parameters."""
+    from diffusers import AutoencoderKL
+
     return AutoencoderKL(
         sample_size=64, latent_channels=4, layers_per_block=1, norm_num_groups=8,
         block_out_channels=(16, 32, 64, 64),  # pyright: ignore[reportArgumentType]

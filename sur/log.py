@@ -1,0 +1,28 @@
+"""The program's own log on stderr, for commands and moments that Prefect does not log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LINE = "%(asctime)s.%(msecs)03d | %(levelname)-7s | %(name)s - %(message)s"  # as Prefect's lines look
+OURS = ("sur", "cache", "flows")
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Write what `sur`, `cache` and `flows` have to say to stderr inside the block."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LINE, "%H:%M:%S"))
+    loggers = [logging.getLogger(name) for name in OURS]
+    levels = [ours.level for ours in loggers]
+    for ours in loggers:
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for ours, level in zip(loggers, levels, strict=True):
+            ours.removeHandler(handler)
+            ours.setLevel(level)

@@ -1,0 +1,63 @@
+"""How far a run has come, and the seconds that each of its stages has taken so far: <run_dir>/timings.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache import Store
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+NAME = "timings.json"
+STAGES = ("extract", "train", "evaluate")
+
+
+def partitions(config: RunConfig) -> tuple[int, int]:
+    """Partitions of all features that the store holds, and that it should hold for its rows."""
+    path = config.store.path
+    held = Store.open(path).describe().features if Store.exists(path) else ()
+    return sum(feature.partitions_done for feature in held), sum(feature.partitions_total for feature in held)
+
+
+def last_step(config: RunConfig) -> int:
+    """Step of the newest checkpoint, 0 when there is none."""
+    from sur.checkpoint import latest_checkpoint
+
+    newest = latest_checkpoint(config.run_dir / "checkpoints")
+    return 0 if newest is None else int(newest.name.removeprefix("step-"))
+
+
+@contextmanager
+def timed(config: RunConfig, stage: str, reached: Callable[[], int]) -> Iterator[None]:
+    """Add the seconds of the block to those of a stage if it got further, also when it is stopped.
+
+    reached: how far the stage is; from 0 its time starts anew.
+    """
+    before, began = reached(), time.monotonic()
+    try:
+        yield
+    finally:
+        if reached() != before:
+            earlier = read_seconds(config.run_dir).get(stage, 0.0) if before else 0.0
+            note_seconds(config.run_dir, stage, earlier + time.monotonic() - began)
+
+
+def note_seconds(run_dir: Path, stage: str, seconds: float) -> None:
+    """Write down what a stage has taken in all."""
+    content = {**read_seconds(run_dir), stage: round(seconds, 1)}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    partial = run_dir / f".{NAME}.partial"
+    partial.write_text(json.dumps({name: content[name] for name in STAGES if name in content}, indent=2) + "\n")
+    partial.replace(run_dir / NAME)
+
+
+def read_seconds(run_dir: Path) -> dict[str, float]:
+    """Seconds of each stage that has been timed, in the order of the stages."""
+    path = run_dir / NAME
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,76 @@
+"""Progress where there is no terminal: lines in the log, not too many, with what is left."""
+
+import itertools
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from sur.log import log_to_stderr
+from sur.progress import LINE_SECONDS, Progress
+from sur.units import format_seconds
+
+
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    """Lines of a progress under a clock that gains ten seconds at every look."""
+    caplog.set_level(logging.INFO, "sur.progress")
+    ticks = itertools.count(0.0, 10.0)
+    monkeypatch.setattr("sur.progress.time.monotonic", lambda: next(ticks))
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def test_lines_come_at_intervals_with_note_and_time_left(lines):
+    with Progress("train", 100, "steps") as progress:
+        for step in range(1, 11):
+            progress.reach(step, f"loss {step}")
+    first, *between, last = lines()
+    assert first == "train: 100 steps in all"
+    assert 2 <= len(between) <= 10 * 10 / LINE_SECONDS
+    assert between[0] == "train: 3 of 100 steps, loss 3, about 16 min left"
+    assert last.startswith("train: 10 of 100 steps done, after ")
+
+
+def test_a_resumed_run_s_time_left_counts_from_where_it_resumed(lines):
+    with Progress("train", 1000, "steps") as progress:
+        for step in range(901, 906):
+            progress.reach(step)
+    assert lines()[1] == "train: 903 of 1000 steps, about 16 min left"
+
+
+def test_what_has_nothing_to_do_says_nothing(lines):
+    with Progress("vae", 0, "partitions"):
+        pass
+    assert lines() == []
+
+
+def test_others_hear_how_many_units_are_done():
+    heard = []
+    with Progress("evaluate", 3, "pictures", heard.append) as progress:
+        progress.advance(2)
+        progress.advance()
+    assert heard == [2, 3]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (99, "99 s"), (150, "2 min"), (9000, "2.5 h")])
+def test_durations_are_in_a_unit_that_people_read(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_the_log_of_a_command_is_on_stderr_and_only_inside_the_block():
+    program = (
+        "import logging; from sur.log import log_to_stderr\n"
+        "with log_to_stderr(): logging.getLogger('sur.planning').info('inside')\n"
+        "logging.getLogger('sur.planning').info('outside')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr.endswith("| INFO    | sur.planning - inside\n") and "outside" not in done.stderr
+
+
+def test_levels_of_the_loggers_are_put_back():
+    before = logging.getLogger("sur").level
+    with log_to_stderr():
+        assert logging.getLogger("sur").level == logging.INFO
+    assert logging.getLogger("sur").level == before
