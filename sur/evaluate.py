@@ -22,13 +22,13 @@ from sur.generate import generate, load_pipeline
 from sur.grid import write_grid
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
-from sur.shapes.questions import Question, SetName, questions
+from sur.shapes.questions import GROUPS, Question, SetName, questions
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
-Condition = Literal["complex", "narrative", "adapter"]
-CONDITIONS: tuple[Condition, ...] = ("complex", "narrative", "adapter")
+Condition = Literal["narrative", "adapter", "complex"]
+CONDITIONS: tuple[Condition, ...] = ("narrative", "adapter", "complex")
 RESULT = "evaluation.json"
 _GRID_TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
 _log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
             _keep_examples(config.run_dir / "examples" / name, condition, pictures[condition][: settings.examples])
         shown = asked[: settings.examples]
         if shown:
-            columns = {_GRID_TITLES[c]: pictures[c] for c in ("narrative", "adapter", "complex")}
+            columns = {_GRID_TITLES[c]: pictures[c] for c in CONDITIONS}
             write_grid(config.run_dir / f"grid-{name}.png", [q.narrative for q in shown], columns)
         rows, gaps = score(name, asked, pictures, settings, pipe.vae)
         result.rows.extend(rows)
@@ -151,7 +151,7 @@ def score(
     """Rows and gaps of one set, for all questions and for each group of them."""
     seen = {c: [look(picture) for picture in made] for c, made in pictures.items()}
     held = {c: [facts(q.scene, s) for q, s in zip(asked, seen[c], strict=True)] for c in pictures}
-    groups = ["all", *dict.fromkeys(group for q in asked for group in q.groups)]
+    groups = ["all", *(group for group in GROUPS if any(group in q.groups for q in asked))]
     real = None if vae is None else latent_vectors(vae, rendered([q.scene for q in asked], settings.seed))
     rows, gaps = [], []
     for group in groups:
