@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sur.adapter import Adapter
 from sur.errors import ConfigError
 from sur.generate import generate, load_pipeline
-from sur.grid import write_grid
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import GROUPS, Question, SetName, questions
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 Condition = Literal["narrative", "adapter", "complex"]
 CONDITIONS: tuple[Condition, ...] = ("narrative", "adapter", "complex")
 RESULT = "evaluation.json"
-_GRID_TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +92,7 @@ class Evaluation(BaseModel):
 
 
 def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int], None] | None = None) -> Evaluation:
-    """Generate and score every set under the three conditions; writes evaluation.json, example pictures and grids.
+    """Generate and score every set under the three conditions; writes evaluation.json and example pictures.
 
     Raises FileNotFoundError when there is no adapter at `adapter`, ConfigError when no set is asked for.
     """
@@ -112,10 +110,6 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
         pictures: dict[Condition, list[Image.Image]] = {c: draw(pipe, asked, c, loaded, settings) for c in CONDITIONS}
         for condition in CONDITIONS:
             _keep_examples(config.run_dir / "examples" / name, condition, pictures[condition][: settings.examples])
-        shown = asked[: settings.examples]
-        if shown:
-            columns = {_GRID_TITLES[c]: pictures[c] for c in CONDITIONS}
-            write_grid(config.run_dir / f"grid-{name}.png", [q.narrative for q in shown], columns)
         rows, gaps = score(name, asked, pictures, settings, pipe.vae)
         result.rows.extend(rows)
         result.gaps.extend(gaps)
