@@ -26,20 +26,18 @@ from sur.encoders.locate import PIPELINE_WEIGHTS, locate
 from sur.errors import ConfigError
 from sur.fingerprint import pipeline_fingerprint, weights_fingerprint
 from sur.generate import generate, load_pipeline
-from sur.grid import write_grid
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
-from sur.shapes.questions import Question, SetName, questions
+from sur.shapes.questions import GROUPS, Question, SetName, questions
 from sur.standing import note_seconds
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
-Condition = Literal["complex", "narrative", "adapter"]
-CONDITIONS: tuple[Condition, ...] = ("complex", "narrative", "adapter")
+Condition = Literal["narrative", "adapter", "complex"]
+CONDITIONS: tuple[Condition, ...] = ("narrative", "adapter", "complex")
 RESULT = "evaluation.json"
 EVALUATION_VERSION = 1  # to be raised when questions, oracle or scores change
-_GRID_TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +105,7 @@ class Evaluation(BaseModel):
 
 
 def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int], None] | None = None) -> Evaluation:
-    """Generate and score every set under the three conditions; writes evaluation.json, example pictures and grids.
+    """Generate and score every set under the three conditions; writes evaluation.json and example pictures.
 
     Raises FileNotFoundError when there is no adapter at `adapter`, ConfigError when no set is asked for.
     """
@@ -128,13 +126,9 @@ def evaluate(config: RunConfig, adapter: str | Path, on_pictures: Callable[[int]
         }
         for condition in CONDITIONS:
             for index, picture in enumerate(pictures[condition][: settings.examples]):
-                file = _example(config, name, index, condition)
+                file = example_file(config.run_dir, name, index, condition)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 picture.save(file)
-        shown = asked[: settings.examples]
-        if shown:
-            columns = {_GRID_TITLES[c]: pictures[c] for c in ("narrative", "adapter", "complex")}
-            write_grid(config.run_dir / f"grid-{name}.png", [q.narrative for q in shown], columns)
         rows, gaps = score(name, asked, pictures, settings, pipe.vae)
         result.rows.extend(rows)
         result.gaps.extend(gaps)
@@ -155,9 +149,10 @@ def kept_evaluation(config: RunConfig, adapter: str | Path) -> Evaluation | None
     except ValidationError:  # of another version
         return None
     shown = range(min(settings.examples, settings.prompts))
-    grids = [config.run_dir / f"grid-{name}.png" for name in settings.sets if shown]
-    examples = [_example(config, name, index, c) for name in settings.sets for index in shown for c in CONDITIONS]
-    if kept.digest != _digest(config, adapter) or not all(file.is_file() for file in [*grids, *examples]):
+    files = (
+        example_file(config.run_dir, name, index, c) for name in settings.sets for index in shown for c in CONDITIONS
+    )
+    if kept.digest != _digest(config, adapter) or not all(file.is_file() for file in files):
         return None
     _log.info("nothing has changed since the evaluation in %s; remove it to evaluate again", path)
     return kept.model_copy(update={"adapter": str(adapter)})
@@ -207,7 +202,7 @@ def score(
     """Rows and gaps of one set, for all questions and for each group of them."""
     seen = {c: [look(picture) for picture in made] for c, made in pictures.items()}
     held = {c: [facts(q.scene, s) for q, s in zip(asked, seen[c], strict=True)] for c in pictures}
-    groups = ["all", *dict.fromkeys(group for q in asked for group in q.groups)]
+    groups = ["all", *(group for group in GROUPS if any(group in q.groups for q in asked))]
     real = None if vae is None else latent_vectors(vae, rendered([q.scene for q in asked], settings.seed))
     rows, gaps = [], []
     for group in groups:
@@ -257,5 +252,6 @@ def _frechet(vae: Any, pictures: list[Image.Image], real: Float[np.ndarray, "n d
     return frechet_distance(latent_vectors(vae, pictures), real)
 
 
-def _example(config: RunConfig, name: str, index: int, condition: Condition) -> Path:
-    return config.run_dir / "examples" / name / f"{index:03d}-{condition}.png"
+def example_file(run_dir: Path, name: SetName, index: int, condition: Condition) -> Path:
+    """Where the picture of a set's question is kept."""
+    return run_dir / "examples" / name / f"{index:03d}-{condition}.png"

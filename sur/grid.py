@@ -1,34 +1,67 @@
-"""A picture grid: each question's narrative beside its pictures under every condition."""
+"""One PNG for a README: each set's first questions, their pictures under every condition, right and wrong marked."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
-_BLOCKS = 2
+from sur.evaluate import CONDITIONS
+from sur.examples import Example
+from sur.shapes.questions import SETS
+
+NAME = "before-after.png"
+_TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
+_MARKS = {True: ("✓", "#1a7f37"), False: ("✗", "#c62828")}
+
+# Pixels. A picture is a whole multiple of the shapes world's 64, so that none of its own is smeared.
+_PICTURE, _GAP, _TEXT, _BETWEEN, _HEAD, _EDGE = 192, 30, 372, 56, 124, 26
+_BLOCK = _TEXT + len(CONDITIONS) * (_PICTURE + _GAP) - _GAP
+_DPI = 100
 
 
-def write_grid(path: Path, prompts: Sequence[str], pictures: Mapping[str, Sequence[Image.Image]]) -> Path:
-    """Write a PNG with one line a prompt and one column a condition (`pictures`: title -> a picture a prompt)."""
+def write_grid(path: Path, examples: Mapping[str, Sequence[Example]], lines: int = 6) -> Path:
+    """Write a PNG with one block a set (side by side), in it one line a question and one column a condition."""
     from matplotlib.figure import Figure
 
-    lines = -(-len(prompts) // _BLOCKS)
-    widths = [2.4, *(1.0 for _ in pictures)] * _BLOCKS
-    figure = Figure(figsize=(0.95 * sum(widths), 0.98 * lines + 0.35), layout="constrained")
-    axes = figure.subplots(lines, len(widths), squeeze=False, width_ratios=widths)
-    for axis in axes.flat:
-        axis.axis("off")
-    for index, prompt in enumerate(prompts):
-        line, block = index % lines, index // lines
-        first = block * (1 + len(pictures))
-        axes[line][first].text(1, 0.5, textwrap.fill(prompt, 34), ha="right", va="center", fontsize=7.5)
-        for place, (title, made) in enumerate(pictures.items(), start=first + 1):
-            axes[line][place].imshow(made[index], interpolation="nearest")
-            if line == 0:
-                axes[line][place].set_title(title, fontsize=8)
+    shown = {name: each[:lines] for name, each in examples.items() if each}
+    width = 2 * _EDGE + len(shown) * (_BLOCK + _BETWEEN) - _BETWEEN
+    height = 2 * _EDGE + _HEAD + max(map(len, shown.values())) * (_PICTURE + _GAP) - _GAP
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    for block, (name, each) in enumerate(shown.items()):
+        left, top = _EDGE + block * (_BLOCK + _BETWEEN), height - _EDGE
+        _write(figure, left, top - 18, name, 30, ha="left", weight="bold")
+        _write(figure, left, top - 56, SETS[name], 22, ha="left", color="#555555")
+        for line, example in enumerate(each):
+            bottom = top - _HEAD - line * (_PICTURE + _GAP) - _PICTURE
+            told = textwrap.fill(example.question.narrative, 26)
+            _write(figure, left + _TEXT - 22, bottom + _PICTURE / 2, told, 23, ha="right")
+            for place, condition in enumerate(CONDITIONS):
+                x = left + _TEXT + place * (_PICTURE + _GAP)
+                if line == 0:
+                    _write(figure, x + _PICTURE / 2, top - _HEAD + 24, _TITLES[condition], 24, ha="center")
+                with Image.open(example.pictures[condition]) as picture:
+                    pixels = picture.convert("RGB").resize((_PICTURE, _PICTURE), Image.Resampling.NEAREST)
+                figure.figimage(np.asarray(pixels), x, bottom, origin="upper")
+                _mark(figure, x + _PICTURE - 4, bottom + _PICTURE - 4, not example.wrong[condition])
     partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=150, facecolor="white")
+    figure.savefig(partial, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
     return partial.replace(path)
+
+
+def _write(figure: Any, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    """`text` at a place and of a size in pixels, from the lower left."""
+    figure.text(x, y, text, fontsize=size * 72 / _DPI, va="center", transform=None, **style)
+
+
+def _mark(figure: Any, x: float, y: float, right: bool) -> None:
+    """A badge that says by its sign, not by its colour alone, whether the oracle found the picture right."""
+    from matplotlib.patches import Circle
+
+    sign, colour = _MARKS[right]
+    figure.add_artist(Circle((x, y), 20, transform=None, facecolor=colour, edgecolor="white", linewidth=2.5))
+    _write(figure, x, y - 1, sign, 27, ha="center", color="white", weight="bold")

@@ -5,42 +5,62 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cache import Store
-from sur.evaluate import CONDITIONS, Evaluation
+from sur.evaluate import CONDITIONS, Condition, Evaluation, Interval, Row
+from sur.examples import read_examples
 from sur.fit import CURVES
-from sur.shapes.questions import questions
+from sur.grid import NAME as GRID
+from sur.grid import write_grid
+from sur.shapes.questions import GROUPS, SETS
 from sur.standing import read_seconds
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
 NAME = "report.html"
-_COLOURS = {"complex": "#3b7d4f", "narrative": "#b4533c", "adapter": "#2f5d9b"}
-_TITLES = {"complex": "complex prompt", "narrative": "narrative", "adapter": "narrative + adapter"}
+_TITLES: dict[Condition, str] = {
+    "narrative": "narrative", "adapter": "narrative + adapter", "complex": "complex prompt",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A group of a set's questions: its row under each condition, and the share of the gap that the adapter closes."""
+
+    group: str
+    meaning: str
+    rows: Sequence[Row]
+    closed: Interval | None
 
 
 def write_report(config: RunConfig, evaluation: Evaluation) -> Path:
-    """Write <run_dir>/report.html and return its path."""
+    """Write <run_dir>/report.html and the picture before-after.png beside it; returns the page's path."""
+    examples = read_examples(config)
+    if any(examples.values()):
+        write_grid(config.run_dir / GRID, examples)
     page = (
-        Environment(loader=PackageLoader("sur"), autoescape=True, undefined=StrictUndefined)
+        Environment(loader=PackageLoader("sur"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         .get_template("report.html.j2")
         .render(
-            evaluation=evaluation,
-            headline=_headline(evaluation),
+            sets={name: SETS[name] for name in config.evaluate.sets},
+            scores={name: list(_scores(evaluation, name)) for name in config.evaluate.sets},
             titles=_TITLES,
-            conditions=CONDITIONS,
-            colours=_COLOURS,
-            examples=_examples(config),
-            bars=_bars(evaluation),
+            examples={name: each for name, each in examples.items() if each},
+            picture=lambda path: _data_uri("image/png", path.read_bytes()),
             curves=_curves(config.run_dir / CURVES),
             cache=Store.open(config.store.path).describe(),
             timings=read_seconds(config.run_dir),
-            config=config,
+            run_dir=_shown(config.run_dir),
+            store=_shown(config.store.path),
+            adapter=_shown(evaluation.adapter),
         )
     )
     target = config.run_dir / NAME
@@ -50,51 +70,22 @@ def write_report(config: RunConfig, evaluation: Evaluation) -> Path:
     return target
 
 
-def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The three scores and the closed share of each set."""
-    lines = []
-    for gap in evaluation.gaps:
-        if gap.group == "all":
-            scores = {r.condition: r.score for r in evaluation.rows if (r.set, r.group) == (gap.set, "all")}
-            lines.append({"set": gap.set, "closed": gap.closed, "scores": scores})
-    return lines
+def _scores(evaluation: Evaluation, name: str) -> Iterator[Scores]:
+    """All questions of a set, then its groups; conditions and groups always in the same order."""
+    closed = {gap.group: gap.closed for gap in evaluation.gaps if gap.set == name}
+    for group, meaning in {"all": "every question of the set", **GROUPS}.items():
+        rows = {row.condition: row for row in evaluation.rows if (row.set, row.group) == (name, group)}
+        if rows:
+            gap = closed.get(group)
+            known = gap is not None and math.isfinite(gap.value)
+            yield Scores(group, meaning, [rows[c] for c in CONDITIONS if c in rows], gap if known else None)
 
 
-def _examples(config: RunConfig) -> list[dict[str, Any]]:
-    """Question and pictures (data URIs) of each kept example."""
-    made = []
-    for name in config.evaluate.sets:
-        folder = config.run_dir / "examples" / name
-        for index, asked in enumerate(questions(name, config.evaluate.prompts, config.evaluate.seed)):
-            paths = {condition: folder / f"{index:03d}-{condition}.png" for condition in CONDITIONS}
-            if index >= config.evaluate.examples or not all(path.is_file() for path in paths.values()):
-                break
-            pictures = {condition: _data_uri("image/png", path.read_bytes()) for condition, path in paths.items()}
-            made.append({"set": name, "question": asked, "pictures": pictures})
-    return made
-
-
-def _bars(evaluation: Evaluation) -> str:
-    """Scores of all sets and groups with their intervals, as an SVG image."""
-    rows = [r for r in evaluation.rows if r.pictures]
-    labels = list(dict.fromkeys((r.set, r.group) for r in rows))
-    figure, axes = _figure(8, 0.42 * len(labels) + 1)
-    for place, condition in enumerate(CONDITIONS):
-        chosen = {(r.set, r.group): r.score for r in rows if r.condition == condition}
-        values = [chosen[label].value for label in labels]
-        errors = [
-            [max(0.0, chosen[label].value - chosen[label].low) for label in labels],
-            [max(0.0, chosen[label].high - chosen[label].value) for label in labels],
-        ]
-        y = [i + 0.26 * (place - 1) for i in range(len(labels))]
-        axes.barh(y, values, 0.24, color=_COLOURS[condition], label=_TITLES[condition])
-        axes.errorbar(values, y, xerr=errors, fmt="none", ecolor="#444444", elinewidth=0.8)
-    axes.set_yticks(range(len(labels)), [f"{a}: {b}" for a, b in labels])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("pictures that show exactly what was asked for")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.9 / len(labels)), ncols=3, frameon=False)
-    return _svg(figure)
+def _shown(place: Path | str) -> str:
+    """A path below the working directory relative to it, anything else as it was given."""
+    path = Path(place)
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return str(path.relative_to(Path.cwd())) if inside else str(place)
 
 
 def _curves(path: Path) -> str | None:
@@ -102,7 +93,13 @@ def _curves(path: Path) -> str | None:
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     if not records:
         return None
-    figure, axes = _figure(8, 3)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
     for kind, style in (("train", {"alpha": 0.55, "linewidth": 1}), ("validation", {"linewidth": 1.8, "marker": "."})):
         names = dict.fromkeys(name for record in records for name in record.get(kind, {}))
         for name in names:
@@ -111,17 +108,8 @@ def _curves(path: Path) -> str | None:
     axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _svg(figure)
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _svg(figure: Any) -> str:

@@ -61,7 +61,7 @@ def test_other_settings_are_evaluated_anew(own, settings):
     assert kept_evaluation(with_settings(own, **settings), own.run_dir / "adapter") is None
 
 
-@pytest.mark.parametrize("lost", ["grid-templates.png", "examples/synonyms/001-adapter.png", RESULT])
+@pytest.mark.parametrize("lost", ["examples/synonyms/001-adapter.png", RESULT])
 def test_what_lacks_a_picture_is_evaluated_anew(own, lost):
     (own.run_dir / lost).unlink()
     assert kept_evaluation(own, own.run_dir / "adapter") is None

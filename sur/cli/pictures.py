@@ -40,7 +40,7 @@ def evaluate(
     overrides: OverridesArgument = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder; default: the run folder's.")] = None,
 ) -> None:
-    """Score complex, narrative, and narrative + adapter pictures, and write the report."""
+    """Score narrative, narrative + adapter, and complex pictures, and write the report."""
     from sur.evaluate import evaluate as score
     from sur.evaluate import kept_evaluation, pictures_of
     from sur.log import log_to_stderr

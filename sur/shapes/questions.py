@@ -13,10 +13,24 @@ from sur.shapes.words import PAIRED_KINDS
 
 SetName = Literal["templates", "synonyms", "dev_templates", "dev_synonyms"]
 
+# What is asked, for a reader of results; the order is that in which they are shown.
+SETS = {
+    "templates": "sentence patterns that no training had, in words that the adapter was trained on",
+    "synonyms": "sentences as in training, one word of each in none of the adapter's prompt pairs",
+    "dev_templates": "like templates, with other sentences, for choosing settings",
+    "dev_synonyms": "like synonyms, with other words, for choosing settings",
+}
+GROUPS = {
+    "count": "one to four equal things",
+    "relation": "two things, one above or left of the other",
+    "text encoder knows the word": "the new word was in the text encoder's own training",
+    "only the LLM knows the word": "the text encoder never saw the new word: its meaning can come from the LLM alone",
+}
+
 
 @dataclass(frozen=True)
 class Question:
-    """One scene to be drawn. `group`: `count` or `relation`, for synonyms also who knows the unseen word."""
+    """One scene to be drawn. `groups`: `count` or `relation`, for synonyms also who knows the unseen word."""
 
     scene: Scene
     complex: str

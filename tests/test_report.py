@@ -1,0 +1,161 @@
+"""The report and its picture: right and wrong marked, one order everywhere, every name explained."""
+
+import html
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache import Store
+from sur.config import load_config
+from sur.evaluate import CONDITIONS, EvaluateConfig, Evaluation, Gap, Interval, Row, score
+from sur.examples import read_examples
+from sur.grid import write_grid
+from sur.report import write_report
+from sur.shapes.questions import GROUPS, SETS, questions
+from sur.shapes.scenes import Scene, Thing, render
+
+SET_NAMES = ("templates", "synonyms")
+ELSE = Scene(Thing("white", "cross"), 4)  # shows none of the questions below
+WRONG = {("templates", 0, "narrative"), ("synonyms", 0, "narrative"), ("synonyms", 1, "adapter")}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder inside the working directory: an empty store, two questions of each set with pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(
+        "{run_dir: runs/one, base_model: sur/shapes/weights, data: {path: runs/one/data}, "
+        "evaluate: {sets: [templates, synonyms], prompts: 8, examples: 2, resamples: 100}}"
+    )
+    config = load_config("run.yaml")
+    Store.create(config.store.path)
+    for name in SET_NAMES:
+        folder = config.run_dir / "examples" / name
+        folder.mkdir(parents=True)
+        for index, question in enumerate(questions(name, 2)):
+            for condition in CONDITIONS:
+                scene = ELSE if (name, index, condition) in WRONG else question.scene
+                render(scene, np.random.default_rng(index)).save(folder / f"{index:03d}-{condition}.png")
+    return config
+
+
+@pytest.fixture
+def evaluation(tmp_path) -> Evaluation:
+    """Made-up scores of every set, group and condition, in no particular order."""
+    keys = [(s, g, c) for s in SET_NAMES for g in ("all", *GROUPS) for c in CONDITIONS][::-1]
+    some = Interval(value=0.5, low=0.25, high=0.75)
+    rows = [
+        Row(set=s, group=g, condition=c, pictures=8, score=some, facts={}, fit=0.9, frechet=1.0) for s, g, c in keys
+    ]
+    gaps = [Gap(set=s, group=g, closed=some) for s in SET_NAMES for g in ("all", *GROUPS)]
+    return Evaluation(digest="", adapter=str(tmp_path / "runs/one/adapter"), rows=rows, gaps=gaps)
+
+
+def test_every_picture_says_by_a_sign_whether_the_oracle_found_it_right(run, evaluation):
+    page = write_report(run, evaluation).read_text()
+    figures = re.findall(r"<figure.*?</figure>", page, re.S)
+    expected = [(s, i, c) not in WRONG for s in SET_NAMES for i in range(2) for c in CONDITIONS]
+    assert ["✓" in each for each in figures] == expected
+    assert ["✗" not in each for each in figures] == expected
+    assert ["wrong:" not in each for each in figures] == expected
+
+
+def test_pictures_bars_and_table_have_one_order_of_conditions(run, evaluation):
+    page = write_report(run, evaluation).read_text()
+    titles = ("narrative", "narrative + adapter", "complex prompt")
+    for places in (
+        r'alt="picture under: ([^"]+)"',
+        r'<td class="whole">(narrative|narrative \+ adapter|complex prompt)<',
+    ):
+        found = re.findall(places, page)
+        assert found and found == list(titles) * (len(found) // 3)
+    bars = re.findall(r'<span class="bar (\w+)"', page)
+    assert bars and bars == list(CONDITIONS) * (len(bars) // 3)
+
+
+def test_groups_have_one_order_in_every_set(run, evaluation):
+    page = write_report(run, evaluation).read_text()
+    groups = re.findall(r'<td>(\w+)</td><td class="whole">([^<]+)</td>', page)
+    assert list(dict.fromkeys(groups)) == [(s, g) for s in SET_NAMES for g in ("all", *GROUPS)]
+
+
+def test_a_set_s_scores_come_in_the_order_of_the_page():
+    for name in SET_NAMES:
+        asked = questions(name, 16)
+        pictures = {c: [render(q.scene, np.random.default_rng(0)) for q in asked] for c in CONDITIONS}
+        rows, gaps = score(name, asked, pictures, EvaluateConfig(resamples=100))
+        present = ["all", *(g for g in GROUPS if any(g in q.groups for q in asked))]
+        assert [gap.group for gap in gaps] == present
+        assert [(row.group, row.condition) for row in rows] == [(g, c) for g in present for c in CONDITIONS]
+
+
+def test_sets_groups_and_measures_are_explained_where_they_first_appear(run, evaluation):
+    page = html.unescape(write_report(run, evaluation).read_text())
+    for name in SET_NAMES:
+        assert page.index(SETS[name]) - page.index(f"<code>{name}</code>") < 100
+    for name, meaning in GROUPS.items():
+        assert 0 < page.index(meaning) - page.index(f"<b>{name}</b>") < 100
+    assert page.index("<b>Gap closed</b>") < page.index("% of the gap closed")
+    assert page.index("<b>Fréchet distance</b>") < page.index(">Fréchet<")
+
+
+def test_every_group_of_a_question_has_its_meaning():
+    assert {group for name in SETS for q in questions(name, 64) for group in q.groups} == set(GROUPS)
+
+
+def test_places_are_shown_as_seen_from_the_working_directory(run, evaluation, tmp_path):
+    page = write_report(run, evaluation).read_text()
+    assert "<code>runs/one/store.zarr</code>" in page
+    assert "<code>runs/one/adapter</code>" in page
+    assert str(tmp_path) not in page
+
+
+def test_the_page_asks_nothing_of_a_network(run, evaluation):
+    page = write_report(run, evaluation).read_text()
+    assert set(re.findall(r'(?:src|href)="([^:"]*):', page)) == {"data"}
+    assert "http" not in page and "@import" not in page
+
+
+def test_a_set_without_a_gap_says_so(run, evaluation):
+    none = Interval(value=np.nan, low=np.nan, high=np.nan)
+    flat = evaluation.model_copy(update={"gaps": [g.model_copy(update={"closed": none}) for g in evaluation.gaps]})
+    page = write_report(run, flat).read_text()
+    assert "no gap to close" in page and "nan" not in page
+
+
+def test_the_picture_beside_the_page_shows_both_sets_and_their_marks(run, evaluation):
+    page = write_report(run, evaluation)
+    with Image.open(page.with_name("before-after.png")) as made:
+        pixels = np.asarray(made.convert("RGB")).astype(int)
+    examples = read_examples(run)
+    for name in SET_NAMES:
+        for example in examples[name]:
+            for condition in CONDITIONS:
+                y, x = place_of(example.pictures[condition], pixels)
+                red, green, _ = pixels[y - 14 : y + 16, x + 178 : x + 200].reshape(-1, 3).mean(0)
+                assert (red > green) == bool(example.wrong[condition]), (name, condition)
+
+
+def test_a_wrong_picture_differs_from_a_right_one_in_grey_too(run, tmp_path):
+    examples = read_examples(run)
+    right = examples["templates"][1]
+    wrong = type(right)(right.question, right.pictures, dict.fromkeys(CONDITIONS, ("count",)))
+    grey = [
+        np.asarray(Image.open(write_grid(tmp_path / f"{i}.png", {"templates": [e]})).convert("L"), dtype=int)
+        for i, e in enumerate((right, wrong))
+    ]
+    assert (np.abs(grey[0] - grey[1]) > 100).sum() > 100
+
+
+def place_of(picture, pixels):
+    """Row and column at which a picture stands, three times as large and unsmeared; its upper right is under a mark."""
+    with Image.open(picture) as opened:
+        large = np.asarray(opened.convert("RGB").resize((192, 192), Image.Resampling.NEAREST)).astype(int)
+    shown = np.lib.stride_tricks.sliding_window_view(pixels[..., 0], (1, 192))[:, :, 0]
+    for y, x in np.argwhere((shown == large[96, :, 0]).all(-1)):
+        found = pixels[y - 96 : y + 96, x : x + 192]
+        if found.shape == large.shape and (found[:, :160] == large[:, :160]).all():
+            return y - 96, x
+    raise AssertionError(f"{picture} is not in the grid")
