@@ -4,7 +4,7 @@
     .venv-peers/bin/pip install h5py lmdb webdataset braceexpand
     .venv-peers/bin/pip install --no-deps litdata lightning-utilities tifffile mosaicml-streaming \\
         Brotli python-snappy zstd xxhash catalogue cramjam
-    .venv-peers/bin/python benchmarks/cache_io.py FOLDER [--rows 4096] [--shape 77 768] [--only NAME ...]
+    .venv-peers/bin/python benchmarks/cache_io.py FOLDER [--rows 2048] [--shape 77 768] [--only NAME ...]
 
 Every peer works in processes of its own, in which a plain file of the same rows is written, and read through a memory
 map, in turn with it: each figure is the peer's speed over the plain one's beside it (medians). Cold: the files' pages
@@ -32,8 +32,8 @@ import numpy as np
 DTYPE = np.float16
 SHARD = 512
 BATCHES = (32, 256)
-WRITES = 3  # times that everything is written
-ROUNDS = 2048  # rows read at random for a figure
+WRITES = 5  # times that everything is written
+ROUNDS = 2048  # rows read at random in a round, at least
 
 
 def rows(n: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -486,6 +486,16 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def served(peer: Peer, batches: list[np.ndarray]) -> Callable[[], None]:
+    """Batches taken one after the other, each let go before the next."""
+
+    def work() -> None:
+        for places in batches:
+            peer.gather(places)
+
+    return work
+
+
 def drain(arrays: Iterator[np.ndarray] | None) -> int:
     """Rows of a scan."""
     return sum(len(array) for array in arrays or ())
@@ -505,10 +515,10 @@ class Pair:
         plain.open(self.places["plain"], self.n, self.shape)
         return peer, plain
 
-    def ratio(self, times: list[tuple[float, float]]) -> dict[str, float]:
-        """Plain over peer, of the median times, and the plain one's."""
+    def ratio(self, times: list[tuple[float, float]], rows: int) -> dict[str, float]:
+        """Plain over peer, of the median times for so many rows, and the plain one's speed in MB/s."""
         peer, plain = (statistics.median(column) for column in zip(*times, strict=True))
-        return {"ratio": plain / peer, "plain seconds": plain}
+        return {"ratio": plain / peer, "plain": rows * self.row_bytes / plain / 1e6}
 
     def write(self) -> dict[str, Any]:
         """Both are written anew several times; the last ones stay."""
@@ -524,7 +534,7 @@ class Pair:
                 taken.append(seconds(lambda p=peer, w=which: p.write(self.places[w], self.n, self.shape)))
             times.append((taken[0], taken[1]))
         size = sum(file.stat().st_size for file in self.places["peer"].rglob("*") if file.is_file())
-        return {"write": self.ratio(times), "bytes a row": size / self.n}
+        return {"write": self.ratio(times, rows=self.n), "bytes a row": size / self.n}
 
     def check(self) -> None:
         """The peer gives back what was written."""
@@ -545,19 +555,19 @@ class Pair:
         peer, plain = self.opened()
         if peer.scan() is not None:
             times = [(seconds(lambda: drain(peer.scan())), seconds(lambda: drain(plain.scan()))) for _ in range(4)]
-            found["in order"] = self.ratio(times[1:])
+            found["in order"] = self.ratio(times[1:], rows=self.n)
         rng = np.random.default_rng(0)
         for size in BATCHES:
             if peer.gather(rng.permutation(self.n)[:size]) is None:
                 break
-            for _ in range(2 if isinstance(peer, OursLoader) else 1):  # every row touched once: checks are done
-                for part in np.array_split(rng.permutation(self.n), max(1, self.n // size)):
-                    peer.gather(part if len(part) == size else rng.permutation(self.n)[:size])
-            times = []
-            for _ in range(max(8, ROUNDS // size)):
-                places = rng.permutation(self.n)[:size]
-                times.append((seconds(lambda p=places: peer.gather(p)), seconds(lambda p=places: plain.gather(p))))
-            found[f"random {size}"] = self.ratio(times)
+            order = rng.permutation(self.n)
+            for at in range(0, self.n - size + 1, size):  # every row touched once
+                peer.gather(order[at : at + size])
+            times, run = [], max(32, ROUNDS // size)  # many at a time: a loader has two made before it is asked
+            for _ in range(5):
+                places = [rng.permutation(self.n)[:size] for _ in range(run)]
+                times.append((seconds(served(peer, places)), seconds(served(plain, places))))
+            found[f"random {size}"] = self.ratio(times, rows=run * size)
         del peer, plain
         return found | self.cold()
 
@@ -569,7 +579,7 @@ class Pair:
             return lambda: drain(peer.scan())
 
         def batches(peer: Peer) -> Callable[[], Any]:
-            return lambda: [peer.gather(order[at : at + 32]) for at in range(0, min(512, self.n), 32)]
+            return served(peer, [order[at : at + 32] for at in range(0, min(512, self.n), 32)])
 
         for what, work in (("in order, cold", scan), ("random 32, cold", batches)):
             times = []
@@ -582,7 +592,7 @@ class Pair:
                 times.append((seconds(work(peer)), seconds(work(plain))))
                 del peer, plain
             if times:
-                found[what] = self.ratio(times)
+                found[what] = self.ratio(times, rows=self.n if work is scan else min(512, self.n))
         return found
 
     def memory(self) -> dict[str, Any]:
@@ -613,7 +623,7 @@ def anonymous() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
-def table(found: dict[str, dict[str, Any]], row_bytes: int, n: int) -> Iterator[str]:
+def table(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Markdown: ratios to the plain file, sizes and memory as they are."""
     speeds = list(dict.fromkeys(key for values in found.values() for key in values if key not in ("bytes a row", "MB")))
     yield "| | " + " | ".join(speeds) + " | bytes a row | MB held |"
@@ -621,22 +631,16 @@ def table(found: dict[str, dict[str, Any]], row_bytes: int, n: int) -> Iterator[
     for name, values in found.items():
         cells = [f"{values[key]['ratio']:.2f}" if key in values else "" for key in speeds]
         yield f"| {name} | {' | '.join(cells)} | {values['bytes a row']:,.0f} | {values['MB']:,.0f} |"
-    counts = {"random 32": 32, "random 256": 256, "random 32, cold": min(512, n)}
-    speed = {
-        key: statistics.median(values[key]["plain seconds"] for values in found.values() if key in values)
-        for key in speeds
-    }
+    plain = {key: statistics.median(v[key]["plain"] for v in found.values() if key in v) for key in speeds}
     yield ""
-    yield "1.00 is, in MB/s: " + ", ".join(
-        f"{key} {counts.get(key, n) * row_bytes / 1e6 / taken:,.0f}" for key, taken in speed.items()
-    )
+    yield "1.00 is, in MB/s: " + ", ".join(f"{key} {speed:,.0f}" for key, speed in plain.items())
 
 
 def main() -> int:
     """Measure every peer in processes of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--shape", type=int, nargs=2, default=(77, 768))
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
@@ -663,7 +667,7 @@ def main() -> int:
         for place in Pair(name, asked.folder, asked.rows, shape).places.values():
             shutil.rmtree(place, ignore_errors=True)
     print(f"\n{asked.rows} rows of {shape[0]} x {shape[1]} float16\n")
-    print("\n".join(table(found, int(np.prod(shape)) * 2, asked.rows)))
+    print("\n".join(table(found)))
     return 0
 
 

@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 class Behind:
-    """Runs jobs one after the other, in the order in which they came.
+    """Runs jobs in `depth` threads, begun in the order in which they came.
 
     When `submit` returns, at most `depth` jobs are unfinished: it waits for the oldest. Each job runs, whatever became
     of those before it; what one raises is raised by the next `submit` or `drain`. Leaving the block waits for all jobs,
     whatever ended it.
     """
 
-    def __init__(self, depth: int = 1) -> None:
+    def __init__(self, depth: int = 2) -> None:
         self._depth = depth
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cache-behind")
+        self._pool = ThreadPoolExecutor(depth, thread_name_prefix="cache-behind")
         self._jobs: deque[Future[None]] = deque()
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -53,9 +53,9 @@ class Behind:
             logger.error("background work failed too: %s", failed)
 
 
-def ahead(make: Callable[[int], T], numbers: Iterable[int], count: int) -> Iterator[T]:
-    """`map(make, numbers)` in one background thread, up to `count` results before they are asked for."""
-    with ThreadPoolExecutor(1, thread_name_prefix="cache-loader") as pool:
+def ahead(make: Callable[[int], T], numbers: Iterable[int], count: int, threads: int = 1) -> Iterator[T]:
+    """`map(make, numbers)` in background threads, up to `count` results before they are asked for."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="cache-loader") as pool:
         made: deque[Future[T]] = deque()
         try:
             for number in numbers:

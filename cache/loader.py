@@ -175,7 +175,7 @@ class Loader:
             return
         if windows is None:
             make = self._batcher(epoch, order, lambda positions: self._read(self.slots[positions]))
-            yield from ahead(make, range(offset, len(self)), AHEAD)
+            yield from ahead(make, range(offset, len(self)), AHEAD, threads=AHEAD)
             return
         window = Window(self.read_partition, windows, self.slots, self.store.rows_per_partition)
         try:

@@ -37,7 +37,7 @@ class LocalFile:
 
     def read_into(self, target: np.ndarray, offset: int) -> None:
         """Fill contiguous bytes from `offset` on; a single read takes at most 2 GiB."""
-        done = 0
+        done = os.preadv(self._descriptor, [target.data], offset)
         while done < target.nbytes:
             read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
             if read == 0:
@@ -179,11 +179,11 @@ class LocalStorage:
 
 def _read_back(path: Path, data: bytes | memoryview) -> None:
     """Compare a file with what was written to it, a piece at a time. Raises CorruptStore when they differ."""
-    written, piece = memoryview(data).cast("B"), memoryview(bytearray(_PIECE))
+    written, piece = np.frombuffer(data, dtype=np.uint8), np.empty(_PIECE, dtype=np.uint8)
     with open(path, "rb", buffering=0) as file:
         for start in range(0, len(written) + 1, _PIECE):
-            size = file.readinto(piece)
-            if piece[:size] != written[start : start + _PIECE]:
+            size = file.readinto(piece.data)
+            if not np.array_equal(piece[:size], written[start : start + _PIECE]):
                 raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
 
 

@@ -24,8 +24,9 @@ from cache.storage import OpenFile, Storage
 
 @dataclass
 class _Shard:
-    """What is known of one shard: (offset, length) and checksum of each chunk, and which were checked."""
+    """What is known of one shard: its file, (offset, length) and checksum of each chunk, and which were checked."""
 
+    key: str
     places: Sequence[tuple[int, int]] | np.ndarray
     crcs: np.ndarray
     checked: bytearray
@@ -72,38 +73,55 @@ class ArrayReader:
     def whole(self, partition: int, rows: int) -> np.ndarray:
         """The first `rows` rows of a partition, read at once, every chunk checked: (rows, *row shape)."""
         layout, where = self.layout, self._storage.where(self._key_of(partition))
+        out = np.empty((rows, *layout.spec.shape), dtype=layout.dtype)
+        flat = out.reshape(rows, -1).view(np.uint8)
+        if layout.rows_per_chunk == 1 and not layout.spec.packed and self._storage.random_reads:
+            file, shard = self.open_file(partition), self._shard(partition)
+            self._read_rows([(file, shard)] * rows, range(rows), flat, again=True)
+            return out
         data = np.empty(self._receipt_of(partition).bytes, dtype=np.uint8)
         self.open_file(partition).read_into(data, 0)
         shard = self._shard(partition, data)
-        out = np.zeros((rows, *layout.spec.shape), dtype=layout.dtype)
-        flat = out.reshape(rows, -1).view(np.uint8)
         if layout.rows_per_chunk > 1:
             flat[...] = self._chunk(shard, 0, data, where)[:rows]
             return out
         for row in range(rows):
             offset, length = map(int, shard.places[row])
-            if offset != NOWHERE:
-                content = data[offset : offset + length - CRC_BYTES]
-                _check(where, row, content, shard.crcs)
-                layout.decode_chunk(content, flat[row], where)
+            if offset == NOWHERE:
+                flat[row] = 0
+                continue
+            content = data[offset : offset + length - CRC_BYTES]
+            _check(where, row, content, shard.crcs)
+            layout.decode_chunk(content, flat[row], where)
         return out
 
     def _gather_large(self, slots: np.ndarray, rows: np.ndarray) -> None:
         partitions, places = np.divmod(slots, self.layout.rows_per_shard)
+        from_file = {p: (_open_files.get(self, p), self._shard(p)) for p in dict.fromkeys(partitions.tolist())}
+        sources, numbers = [from_file[p] for p in partitions.tolist()], places.tolist()
+        self._read_rows(sources, numbers, rows)
+
+    def _read_rows(
+        self,
+        sources: Sequence[tuple[OpenFile, _Shard]],
+        places: Sequence[int],
+        rows: np.ndarray,
+        again: bool = False,
+    ) -> None:
+        """Each row from its file and place, into uint8 (n, row bytes); `again`: check also what was checked before."""
         packed = self.layout.spec.packed
-        for row, partition, place in zip(rows, partitions.tolist(), places.tolist(), strict=True):
-            shard = self._shards.get(partition) or self._shard(partition)
-            offset, length = map(int, shard.places[place])
+        for (file, shard), place, row in zip(sources, places, rows, strict=True):
+            offset, length = shard.places[place]
             if offset == NOWHERE:
                 row[...] = 0
                 continue
-            content = np.empty(length - CRC_BYTES, dtype=np.uint8) if packed else row
-            _open_files.get(self, partition).read_into(content, offset)
-            if not shard.checked[place]:
-                _check(self._storage.where(self._key_of(partition)), place, content, shard.crcs)
+            content = np.empty(int(length) - CRC_BYTES, dtype=np.uint8) if packed else row
+            file.read_into(content, int(offset))
+            if again or not shard.checked[place]:
+                _check(self._storage.where(shard.key), place, content, shard.crcs)
                 shard.checked[place] = True
             if packed:
-                self.layout.decode_chunk(content, row, self._storage.where(self._key_of(partition)))
+                self.layout.decode_chunk(content, row, self._storage.where(shard.key))
 
     def _gather_small(self, slots: np.ndarray, rows: np.ndarray) -> None:
         per_shard = self.layout.rows_per_shard
@@ -145,7 +163,7 @@ class ArrayReader:
                 places = layout.read_index(tail, where)
                 if (crcs[places[:, 0] == NOWHERE] != 0).any():
                     raise CorruptStore(f"{where}: its index lacks chunks that its receipt names. Run verify.")
-            self._shards[partition] = _Shard(places, crcs, bytearray(len(crcs)))
+            self._shards[partition] = _Shard(self._key_of(partition), places, crcs, bytearray(len(crcs)))
         return self._shards[partition]
 
     def open_file(self, partition: int) -> OpenFile:
