@@ -563,7 +563,11 @@ class Pair:
             order = rng.permutation(self.n)
             for at in range(0, self.n - size + 1, size):  # every row touched once
                 peer.gather(order[at : at + size])
-            times, run = [], max(32, ROUNDS // size)  # many at a time: a loader has two made before it is asked
+            run = max(32, ROUNDS // size)  # many at a time: a loader has two made before it is asked
+            run = (
+                -(-run // (self.n // size)) * (self.n // size) if isinstance(peer, OursLoader) else run
+            )  # whole epochs
+            times = []
             for _ in range(5):
                 places = [rng.permutation(self.n)[:size] for _ in range(run)]
                 times.append((seconds(served(peer, places)), seconds(served(plain, places))))
