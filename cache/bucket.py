@@ -97,12 +97,13 @@ class BucketStorage:
             return obstore.head(self.store, key)["size"]
         return None
 
-    def publish(self, key: str, data: bytes | memoryview) -> None:
+    def publish(self, key: str, *pieces: bytes | memoryview) -> None:
         """Put an object, then read it back. Refused once a lock held here was lost to another writer."""
+        data = b"".join(pieces)
         for lease in self.held:
             lease.check()
         with self.explained(key):
-            obstore.put(self.store, key, bytes(data))
+            obstore.put(self.store, key, data)
         if self.read(key) != data:
             raise CorruptStore(f"{self.where(key)}: the bytes read back differ from those written.")
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from cache import metadata
+from cache.checksum import CRC_BYTES, with_crc, without_crc
 from cache.dtypes import all_finite, finite, rounded, to_stored
 from cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
 from cache.keys import parse_key
 from cache.reader import ArrayReader
 from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
 from cache.records import FeatureSpec
-from cache.shard import CRC_BYTES, Layout, with_crc, without_crc
+from cache.shard import Layout
 from cache.storage import Storage, join
 
 SECTIONS = ("features", "assets")
@@ -25,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Packed:
-    """A partition of a feature, checked and ready to be written: its files by key, and their receipt."""
+    """A partition of a feature, checked and ready to be written: its files by key, in pieces, and their receipt."""
 
     receipt: Receipt
-    files: Mapping[str, bytes | memoryview]
+    files: Mapping[str, Sequence[bytes | memoryview]]
 
 
 class Feature:
@@ -173,14 +174,14 @@ class Feature:
         missing: Mapping[int, str],
         stats: Mapping[str, int],
     ) -> Packed:
-        """Check a partition's values and make the files that hold them; nothing is written."""
+        """Check a partition's values and make the files that hold them; nothing is written, or copied without need."""
         checked = self._checked(values, rows, missing, partition * self._per_partition)
         digest = self.rows_digest(partition) or ""
         files, shards = {}, {}
         for name in sorted(checked):
-            data, crcs = self._encode(name, checked.pop(name))
-            files[self.key(name, partition)] = data
-            shards[name] = ShardReceipt.of(data, crcs)
+            pieces, crcs = self._encode(name, checked[name])
+            files[self.key(name, partition)] = pieces
+            shards[name] = ShardReceipt.of(sum(map(len, pieces)), crcs)
         reasons = {int(row): str(reason) for row, reason in missing.items()}
         counts = {str(key): int(value) for key, value in stats.items()}
         receipt = Receipt(self.spec.identity_digest, partition, rows, digest, shards, reasons, counts)
@@ -188,8 +189,8 @@ class Feature:
 
     def publish(self, packed: Packed) -> Receipt:
         """Write a packed partition, the receipt last. The caller holds the partition's lock."""
-        for key, data in packed.files.items():
-            self._storage.publish(key, data)
+        for key, pieces in packed.files.items():
+            self._storage.publish(key, *pieces)
         publish_receipt(self._storage, self.receipt_directory(packed.receipt.partition), packed.receipt)
         return packed.receipt
 
@@ -209,11 +210,11 @@ class Feature:
             arrays[name] = np.frombuffer(bytearray(content), Layout(spec, 1).dtype).reshape(spec.shape)
         return arrays
 
-    def _encode(self, name: str, values: np.ndarray) -> tuple[bytes | memoryview, np.ndarray]:
+    def _encode(self, name: str, values: np.ndarray) -> tuple[list[bytes | memoryview], np.ndarray]:
         if self.section == "features":
             return self.layouts[name].encode(values)
         data = with_crc(values.tobytes())
-        return data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4")
+        return [data], np.frombuffer(data[-CRC_BYTES:], dtype="<u4")
 
     def _checked(
         self, values: Mapping[str, np.ndarray], rows: int, missing: Mapping[int, str], first_slot: int

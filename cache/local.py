@@ -6,19 +6,23 @@ import errno
 import fcntl
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from cache.checksum import crc32c
 from cache.errors import CorruptStore, DiskFull, NotWritable
 from cache.keys import parse_key
 
 T = TypeVar("T")
 PARTIAL = ".partial"
-_PIECE = 2**20  # bytes read back at a time
+_READ_BACK = 2**20  # bytes read back at a time
+_PIECES = 1024  # written in one call, the most that POSIX systems take
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -75,21 +79,20 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def publish(self, key: str, data: bytes | memoryview) -> None:
+    def publish(self, key: str, *pieces: bytes | memoryview) -> None:
         """Write a file atomically and durably, then read it back.
 
-        Order: `<name>.partial` written, fsynced, read back and compared, renamed, directory fsynced.
+        Order: `<name>.partial` written, fsynced, read back and its checksum compared, renamed, directory fsynced.
         """
         path = self.location / key
         partial = path.with_name(path.name + PARTIAL)
-        with _explained(path, len(data)):
+        with _explained(path, sum(map(len, pieces))):
             try:
                 _make_directory(path.parent)
-                with open(partial, "wb") as file:
-                    file.write(data)
-                    file.flush()
+                with open(partial, "wb", buffering=0) as file:
+                    _write_all(file.fileno(), pieces)
                     os.fsync(file.fileno())
-                _read_back(partial, data)
+                _read_back(partial, pieces)
                 os.replace(partial, path)
                 sync(path.parent)
             except OSError as error:
@@ -177,14 +180,27 @@ class LocalStorage:
         return False
 
 
-def _read_back(path: Path, data: bytes | memoryview) -> None:
-    """Compare a file with what was written to it, a piece at a time. Raises CorruptStore when they differ."""
-    written, piece = np.frombuffer(data, dtype=np.uint8), np.empty(_PIECE, dtype=np.uint8)
+def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write pieces one behind the other, many in one call."""
+    waiting = deque(memoryview(piece) for piece in pieces if len(piece))
+    while waiting:
+        written = os.writev(descriptor, list(islice(waiting, _PIECES)))
+        while waiting and written >= len(waiting[0]):
+            written -= len(waiting.popleft())
+        if written:
+            waiting[0] = waiting[0][written:]
+
+
+def _read_back(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Compare a file's CRC32C with that of what was written to it. Raises CorruptStore when they differ."""
+    wanted = found = 0
+    for piece in pieces:
+        wanted = crc32c(piece, wanted)
     with open(path, "rb", buffering=0) as file:
-        for start in range(0, len(written) + 1, _PIECE):
-            size = file.readinto(piece.data)
-            if not np.array_equal(piece[:size], written[start : start + _PIECE]):
-                raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
+        while part := file.read(_READ_BACK):
+            found = crc32c(part, found)
+    if found != wanted:
+        raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
 
 
 def _lock(directory: Path, wait: bool) -> int | None:

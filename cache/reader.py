@@ -16,9 +16,10 @@ from threading import Lock
 
 import numpy as np
 
+from cache.checksum import CRC_BYTES, crc32c
 from cache.errors import CorruptStore
 from cache.receipts import ShardReceipt
-from cache.shard import CRC_BYTES, NOWHERE, Layout, crc32c
+from cache.shard import NOWHERE, Layout
 from cache.storage import OpenFile, Storage
 
 

@@ -29,9 +29,9 @@ class ShardReceipt:
     sha256: str = ""
 
     @classmethod
-    def of(cls, data: bytes | memoryview, crcs: np.ndarray) -> ShardReceipt:
-        """Receipt of a file's bytes whose chunks have the checksums `crcs`."""
-        return cls(len(data), crcs.astype(">u4").tobytes().hex())
+    def of(cls, size: int, crcs: np.ndarray) -> ShardReceipt:
+        """Receipt of a file of so many bytes whose chunks have the checksums `crcs`."""
+        return cls(size, crcs.astype(">u4").tobytes().hex())
 
     def attributes(self) -> dict[str, Any]:
         """JSON of it."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cache import metadata
+from cache.checksum import CRC_BYTES
 from cache.errors import BadValues, CacheError, CorruptStore, NewerFormat
 from cache.keys import parse_key
 from cache.records import ID_BYTES
-from cache.shard import CRC_BYTES
 from cache.storage import Storage
 
 

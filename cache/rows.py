@@ -11,10 +11,11 @@ from threading import Lock
 import numpy as np
 
 from cache import metadata
+from cache.checksum import CRC_BYTES, with_crc, without_crc
 from cache.errors import BadValues, CorruptStore
 from cache.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
 from cache.records import ID_BYTES, RowRecord, json_digest
-from cache.shard import CRC_BYTES, decode_texts, encode_texts, file_fault, with_crc, without_crc
+from cache.shard import decode_texts, encode_texts, file_fault
 from cache.storage import Storage, join
 
 TEXTS = ("simple", "complex", "image")
@@ -203,7 +204,8 @@ class Rows:
             contents[name] = encode_texts([getattr(row, name) for row in rows] + [""] * empty)
         files = {name: with_crc(content) for name, content in contents.items()}
         shards = {
-            name: ShardReceipt.of(data, np.frombuffer(data[-CRC_BYTES:], dtype="<u4")) for name, data in files.items()
+            name: ShardReceipt.of(len(data), np.frombuffer(data[-CRC_BYTES:], dtype="<u4"))
+            for name, data in files.items()
         }
         return files, Receipt(IDENTITY, partition, len(rows), hashlib.sha256(ids).hexdigest(), shards)
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import google_crc32c
 import numpy as np
 
+from cache.checksum import CRC_BYTES, chunk_fault, crc32c, with_crc, without_crc
 from cache.codecs import pack, unpack
 from cache.dtypes import stored_dtype
 from cache.errors import CorruptStore
 from cache.records import ArraySpec
 
-CRC_BYTES = 4
 OWN_CHUNK_BYTES = 512  # rows at least this large get a chunk, and so a checksum, of their own
 NOWHERE = 2**64 - 1  # offset and length of a chunk that is not stored (all zero)
 
@@ -68,50 +67,35 @@ class Layout:
         stride = self.chunk_bytes + CRC_BYTES
         return [(number * stride, stride) for number in range(self.chunks)]
 
-    def encode(self, values: np.ndarray) -> tuple[bytes | memoryview, np.ndarray]:
-        """Bytes of a shard, and each chunk's CRC32C (uint32; 0 if not stored), of (rows, *shape) values.
+    def encode(self, values: np.ndarray) -> tuple[list[bytes | memoryview], np.ndarray]:
+        """A shard in pieces, to be written one behind the other, and each chunk's CRC32C (uint32; 0 if not stored).
 
-        Chunks behind the last row are not stored.
+        values: (rows, *shape), to which pieces of codec `raw` refer. Chunks behind the last row are not stored.
         """
-        return self._encode_packed(values) if self.spec.packed else self._encode_raw(values)
+        chunks = self._chunks(np.ascontiguousarray(values))
+        index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
+        crcs = np.zeros(self.chunks, dtype="<u4")
+        pieces: list[bytes | memoryview] = []
+        position = 0
+        for number, chunk in enumerate(chunks):
+            content = pack(self.spec.codec, chunk.view(self.dtype)) if self.spec.packed else chunk.data
+            crcs[number] = crc32c(content)
+            pieces += (content, crcs[number].tobytes())
+            index[number] = position, len(content) + CRC_BYTES
+            position += len(content) + CRC_BYTES
+        return [*pieces, with_crc(index.tobytes())], crcs
+
+    def _chunks(self, values: np.ndarray) -> np.ndarray:
+        """The stored chunks of contiguous values, each as bytes: uint8 (chunks, chunk bytes)."""
+        if self.rows_per_chunk > 1:
+            whole = np.zeros((self.rows_per_shard, *self.spec.shape), self.dtype)
+            whole[: len(values)] = values
+            values = whole
+        return values.reshape(-1).view(np.uint8).reshape(-1, self.chunk_bytes)
 
     def _stored(self, rows: int) -> int:
         """Chunks that hold `rows` rows."""
         return -(-rows // self.rows_per_chunk)
-
-    def _encode_raw(self, values: np.ndarray) -> tuple[memoryview, np.ndarray]:
-        stride, stored = self.chunk_bytes + CRC_BYTES, self._stored(len(values))
-        data = np.zeros(self.shard_bytes(len(values)), dtype=np.uint8)
-        chunks = data[: stored * stride].reshape(stored, stride)
-        rows = np.ascontiguousarray(values).view(np.uint8) if values.ndim else values
-        rows = rows.reshape(len(values), self.spec.nbytes)
-        if self.rows_per_chunk == 1:
-            chunks[: len(values), : self.chunk_bytes] = rows
-        else:
-            chunks[0, : rows.size] = rows.reshape(-1)
-        crcs = np.zeros(self.chunks, dtype="<u4")
-        crcs[:stored] = [crc32c(chunk) for chunk in chunks[:, : self.chunk_bytes]]
-        chunks[:, self.chunk_bytes :] = crcs[:stored].view(np.uint8).reshape(stored, CRC_BYTES)
-        index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
-        index[:stored] = self.raw_places[:stored]
-        data[-self.index_bytes :] = np.frombuffer(with_crc(index.tobytes()), dtype=np.uint8)
-        return data.data, crcs
-
-    def _encode_packed(self, values: np.ndarray) -> tuple[bytes, np.ndarray]:
-        if self.rows_per_chunk > 1:
-            chunk = np.zeros((1, self.rows_per_shard, *self.spec.shape), self.dtype)
-            chunk[0, : len(values)] = values
-            values = chunk
-        index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
-        crcs = np.zeros(self.chunks, dtype="<u4")
-        parts, position = [], 0
-        for number, chunk in enumerate(np.ascontiguousarray(values)):
-            packed = with_crc(pack(self.spec.codec, chunk))
-            index[number] = position, len(packed)
-            crcs[number] = np.frombuffer(packed[-CRC_BYTES:], dtype="<u4")[0]
-            parts.append(packed)
-            position += len(packed)
-        return b"".join([*parts, with_crc(index.tobytes())]), crcs
 
     def read_index(self, data: bytes | np.ndarray, where: str) -> np.ndarray:
         """Offset and length of each chunk, uint64 (chunks, 2), from the index's bytes.
@@ -160,33 +144,6 @@ def file_fault(data: bytes, crcs: np.ndarray, layout: Layout | None) -> str:
     if layout is not None:
         return layout.fault(data, crcs)
     return "in its only chunk" if chunk_fault(data, crcs[0]) else ""
-
-
-def chunk_fault(data: bytes, crc: np.uint32) -> bool:
-    """Whether a chunk (its bytes and their CRC32C) is not the one whose checksum is `crc`."""
-    return data[-CRC_BYTES:] != crc.astype("<u4").tobytes() or crc32c(data[:-CRC_BYTES]) != crc
-
-
-def crc32c(data: bytes | np.ndarray) -> int:
-    """CRC32C of contiguous bytes."""
-    return google_crc32c.value(data)  # pyright: ignore[reportArgumentType]
-
-
-def with_crc(data: bytes) -> bytes:
-    """`data` followed by its CRC32C, as Zarr's crc32c codec writes it."""
-    return data + struct.pack("<I", crc32c(data))
-
-
-def without_crc(data: bytes, where: str) -> bytes:
-    """Inverse of `with_crc`; `where` is for the message.
-
-    Raises:
-        CorruptStore: the checksum does not match.
-    """
-    content = data[:-CRC_BYTES]
-    if len(data) < CRC_BYTES or struct.pack("<I", crc32c(content)) != data[-CRC_BYTES:]:
-        raise CorruptStore(f"{where}: checksum (CRC32C) does not match its {len(data):,} bytes.")
-    return content
 
 
 def encode_texts(texts: Sequence[str]) -> bytes:

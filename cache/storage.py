@@ -51,8 +51,11 @@ class Storage(Protocol):
         """Bytes of a file; None if there is none."""
         ...
 
-    def publish(self, key: str, data: bytes | memoryview) -> None:
-        """Write a file, all or nothing and durably. Raises DiskFull, NotWritable, CorruptStore (did not read back)."""
+    def publish(self, key: str, *pieces: bytes | memoryview) -> None:
+        """Write a file of such pieces, one behind the other, all or nothing and durably.
+
+        Raises DiskFull, NotWritable, CorruptStore (it did not read back).
+        """
         ...
 
     def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:

@@ -229,7 +229,9 @@ class Store:
         missing: Mapping[int, str] | None = None,
         stats: Mapping[str, int] | None = None,
     ) -> Packed:
-        """The first half of `write_partition`: check the values and pack them into files, in memory.
+        """The first half of `write_partition`: check the values and make files of them, in memory.
+
+        Values that need no packing are not copied: leave them alone until they are published.
 
         Raises:
             BadValues: as `write_partition`.
