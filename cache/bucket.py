@@ -48,6 +48,9 @@ class BucketFile:
         with storage.explained(key):
             self.size: int = obstore.head(storage.store, key)["size"]
 
+    def announce(self, offset: int, size: int) -> None:
+        """Nothing is fetched before it is asked for."""
+
     def read_into(self, target: np.ndarray, offset: int) -> None:
         """Fill contiguous bytes from `offset` on, in one request."""
         with self._storage.explained(self._key):

@@ -39,6 +39,11 @@ class LocalFile:
         if (descriptor := getattr(self, "_descriptor", None)) is not None:
             os.close(descriptor)
 
+    def announce(self, offset: int, size: int) -> None:
+        """Have the system fetch these bytes while others are read."""
+        if hasattr(os, "posix_fadvise"):  # macOS has none
+            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
     def read_into(self, target: np.ndarray, offset: int) -> None:
         """Fill contiguous bytes from `offset` on; a single read takes at most 2 GiB."""
         done = os.preadv(self._descriptor, [target.data], offset)

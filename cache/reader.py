@@ -100,6 +100,10 @@ class ArrayReader:
         partitions, places = np.divmod(slots, self.layout.rows_per_shard)
         from_file = {p: (_open_files.get(self, p), self._shard(p)) for p in dict.fromkeys(partitions.tolist())}
         sources, numbers = [from_file[p] for p in partitions.tolist()], places.tolist()
+        for (file, shard), place in zip(sources, numbers, strict=True):
+            offset, length = shard.places[place]
+            if offset != NOWHERE:
+                file.announce(int(offset), int(length))
         self._read_rows(sources, numbers, rows)
 
     def _read_rows(

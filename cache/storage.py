@@ -20,6 +20,10 @@ class OpenFile(Protocol):
 
     size: int
 
+    def announce(self, offset: int, size: int) -> None:
+        """Say that these bytes will be read soon: where it helps, they are fetched meanwhile."""
+        ...
+
     def read_into(self, target: np.ndarray, offset: int) -> None:
         """Fill contiguous bytes from `offset` on. Raises CorruptStore when the file ends before."""
         ...
