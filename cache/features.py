@@ -133,6 +133,7 @@ class Feature:
             if self._storage.size(key) != shard.bytes:
                 logger.warning("%s is gone or cut short: its partition counts as not done.", self._storage.where(key))
                 return None
+        self._done[partition] = receipt
         return receipt
 
     def n_files(self) -> int:
@@ -152,18 +153,15 @@ class Feature:
         return ""
 
     def done(self, partition: int) -> Receipt:
-        """`receipt`, remembered.
+        """`receipt`, as it was when it was last looked at.
 
         Raises:
             IncompleteFeature: the partition is not done.
         """
-        if partition not in self._done:
-            receipt = self.receipt(partition)
-            if receipt is None:
-                raise IncompleteFeature(
-                    f"{self.spec.name!r} has no values for partition {partition} yet. Finish the extraction."
-                )
-            self._done[partition] = receipt
+        if partition not in self._done and self.receipt(partition) is None:
+            raise IncompleteFeature(
+                f"{self.spec.name!r} has no values for partition {partition} yet. Finish the extraction."
+            )
         return self._done[partition]
 
     def pack(

@@ -49,7 +49,8 @@ class LLMEncoder:
                 f"(embeddings) to {count} (last)"
             )
         shape = (self.config.max_tokens, dim) if self.config.pooling == "tokens" else (dim,)
-        states = ArraySpec(self.config.store_dtype, shape, self.config.codec, self.config.keep_bits)
+        codec = self.config.codec or ("zstd" if self.config.pooling == "tokens" else "raw")
+        states = ArraySpec(self.config.store_dtype, shape, codec, self.config.keep_bits)
         arrays = {"states": states, "length": ArraySpec("int32", ())}
         return {name: dict(arrays) for name in self.config.feature_names}
 

@@ -32,7 +32,10 @@ class LLMConfig(BaseModel):
     tokens_per_batch: int = Field(default=4096, ge=1, description="upper bound of rows x padded tokens in one batch")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
     store_dtype: FloatName = Field(default="bfloat16", description="dtype in the cache")
-    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
+    codec: Codec | None = Field(
+        default=None,
+        description="packs the values on disk; none: zstd for tokens, most of which are padding, else raw, the fastest",
+    )
     keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
     trust_remote_code: bool = Field(default=False, description="run code that the model's folder brings along")
