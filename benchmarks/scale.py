@@ -142,8 +142,10 @@ def plot(found: dict[int, dict[str, Any]], target: Path) -> None:
         left.plot(sizes, [1e6 * found[n]["seconds"][name] for n in sizes], marker="o", label=name)
     for name in WAITS:
         right.plot(sizes, [found[n]["seconds"][name] for n in sizes], marker="o", label=name)
-    for axes, title in ((left, "microseconds a row"), (right, "seconds")):
-        axes.set(xscale="log", yscale="log", xlabel="rows in the store", title=title)
+    left.set(xscale="log", ylim=(0, None), title="microseconds a row")
+    right.set(xscale="log", yscale="log", title="seconds")
+    for axes in (left, right):
+        axes.set_xlabel("rows in the store")
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(target, dpi=110)

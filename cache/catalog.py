@@ -42,7 +42,7 @@ class Catalog:
             if document is None:
                 stored = ", ".join(self.names(section)) or "none"
                 raise UnknownFeature(f"{self._storage.location} holds no {section[:-1]} {name!r}. It holds: {stored}.")
-            attributes = metadata.unseal(document["attributes"], self._storage.where(directory))
+            attributes = metadata.unseal(document["attributes"], self._storage.where(directory), directory)
             spec = FeatureSpec.from_attributes(name, attributes)
             known = self._known.get((section, name))
             if known is None or known.spec != spec:

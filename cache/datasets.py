@@ -41,7 +41,7 @@ def read_members(storage: Storage, name: str, n_slots: int) -> np.ndarray:
         raise CacheError(
             f"{storage.location} holds no data set {name!r} (it holds: {there}). Run the extraction of its rows first."
         )
-    content = metadata.unseal(document["attributes"], storage.where(directory))
+    content = metadata.unseal(document["attributes"], storage.where(directory), directory)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(content["members"]), dtype=np.uint8), count=content["slots"])
     members = np.zeros(n_slots, dtype=bool)
     members[: len(bits)] = bits[:n_slots]
@@ -65,5 +65,6 @@ def write_members(storage: Storage, rows: Rows, name: str, ids: Iterable[bytes])
         raise BadValues(f"Data set {name!r}: {len(wanted) - int(members.sum())} of its rows are not in the store.")
     before = read_members(storage, name, len(slot_ids)) if name in dataset_names(storage) else np.zeros_like(members)
     content = {"slots": len(members), "members": np.packbits(members).tobytes().hex()}
-    metadata.publish_metadata(storage, join(FOLDER, name), metadata.group(metadata.seal(content)))
+    directory = join(FOLDER, name)
+    metadata.publish_metadata(storage, directory, metadata.group(metadata.seal(content, directory)))
     return int((before & ~members).sum()), int(members.sum())

@@ -91,7 +91,7 @@ class Feature:
             else:
                 cut = (slots, self._per_partition, self.layouts[name].rows_per_chunk)
                 documents[f"{self.directory}/{name}"] = metadata.sharded_array(name, spec, *cut)
-        documents[self.directory] = metadata.group(metadata.seal(self.spec.attributes()))
+        documents[self.directory] = metadata.group(metadata.seal(self.spec.attributes(), self.directory))
         return documents
 
     def publish_metadata(self, slots: int) -> None:

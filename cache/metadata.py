@@ -16,7 +16,8 @@ from cache.records import ArraySpec, json_digest
 from cache.storage import Storage, join
 
 FILE = "zarr.json"
-# Older ones are read as they are. 1: no data sets, chunks behind the last row stored as zeros; 2: SHA-256 in receipts.
+# Older ones are read as they are. 1: no data sets, chunks behind the last row stored as zeros. 1 and 2: SHA-256 in
+# receipts, and seals of declarations that fit any place.
 FORMAT_VERSION = 3
 GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
@@ -120,19 +121,19 @@ def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
     return document
 
 
-def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with its own SHA-256 under "digest"."""
-    return {**content, "digest": json_digest(content)}
+def seal(content: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """`content` with its SHA-256 under "digest"; its `place` counts where content does not say whose it is."""
+    return {**content, "digest": json_digest({"place": place, **content} if place else content)}
 
 
-def unseal(sealed: Any, where: str) -> dict[str, Any]:
-    """Inverse of `seal`; `where` is the folder, for the message.
+def unseal(sealed: Any, where: str, place: str = "") -> dict[str, Any]:
+    """Inverse of `seal`; `where` is the folder, for the message. Format versions 1 and 2 left the place out.
 
     Raises:
         CorruptStore: content and digest disagree.
     """
     content = dict(sealed) if isinstance(sealed, dict) else {}
     digest = content.pop("digest", None)
-    if digest is None or digest != json_digest(content):
+    if digest not in (seal(content, place)["digest"], seal(content)["digest"]):
         raise CorruptStore(f"{join(where, FILE)}: attributes do not agree with their digest.")
     return content

@@ -87,8 +87,9 @@ class _Inspection:
             self.seen.add(path)
             try:
                 document = metadata.read_metadata(self.storage, directory)
-                content = metadata.unseal((document or {"attributes": None})["attributes"], directory)
-                if document != metadata.group(metadata.seal(content)):
+                attributes = (document or {"attributes": {}})["attributes"]
+                metadata.unseal(attributes, directory, directory)
+                if document != metadata.group(attributes):
                     self.report("", -1, path, "not the metadata of a Zarr group")
             except CorruptStore as error:
                 self.report("", -1, path, str(error))
@@ -98,7 +99,7 @@ class _Inspection:
         directory = join(section, name)
         try:
             document = metadata.read_metadata(self.storage, directory)
-            attributes = metadata.unseal(document["attributes"], directory) if document else None
+            attributes = metadata.unseal(document["attributes"], directory, directory) if document else None
         except CorruptStore as error:
             self.report(name, -1, join(directory, metadata.FILE), str(error))
             self.abandon(section, name)
@@ -111,7 +112,8 @@ class _Inspection:
         spec = FeatureSpec.from_attributes(name, attributes)
         feature = Feature(self.storage, section, spec, self.per_partition, self.rows_digests.get)
         slots = self.n_partitions * self.per_partition
-        for folder, expected in feature.documents(slots).items():
+        declared = {directory: metadata.group((document or {})["attributes"])}  # its seal stands
+        for folder, expected in {**feature.documents(slots), **declared}.items():
             self.document(name, folder, expected)
         for partition in receipt_numbers(self.storage, feature.receipts):
             directory = partition_directory(feature.receipts, partition)

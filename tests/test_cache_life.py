@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import BadValues, CacheError, Loader, Manifest, Store, compact, row_id
+from cache import BadValues, CacheError, Loader, Manifest, Store, compact, metadata, row_id
 
 
 @pytest.fixture
@@ -213,6 +215,31 @@ def test_a_store_of_the_version_without_data_sets_still_opens(store):
     opened = Store.open_or_create(store.path)
     assert opened.datasets() == [] and opened.verify() == []
     assert Loader(opened, [STATES.name], batch_size=1, split="all").n_rows == 28
+
+
+def test_a_store_of_the_version_with_sha256_in_receipts_is_read_checked_and_extended(store):
+    def rewrite(file: Path, place: str, change=lambda content: content) -> None:
+        document = json.loads(file.read_text())
+        holder, key = (document["attributes"], "sur_cache") if place == "" else (document, "attributes")
+        content = {name: value for name, value in holder[key].items() if name != "digest"}
+        holder[key] = metadata.seal(change(content))
+        file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+    def of_version_2(receipt: dict) -> dict:
+        shards = {name: {**shard, "sha256": "0" * 64} for name, shard in receipt["shards"].items()}
+        return {**receipt, "format_version": 2, "shards": shards}
+
+    root = Path(store.path)
+    for file in root.glob("receipts/*/*/*/zarr.json"):
+        rewrite(file, "receipt", of_version_2)
+    for file in [*root.glob("features/*/zarr.json"), *root.glob("assets/*/zarr.json")]:
+        rewrite(file, "declaration")
+    rewrite(root / "zarr.json", "", lambda content: {**content, "format_version": 2})
+    old = Store.open(root)
+    assert old.verify() == []
+    assert Loader(old, [STATES.name], batch_size=1, split="all").n_rows == 28
+    assert extract(root, 40) == [(spec.name, partition) for spec in (STATES, LATENTS) for partition in (4, 5)]
+    assert Store.open(root).verify() == []
 
 
 @pytest.mark.parametrize("codec", ["raw", "zstd"])

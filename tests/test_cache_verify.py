@@ -188,6 +188,34 @@ def test_rows_are_restored_only_to_what_was_committed(store):
     assert store.repair(damages, sample_rows(20)) == [] and store.verify() == []
 
 
+@pytest.mark.parametrize("there", [f"features/{LATENTS.name}", "assets/null"])
+def test_declarations_in_each_other_s_place_are_found_and_mended(store, there):
+    store.set_members("data", [row.id for row in store.rows()])
+    files = [store.path / here / "zarr.json" for here in (f"features/{STATES.name}", there)]
+    whole, contents = file_bytes(store.path), [file.read_bytes() for file in files]
+    for file, content in zip(files, reversed(contents), strict=True):
+        file.write_bytes(content)
+    damages = Store.open(store.path).verify()
+    assert {str(file.relative_to(store.path)) for file in files} <= {damage.file for damage in damages}
+    opened = Store.open(store.path, writable=True, recover=True)
+    assert opened.repair(damages) == []
+    extract(store.path, 20)
+    assert file_bytes(store.path) == whole
+
+
+def test_data_sets_in_each_other_s_place_are_found(store):
+    ids = [row.id for row in store.rows()]
+    store.set_members("one", ids[:3])
+    store.set_members("two", ids[5:])
+    one, two = (store.path / "datasets" / name / "zarr.json" for name in ("one", "two"))
+    contents = one.read_bytes(), two.read_bytes()
+    one.write_bytes(contents[1])
+    two.write_bytes(contents[0])
+    assert {damage.file for damage in store.verify()} == {"datasets/one/zarr.json", "datasets/two/zarr.json"}
+    with pytest.raises(CorruptStore):
+        store.members("one")
+
+
 def test_a_damaged_declaration_leaves_other_features_usable_and_can_be_dropped(store, caplog):
     flip(store.path / "features" / STATES.name / "zarr.json", 8 * 150)
     assert set(store.features()) == {LATENTS.name} and STATES.name in caplog.text
