@@ -12,6 +12,7 @@ from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, ti
 
 from cache import IdentityMismatch, Loader, Store
 from cache.local import LocalStorage
+from sur import extraction
 from sur.extraction import (
     close_encoders,
     encoder_keys,
@@ -139,6 +140,30 @@ def test_a_run_that_breaks_anywhere_goes_on_where_it_was(config, finished, monke
     features = len(Store.open(config.store.path).features())
     assert failures > 2
     assert len(calls) - failures == features * 3
+    assert store_files(config.store.path) == store_files(finished[0].store.path)
+
+
+def test_a_partition_is_encoded_while_the_one_before_is_written(config, finished, monkeypatch):
+    begun, second = [], threading.Event()
+    encode, publish = extraction.encode_rows, Store.publish_partition
+
+    def encoding(*arguments):
+        begun.append(arguments)
+        if len(begun) == 2:
+            second.set()
+        return encode(*arguments)
+
+    def waiting(store, *arguments):
+        assert second.wait(60), "nothing was encoded during the first write"
+        return publish(store, *arguments)
+
+    monkeypatch.setattr(extraction, "encode_rows", encoding)
+    monkeypatch.setattr(Store, "publish_partition", waiting)
+    prepare(config)
+    done = extract_partitions(config, "text.simple", [0, 1, 2])
+    assert done.partitions == (0, 1, 2)
+    monkeypatch.undo()
+    extract(config)
     assert store_files(config.store.path) == store_files(finished[0].store.path)
 
 
