@@ -114,6 +114,7 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
             rows = len(new) + (rows_stored if pending == old_partitions else pending * rows_per_partition)
             row_bytes = sum(array_bytes(spec) for spec in arrays.values())
             slots = (pending + new_partitions) * rows_per_partition
+            stored_bytes = sum(stored_array_bytes(spec, tokens_per_row) for spec in arrays.values())
             overhead = CHUNK_OVERHEAD_BYTES * len(arrays)
             features.append(
                 FeaturePlan(
@@ -125,7 +126,7 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
                     rows_to_write=min(rows, rows_stored + len(new)),
                     partitions_done=old_partitions - pending,
                     partitions_total=old_partitions + new_partitions,
-                    bytes_to_write=slots * (row_bytes + overhead),
+                    bytes_to_write=slots * (stored_bytes + overhead),
                     tokens=None if tokens_per_row is None else round(tokens_per_row * rows),
                 )
             )
@@ -170,6 +171,13 @@ def array_bytes(spec: ArraySpec) -> int:
     """Bytes that one row of an array takes."""
     item = ITEM_BYTES.get(spec.dtype) or np.dtype(spec.dtype).itemsize
     return item * math.prod(spec.shape)
+
+
+def stored_array_bytes(spec: ArraySpec, tokens_per_row: float | None) -> int:
+    """Bytes that one row takes on the disk, from above: where token states are packed, their padding takes none."""
+    if not spec.packed or len(spec.shape) != 2 or tokens_per_row is None:
+        return array_bytes(spec)
+    return math.ceil(array_bytes(spec) * min(1.0, tokens_per_row / spec.shape[0]))
 
 
 def free_bytes(path: Path | str) -> int | None:

@@ -167,6 +167,16 @@ def test_a_partition_is_encoded_while_the_one_before_is_written(config, finished
     assert store_files(config.store.path) == store_files(finished[0].store.path)
 
 
+def test_packed_token_states_take_no_more_than_planned_and_far_less_than_raw(tmp_path, models, rows):
+    config = tiny_config(tmp_path, models, rows, "llm.pooling=tokens", "llm.max_tokens=64", "llm.layers=[1]")
+    (planned,) = [feature for feature in prepare(config).features if feature.kind == "llm"]
+    extract(config)
+    (made,) = [f for f in Store.open(config.store.path).describe().features if f.name == planned.name]
+    raw = planned.bytes_per_row * planned.rows_to_write
+    assert made.arrays["states"].codec == "zstd"
+    assert raw / 20 < made.bytes_on_disk <= planned.bytes_to_write < raw / 2
+
+
 def test_another_layer_becomes_a_feature_beside_the_old(config, tmp_path, models, rows):
     extract(config)
     before = store_files(config.store.path)
