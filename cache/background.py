@@ -6,7 +6,7 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -33,12 +33,16 @@ class Behind:
         """Have a job run in its turn, in the caller's context."""
         self._jobs.append(self._pool.submit(contextvars.copy_context().run, job))
         while self._jobs and (len(self._jobs) > self._depth or self._jobs[0].done()):
-            self._jobs.popleft().result()
+            self._finish_oldest()
 
     def drain(self) -> None:
         """Wait until every job is done."""
         while self._jobs:
-            self._jobs.popleft().result()
+            self._finish_oldest()
+
+    def _finish_oldest(self) -> None:
+        wait([self._jobs[0]])  # an interrupt here leaves it to be reported
+        self._jobs.popleft().result()
 
     def __enter__(self) -> Self:
         return self
@@ -47,10 +51,12 @@ class Behind:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True)
-        if error is None:
-            self.drain()
-        for failed in filter(None, (job.exception() for job in self._jobs)):
-            logger.error("background work failed too: %s", failed)
+        try:
+            if error is None:
+                self.drain()
+        finally:
+            for failed in filter(None, (job.exception() for job in self._jobs)):
+                logger.error("background work failed too: %s", failed)
 
 
 def ahead(make: Callable[[int], T], numbers: Iterable[int], count: int, threads: int = 1) -> Iterator[T]:

@@ -103,7 +103,7 @@ class BucketStorage:
     def publish(self, key: str, *pieces: bytes | memoryview) -> None:
         """Put an object, then read it back. Refused once a lock held here was lost to another writer."""
         data = b"".join(pieces)
-        for lease in self.held:
+        for lease in tuple(self.held):  # another thread may let go of its own
             lease.check()
         with self.explained(key):
             obstore.put(self.store, key, data)

@@ -120,7 +120,20 @@ class Feature:
             )
 
     def receipt(self, partition: int) -> Receipt | None:
-        """Receipt of a partition that is done: intact, of this identity and rows, files in full size."""
+        """Receipt of a partition that is done: intact, of this identity and rows, files in full size.
+
+        When it is another than when it was last looked at, the values read before are forgotten.
+        """
+        receipt = self._look_at(partition)
+        if receipt != self._done.get(partition):
+            self._done.pop(partition, None)
+            for reader in self.readers.values() if "readers" in vars(self) else ():
+                reader.forget(partition)
+            if receipt is not None:
+                self._done[partition] = receipt
+        return receipt
+
+    def _look_at(self, partition: int) -> Receipt | None:
         try:
             receipt = read_receipt(self._storage, self.receipt_directory(partition))
         except CorruptStore as error:
@@ -133,7 +146,6 @@ class Feature:
             if self._storage.size(key) != shard.bytes:
                 logger.warning("%s is gone or cut short: its partition counts as not done.", self._storage.where(key))
                 return None
-        self._done[partition] = receipt
         return receipt
 
     def n_files(self) -> int:

@@ -15,13 +15,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from cache.checksum import crc32c
 from cache.errors import CorruptStore, DiskFull, NotWritable
 from cache.keys import parse_key
 
 T = TypeVar("T")
 PARTIAL = ".partial"
-_READ_BACK = 2**20  # bytes read back at a time
 _PIECES = 1024  # written in one call, the most that POSIX systems take
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -42,7 +40,8 @@ class LocalFile:
     def announce(self, offset: int, size: int) -> None:
         """Have the system fetch these bytes while others are read."""
         if hasattr(os, "posix_fadvise"):  # macOS has none
-            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # advice only
+                os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
     def read_into(self, target: np.ndarray, offset: int) -> None:
         """Fill contiguous bytes from `offset` on; a single read takes at most 2 GiB."""
@@ -87,7 +86,7 @@ class LocalStorage:
     def publish(self, key: str, *pieces: bytes | memoryview) -> None:
         """Write a file atomically and durably, then read it back.
 
-        Order: `<name>.partial` written, fsynced, read back and its checksum compared, renamed, directory fsynced.
+        Order: `<name>.partial` written, fsynced, read back and compared, renamed, directory fsynced.
         """
         path = self.location / key
         partial = path.with_name(path.name + PARTIAL)
@@ -197,15 +196,17 @@ def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 def _read_back(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Compare a file's CRC32C with that of what was written to it. Raises CorruptStore when they differ."""
-    wanted = found = 0
-    for piece in pieces:
-        wanted = crc32c(piece, wanted)
-    with open(path, "rb", buffering=0) as file:
-        while part := file.read(_READ_BACK):
-            found = crc32c(part, found)
-    if found != wanted:
-        raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
+    """Compare a file with what was written to it, byte for byte. Raises CorruptStore when they differ."""
+    found = np.empty(0, dtype=np.uint8)
+    with open(path, "rb") as file:
+        for piece in pieces:
+            if len(piece) > len(found):
+                found = np.empty(len(piece), dtype=np.uint8)
+            part = found[: len(piece)]
+            if file.readinto(part.data) < len(piece) or not np.array_equal(part, np.frombuffer(piece, dtype=np.uint8)):
+                raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
+        if file.read(1):
+            raise CorruptStore(f"{path}: more bytes are read back than were written; check the disk.")
 
 
 def _lock(directory: Path, wait: bool) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import resource
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from threading import Lock
@@ -97,18 +97,26 @@ class ArrayReader:
         return out
 
     def _gather_large(self, slots: np.ndarray, rows: np.ndarray) -> None:
-        partitions, places = np.divmod(slots, self.layout.rows_per_shard)
-        from_file = {p: (_open_files.get(self, p), self._shard(p)) for p in dict.fromkeys(partitions.tolist())}
-        sources, numbers = [from_file[p] for p in partitions.tolist()], places.tolist()
-        for (file, shard), place in zip(sources, numbers, strict=True):
+        partitions, places = (numbers.tolist() for numbers in np.divmod(slots, self.layout.rows_per_shard))
+        for (file, shard), place in zip(self._sources(partitions), places, strict=True):
             offset, length = shard.places[place]
             if offset != NOWHERE:
                 file.announce(int(offset), int(length))
-        self._read_rows(sources, numbers, rows)
+        self._read_rows(self._sources(partitions), places, rows)
+
+    def _sources(self, partitions: Iterable[int]) -> Iterator[tuple[OpenFile, _Shard]]:
+        """File and shard of each partition, one at a time: a batch may touch more files than may be open."""
+        for partition in partitions:
+            yield _open_files.get(self, partition), self._shards.get(partition) or self._shard(partition)
+
+    def forget(self, partition: int) -> None:
+        """What is known of a partition, which was written anew."""
+        self._shards.pop(partition, None)
+        _open_files.drop(self, partition)
 
     def _read_rows(
         self,
-        sources: Sequence[tuple[OpenFile, _Shard]],
+        sources: Iterable[tuple[OpenFile, _Shard]],
         places: Sequence[int],
         rows: np.ndarray,
         again: bool = False,
@@ -206,6 +214,11 @@ class _OpenFiles:
             while len(self._files) > max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)):
                 self._files.popitem(last=False)
         return file
+
+    def drop(self, reader: ArrayReader, partition: int) -> None:
+        """Keep a partition's file open no longer."""
+        with self._lock:
+            self._files.pop((reader.number, partition), None)
 
 
 _open_files = _OpenFiles()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Condition = Literal["narrative", "adapter", "complex"]
 CONDITIONS: tuple[Condition, ...] = ("narrative", "adapter", "complex")
 RESULT = "evaluation.json"
-EVALUATION_VERSION = 1  # to be raised when questions, oracle or scores change
+EVALUATION_VERSION = 1  # to be raised when questions, pictures, oracle or scores change
 _log = logging.getLogger(__name__)
 
 

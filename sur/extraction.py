@@ -171,7 +171,7 @@ class _Work:
 
     def __init__(self, config: RunConfig, key: str, writes: Behind) -> None:
         self.writes = writes
-        self.unwritten: set[int] = set()  # partitions that are encoded and not yet written
+        self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
         self.store = Store.open(config.store.path, writable=True)
         self.encoder = load_encoder(config, key)
         self.names = list(self.encoder.shapes())
@@ -209,9 +209,8 @@ class _Work:
         return True
 
     def _lacking(self, partition: int) -> list[str]:
-        if partition in self.unwritten:
-            return []
-        return [name for name in self.names if self.store.receipt(name, partition) is None]
+        there = (name for name in self.names if (name, partition) not in self.unwritten)
+        return [name for name in there if self.store.receipt(name, partition) is None]
 
     def _owned(self, row: RowRecord, reason: str) -> str:
         """What is recorded of a picture's fault: final for rows of this data set, to be tried again for removed ones.
@@ -249,9 +248,9 @@ class _Work:
                         self.store.publish_partition(name, packed[name])
                         logger.info("feature %s: partition %d computed, %d rows", name, partition, len(rows))
             finally:
-                self.unwritten.discard(partition)
+                self.unwritten.difference_update([(name, partition) for name in claimed])
 
-        self.unwritten.add(partition)
+        self.unwritten.update((name, partition) for name in claimed)
         self.writes.submit(publish)
         written = sum(shard.bytes for made in packed.values() for shard in made.receipt.shards.values())
         self.done = replace(

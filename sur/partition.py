@@ -190,10 +190,11 @@ def _encode(
         for item, reason in encoded.bad.items():
             _mark(result, groups[keys[item]], reason)
         pairs = [(index, item) for item in good for index in groups[keys[item]] if index not in faults]
-        targets, sources = [index for index, _ in pairs], [item for _, item in pairs]
         for name in names:
             for key, values in encoded.values[name].items():
-                result.values[name][key][targets] = values[sources]
+                target = result.values[name][key]
+                for index, item in pairs:
+                    target[index] = values[item]
 
 
 def _copy(store: Store, result: EncodedRows, copies: dict[int, int]) -> None:

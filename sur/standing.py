@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache import Store
+from cache import CacheError, Store
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -43,9 +43,10 @@ def timed(config: RunConfig, stage: str, reached: Callable[[], int]) -> Iterator
     try:
         yield
     finally:
-        if reached() != before:
-            earlier = read_seconds(config.run_dir).get(stage, 0.0) if before else 0.0
-            note_seconds(config.run_dir, stage, earlier + time.monotonic() - began)
+        with suppress(CacheError, OSError):  # never in place of what ended the block
+            if reached() != before:
+                earlier = read_seconds(config.run_dir).get(stage, 0.0) if before else 0.0
+                note_seconds(config.run_dir, stage, earlier + time.monotonic() - began)
 
 
 def note_seconds(run_dir: Path, stage: str, seconds: float) -> None:
@@ -60,4 +61,7 @@ def note_seconds(run_dir: Path, stage: str, seconds: float) -> None:
 def read_seconds(run_dir: Path) -> dict[str, float]:
     """Seconds of each stage that has been timed, in the order of the stages."""
     path = run_dir / NAME
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none yet, or cut short by a power cut
+        return {}

@@ -27,6 +27,7 @@ from cache_samples import (
 )
 
 from cache import CacheError, DiskFull, NotWritable, Store, StoreBusy, local
+from cache.checksum import with_crc
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,14 @@ def test_bytes_that_do_not_read_back_are_not_published(tmp_path, monkeypatch):
     with pytest.raises(CacheError, match="read back differ"):
         local.LocalStorage(tmp_path).publish("file", b"data")
     assert not (tmp_path / "file").exists()
+
+
+def test_a_valid_chunk_in_another_s_place_does_not_read_back(tmp_path, monkeypatch):
+    pieces = [part for row in (b"one" * 99, b"two" * 99) for part in (row, with_crc(row)[-4:])]
+    swapped = b"".join(pieces[2:] + pieces[:2])
+    monkeypatch.setattr(local.os, "fsync", lambda descriptor: os.pwrite(descriptor, swapped, 0))
+    with pytest.raises(CacheError, match="read back differ"):
+        local.LocalStorage(tmp_path).publish("file", *pieces)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])

@@ -23,7 +23,19 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import BadValues, CacheError, Loader, Manifest, Store, compact, metadata, row_id
+from cache import (
+    ArraySpec,
+    BadValues,
+    CacheError,
+    FeatureSpec,
+    IncompleteFeature,
+    Loader,
+    Manifest,
+    Store,
+    compact,
+    metadata,
+    row_id,
+)
 
 
 @pytest.fixture
@@ -328,10 +340,31 @@ def test_random_reads_of_many_shards_stay_within_the_open_files(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 64, hard))
     try:
         for options in ({"resident": True}, {"resident": False}, {"resident": False, "window": 2}):
-            loader = Loader(Store.open(store.path), ["wide"], batch_size=10, split="all", **options)
-            assert sum(len(batch.slots) for batch in loader.batches()) == 150
+            for batch_size in (10, 75):
+                loader = Loader(Store.open(store.path), ["wide"], batch_size=batch_size, split="all", **options)
+                assert sum(len(batch.slots) for batch in loader.batches()) == 150
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("shape", [(256,), (8,)])
+@pytest.mark.parametrize("codec", ["raw", "zstd"])
+def test_what_another_process_wrote_anew_is_read_anew(tmp_path, codec, shape):
+    spec = FeatureSpec("x", "x", {}, {"v": ArraySpec("float32", shape, codec)})
+    writer = Store.create(tmp_path / "s.zarr", 4)
+    writer.add_rows(sample_rows(4))
+    writer.ensure_feature(spec)
+    ones = {"v": np.ones((4, *shape), dtype=np.float32)}
+    writer.write_partition("x", 0, ones, {2: "no picture"})
+    reader = Store.open(writer.path)
+    assert reader.read("x")["v"][2].max() == 0
+    writer.discard("x", 0)
+    assert reader.receipt("x", 0) is None
+    with pytest.raises(IncompleteFeature):
+        reader.read("x")
+    writer.write_partition("x", 0, ones)
+    assert reader.receipts("x")[0].missing == {}
+    assert reader.read("x")["v"].min() == reader.read_partition("x", 0)["v"].min() == 1
 
 
 def test_a_store_stays_where_it_is_when_the_process_goes_elsewhere(tmp_path, monkeypatch):

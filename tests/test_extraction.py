@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -175,6 +176,29 @@ def test_packed_token_states_take_no_more_than_planned_and_far_less_than_raw(tmp
     raw = planned.bytes_per_row * planned.rows_to_write
     assert made.arrays["states"].codec == "zstd"
     assert raw / 20 < made.bytes_on_disk <= planned.bytes_to_write < raw / 2
+
+
+def test_a_layer_that_another_process_computes_is_waited_for_while_the_own_one_is_being_written(config, monkeypatch):
+    prepare(config)
+    own, others = load_encoder(config, "llm").shapes()
+    publish, store = Store.publish_partition, Store.open(config.store.path, writable=True)
+    last = store.n_partitions - 1
+
+    def slow(self, *arguments):
+        time.sleep(0.5)
+        return publish(self, *arguments)
+
+    monkeypatch.setattr(Store, "publish_partition", slow)
+    wanted = pending_partitions(config, "llm")
+    with store.claim(others, last):
+        at_work = threading.Thread(target=extract_partitions, args=(config, "llm", wanted))
+        at_work.start()
+        while store.pending(own) or store.pending(others) != [last]:
+            time.sleep(0.05)
+        at_work.join(0.5)
+        assert at_work.is_alive()
+    at_work.join()
+    assert store.pending(others) == []
 
 
 def test_another_layer_becomes_a_feature_beside_the_old(config, tmp_path, models, rows):
