@@ -107,8 +107,7 @@ def extract_partitions(config: RunConfig, key: str, partitions: Sequence[int]) -
     """Compute one encoder's features for the given partitions, skipping what has its receipt.
 
     A partition that another process is computing is left to it, and waited for at the end. What was encoded is
-    written in the background: in memory are the partition that is being encoded and two that are being written, three
-    while the disk is the slower. All are on the disk when this returns, or raises.
+    written in the background, two partitions at a time. All are on the disk when this returns, or raises.
 
     key: one of `encoder_keys(config)`.
     """
