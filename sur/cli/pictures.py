@@ -1,12 +1,15 @@
 """Commands that draw: generate and evaluate."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+
+if TYPE_CHECKING:
+    from sur.evaluate import Evaluation
 
 
 def generate(
@@ -54,6 +57,12 @@ def evaluate(
         if result is None:
             with Progress("evaluate", pictures_of(settings.evaluate), "pictures") as progress:
                 result = score(settings, folder, progress.advance)
+    print_scores(result)
+    typer.echo(f"report: {write_report(settings, result)}")
+
+
+def print_scores(result: "Evaluation") -> None:
+    """The scores of every set and group, and the share of the gap that the adapter closes in each."""
     table = Table("set", "group", "prompt", "pictures", "exactly right", "outline fit", "fréchet")
     for row in result.rows:
         distance = "" if row.frechet is None else f"{row.frechet:.2f}"
@@ -61,4 +70,3 @@ def evaluate(
     console().print(table)
     for gap in result.gaps:
         typer.echo(f"{gap.set}, {gap.group}: share of the gap closed {gap.closed}")
-    typer.echo(f"report: {write_report(settings, result)}")

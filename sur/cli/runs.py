@@ -1,12 +1,15 @@
 """Commands that run a configuration: plan, extract, train, pipeline, demo."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from sur.cli.arguments import ConfigArgument, OverridesArgument, arrays_of, console, read_config
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
 
 
 def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
@@ -64,8 +67,7 @@ def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> Non
     from flows.launch import run_flow
 
     settings = read_config(config, overrides)
-    made = run_flow("pipeline", settings)
-    typer.echo(f"{'report' if settings.evaluate.sets else 'adapter'}: {made}")
+    _say_outcome(settings, run_flow("pipeline", settings))
 
 
 def demo(
@@ -82,7 +84,17 @@ def demo(
     settings = read_config(config, overrides)
     with log_to_stderr():
         write_dataset(settings.data.path, rows, unpaired)
-    typer.echo(f"report: {run_flow('pipeline', settings)}")
+    _say_outcome(settings, run_flow("pipeline", settings))
+
+
+def _say_outcome(settings: "RunConfig", made: Path) -> None:
+    """The scores of a pipeline that has evaluated, and what it made."""
+    if settings.evaluate.sets:
+        from sur.cli.pictures import print_scores
+        from sur.evaluate import RESULT, Evaluation
+
+        print_scores(Evaluation.model_validate_json((settings.run_dir / RESULT).read_text()))
+    typer.echo(f"{'report' if settings.evaluate.sets else 'adapter'}: {made}")
 
 
 def _tokens(count: int | None, consumes: str) -> str:
