@@ -20,6 +20,14 @@ from sur.stopping import Stopped, stop_on_signals, stopped
 SUR = str(Path(sys.executable).parent / "sur")
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """As in a terminal: a shell has its background jobs, and their children, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run_and_stop(command: list[str], log: Path, ready, number: int) -> tuple[int, str]:
     """Run a command, signal it once `ready(log's text)` holds; returns its exit code and everything it wrote."""
     with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as run:
