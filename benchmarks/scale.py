@@ -14,7 +14,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from memory import Peak
 
 from cache import ArraySpec, FeatureSpec, Loader, RowRecord, Store, row_id
 
@@ -49,22 +49,11 @@ class Watch:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure what happens inside."""
-        peak, stop, before = [0], threading.Event(), anonymous()
-
-        def watch() -> None:
-            while not stop.wait(0.005):
-                peak[0] = max(peak[0], anonymous())
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
         began = time.perf_counter()
-        try:
+        with Peak() as held:
             yield
-        finally:
-            self.seconds[name] = time.perf_counter() - began
-            stop.set()
-            watcher.join()
-            self.megabytes[name] = max(0, peak[0] - before) / 1e6
+        self.seconds[name] = time.perf_counter() - began
+        self.megabytes[name] = held.megabytes
 
     def best(self, name: str, work: Callable[[], T], times: int = 3) -> T:
         """The median of several times, for what is short."""
@@ -76,12 +65,6 @@ class Watch:
         self.seconds[name] = sorted(taken)[times // 2]
         assert result is not None
         return result
-
-
-def anonymous() -> int:
-    """Bytes of this process that are no file's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def measure(path: Path, n: int, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cache.keys import parse_key
 
 T = TypeVar("T")
 PARTIAL = ".partial"
-_PIECES = 1024  # written in one call, the most that POSIX systems take
+_PIECES = 1024  # written in one call, the most that Linux and macOS take
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 

@@ -87,11 +87,6 @@ class Receipt:
             and all(shard.agrees(other.shards[name]) for name, shard in self.shards.items())
         )
 
-    @property
-    def digest(self) -> str:
-        """SHA-256, hex, of everything in the receipt."""
-        return self.attributes()["digest"]
-
 
 def publish_receipt(storage: Storage, directory: str, receipt: Receipt) -> None:
     """Write a receipt: from here on the partition is done."""

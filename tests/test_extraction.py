@@ -193,7 +193,7 @@ def test_a_layer_that_another_process_computes_is_waited_for_while_the_own_one_i
     with store.claim(others, last):
         at_work = threading.Thread(target=extract_partitions, args=(config, "llm", wanted))
         at_work.start()
-        while store.pending(own) or store.pending(others) != [last]:
+        while at_work.is_alive() and (store.pending(own) or store.pending(others) != [last]):
             time.sleep(0.05)
         at_work.join(0.5)
         assert at_work.is_alive()
