@@ -48,11 +48,12 @@ class BucketFile:
         with storage.explained(key):
             self.size: int = obstore.head(storage.store, key)["size"]
 
-    def announce(self, offset: int, size: int) -> None:
-        """Nothing is fetched before it is asked for."""
+    def read_now(self, target: np.ndarray, offset: int) -> bool:
+        """False: every read of a bucket is waited for."""
+        return False
 
-    def read_into(self, target: np.ndarray, offset: int) -> None:
-        """Fill contiguous bytes from `offset` on, in one request."""
+    def read_into(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on, in one request, True."""
         with self._storage.explained(self._key):
             found: Any = obstore.get_range(self._storage.store, self._key, start=offset, length=target.nbytes)
         data = np.frombuffer(found, dtype=np.uint8)
@@ -60,6 +61,7 @@ class BucketFile:
             where = self._storage.where(self._key)
             raise CorruptStore(f"{where}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
         target[...] = data
+        return True
 
 
 class BucketStorage:
@@ -90,7 +92,7 @@ class BucketStorage:
             return bytes(obstore.get(self.store, key).bytes())
         return None
 
-    def open(self, key: str) -> BucketFile:
+    def open(self, key: str, scattered: bool = False) -> BucketFile:
         """An object for reads by range."""
         return BucketFile(self, key)
 

@@ -20,6 +20,7 @@ from cache.keys import parse_key
 
 T = TypeVar("T")
 PARTIAL = ".partial"
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux has it
 _PIECES = 1024  # written in one call, the most that Linux and macOS take
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -28,29 +29,39 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 class LocalFile:
     """An open file, read by position: as fast as a memory map on warm files, and an error where one would be killed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scattered: bool = False) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         self.size = os.fstat(self._descriptor).st_size
+        if scattered:  # nothing is fetched beyond what is asked for
+            self._advise(0, 0, "POSIX_FADV_RANDOM")
 
     def __del__(self) -> None:
         if (descriptor := getattr(self, "_descriptor", None)) is not None:
             os.close(descriptor)
 
-    def announce(self, offset: int, size: int) -> None:
-        """Have the system fetch these bytes while others are read."""
-        if hasattr(os, "posix_fadvise"):  # macOS has none
-            with suppress(OSError):  # advice only
-                os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+    def read_now(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on if the system holds them in memory; else have it fetch them."""
+        with suppress(OSError):  # not there at once, or a file system that cannot tell
+            if _NOWAIT is not None and os.preadv(self._descriptor, [target.data], offset, _NOWAIT) == target.nbytes:
+                return True
+        self._advise(offset, target.nbytes, "POSIX_FADV_WILLNEED")
+        return False
 
-    def read_into(self, target: np.ndarray, offset: int) -> None:
-        """Fill contiguous bytes from `offset` on; a single read takes at most 2 GiB."""
+    def read_into(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on, True; a single read takes at most 2 GiB."""
         done = os.preadv(self._descriptor, [target.data], offset)
         while done < target.nbytes:
             read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
             if read == 0:
                 raise CorruptStore(f"{self.path}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
             done += read
+        return True
+
+    def _advise(self, offset: int, size: int, advice: str) -> None:
+        if hasattr(os, "posix_fadvise"):  # macOS has none
+            with suppress(OSError):  # advice only
+                os.posix_fadvise(self._descriptor, offset, size, getattr(os, advice))
 
 
 class LocalStorage:
@@ -72,9 +83,9 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def open(self, key: str) -> LocalFile:
+    def open(self, key: str, scattered: bool = False) -> LocalFile:
         """A file for positioned reads."""
-        return LocalFile(self.location / key)
+        return LocalFile(self.location / key, scattered)
 
     def size(self, key: str) -> int | None:
         """Bytes of a file; None if there is none."""

@@ -78,7 +78,8 @@ class ArrayReader:
         flat = out.reshape(rows, -1).view(np.uint8)
         if layout.rows_per_chunk == 1 and not layout.spec.packed and self._storage.random_reads:
             file, shard = self.open_file(partition), self._shard(partition)
-            self._read_rows([(file, shard)] * rows, range(rows), flat, again=True)
+            for place in range(rows):
+                self._read_row(file.read_into, shard, place, flat[place], again=True)
             return out
         data = np.empty(self._receipt_of(partition).bytes, dtype=np.uint8)
         self.open_file(partition).read_into(data, 0)
@@ -97,12 +98,14 @@ class ArrayReader:
         return out
 
     def _gather_large(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        """What the system holds in memory is taken first; the rest is on its way from the disk meanwhile."""
         partitions, places = (numbers.tolist() for numbers in np.divmod(slots, self.layout.rows_per_shard))
-        for (file, shard), place in zip(self._sources(partitions), places, strict=True):
-            offset, length = shard.places[place]
-            if offset != NOWHERE:
-                file.announce(int(offset), int(length))
-        self._read_rows(self._sources(partitions), places, rows)
+        late = []
+        for number, (file, shard) in enumerate(self._sources(partitions)):
+            if not self._read_row(file.read_now, shard, places[number], rows[number]):
+                late.append(number)
+        for number, (file, shard) in zip(late, self._sources([partitions[n] for n in late]), strict=True):
+            self._read_row(file.read_into, shard, places[number], rows[number])
 
     def _sources(self, partitions: Iterable[int]) -> Iterator[tuple[OpenFile, _Shard]]:
         """File and shard of each partition, one at a time: a batch may touch more files than may be open."""
@@ -114,27 +117,29 @@ class ArrayReader:
         self._shards.pop(partition, None)
         _open_files.drop(self, partition)
 
-    def _read_rows(
+    def _read_row(
         self,
-        sources: Iterable[tuple[OpenFile, _Shard]],
-        places: Sequence[int],
-        rows: np.ndarray,
+        read: Callable[[np.ndarray, int], bool],
+        shard: _Shard,
+        place: int,
+        row: np.ndarray,
         again: bool = False,
-    ) -> None:
-        """Each row from its file and place, into uint8 (n, row bytes); `again`: check also what was checked before."""
+    ) -> bool:
+        """One row into uint8 (row bytes), False if `read` gave none; `again`: check also what was checked before."""
+        offset, length = shard.places[place]
+        if offset == NOWHERE:
+            row[...] = 0
+            return True
         packed = self.layout.spec.packed
-        for (file, shard), place, row in zip(sources, places, rows, strict=True):
-            offset, length = shard.places[place]
-            if offset == NOWHERE:
-                row[...] = 0
-                continue
-            content = np.empty(int(length) - CRC_BYTES, dtype=np.uint8) if packed else row
-            file.read_into(content, int(offset))
-            if again or not shard.checked[place]:
-                _check(self._storage.where(shard.key), place, content, shard.crcs)
-                shard.checked[place] = True
-            if packed:
-                self.layout.decode_chunk(content, row, self._storage.where(shard.key))
+        content = np.empty(int(length) - CRC_BYTES, dtype=np.uint8) if packed else row
+        if not read(content, int(offset)):
+            return False
+        if again or not shard.checked[place]:
+            _check(self._storage.where(shard.key), place, content, shard.crcs)
+            shard.checked[place] = True
+        if packed:
+            self.layout.decode_chunk(content, row, self._storage.where(shard.key))
+        return True
 
     def _gather_small(self, slots: np.ndarray, rows: np.ndarray) -> None:
         per_shard = self.layout.rows_per_shard
@@ -179,11 +184,11 @@ class ArrayReader:
             self._shards[partition] = _Shard(self._key_of(partition), places, crcs, bytearray(len(crcs)))
         return self._shards[partition]
 
-    def open_file(self, partition: int) -> OpenFile:
+    def open_file(self, partition: int, scattered: bool = False) -> OpenFile:
         """The shard file of a partition, of the size that its receipt says."""
         key, expected = self._key_of(partition), self._receipt_of(partition).bytes
         try:
-            file = self._storage.open(key)
+            file = self._storage.open(key, scattered)
         except FileNotFoundError as error:
             raise CorruptStore(
                 f"{self._storage.where(key)} is gone, but its partition has a receipt. Run verify."
@@ -208,7 +213,7 @@ class _OpenFiles:
             if key in self._files:
                 self._files.move_to_end(key)
                 return self._files[key]
-        file = reader.open_file(partition)
+        file = reader.open_file(partition, scattered=True)
         with self._lock:
             self._files[key] = file
             while len(self._files) > max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)):

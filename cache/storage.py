@@ -20,12 +20,12 @@ class OpenFile(Protocol):
 
     size: int
 
-    def announce(self, offset: int, size: int) -> None:
-        """Say that these bytes will be read soon: where it helps, they are fetched meanwhile."""
+    def read_now(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on if that needs no waiting; else have them fetched, and say False."""
         ...
 
-    def read_into(self, target: np.ndarray, offset: int) -> None:
-        """Fill contiguous bytes from `offset` on. Raises CorruptStore when the file ends before."""
+    def read_into(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on, True. Raises CorruptStore when the file ends before."""
         ...
 
 
@@ -47,8 +47,8 @@ class Storage(Protocol):
         """A whole file; None if there is none."""
         ...
 
-    def open(self, key: str) -> OpenFile:
-        """A file for positioned reads. Raises FileNotFoundError."""
+    def open(self, key: str, scattered: bool = False) -> OpenFile:
+        """A file for positioned reads; `scattered`: here and there, not in order. Raises FileNotFoundError."""
         ...
 
     def size(self, key: str) -> int | None:
