@@ -30,12 +30,13 @@ from sur.extraction import (
 from sur.planning import Plan
 from sur.standing import partitions, timed
 from sur.units import format_bytes
+from sur.vllm.errors import EngineGone
 
 
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
     """Whether trying again can help: not when the user has to mend something."""
     error = state.data if isinstance(state.data, BaseException) else None
-    return isinstance(error, StoreBusy) or not isinstance(error, USER_ERRORS)
+    return isinstance(error, (StoreBusy, EngineGone)) or not isinstance(error, USER_ERRORS)
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)

@@ -2,6 +2,7 @@
 
 from cache import CacheError
 from sur.rows.source import RowError
+from sur.vllm.errors import EngineGone, EngineRefused
 
 
 class ConfigError(ValueError):
@@ -16,6 +17,8 @@ USER_ERRORS: tuple[type[Exception], ...] = (
     ConfigError,
     DoesNotFit,
     RowError,
+    EngineGone,
+    EngineRefused,
     CacheError,
     FileNotFoundError,
     FloatingPointError,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -155,14 +154,22 @@ def load_encoder(config: RunConfig, key: str) -> Encoder:
 
 
 def close_encoders() -> None:
-    """Forget the loaded encoder and its weights."""
-    _encoders.cache_clear()
+    """Forget the loaded encoder and its weights, or end the server that runs for it."""
+    while _held:
+        _, encoders = _held.popitem()
+        for encoder in encoders:
+            encoder.close()
 
 
-@lru_cache(maxsize=1)
+_held: dict[tuple[str, object], list[Encoder]] = {}
+
+
 def _encoders(section: str, model: object) -> list[Encoder]:
     """The encoders of one config section; at most one section's weights are held."""
-    return build_encoders(**{section: model})  # pyright: ignore[reportArgumentType]
+    if (section, model) not in _held:
+        close_encoders()
+        _held[section, model] = build_encoders(**{section: model})  # pyright: ignore[reportArgumentType]
+    return _held[section, model]
 
 
 class _Work:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import pictures, runs, stores
+from sur.cli import pictures, runs, serving, stores
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -51,6 +51,8 @@ for command in (
     stores.drop,
     stores.compact,
     runs.demo,
+    serving.serve,
+    serving.dequantise,
 ):
     app.command()(_stoppable(command))
 

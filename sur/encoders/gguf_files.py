@@ -1,4 +1,4 @@
-"""GGUF files without the wait: their metadata for `plan`, and one parse for all that a load reads.
+"""GGUF files without the wait: their metadata for `plan`, one parse for all that a load reads, and a way out.
 
 The gguf package takes seconds to parse a 49,000-word vocabulary, and transformers has it do so three times
 a model (config, weights, tokenizer). Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -6,6 +6,7 @@ a model (config, weights, tokenizer). Format: https://github.com/ggml-org/ggml/b
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from unittest import mock
 import numpy as np
 from tqdm.auto import tqdm
 
+from sur.encoders.locate import Located
+from sur.encoders.quiet import quiet_libraries
 from sur.errors import ConfigError
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -98,3 +101,28 @@ def parsed_once(gguf_file: str | None) -> Iterator[None]:
             yield
     finally:
         _inside.reset(token)
+
+
+def write_safetensors(found: Located, folder: Path) -> None:
+    """Write a GGUF model's de-quantised weights (float32), config and tokenizer as transformers does, whole or not.
+
+    Raises: ConfigError when the model is no GGUF file, or the folder is there already.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if found.gguf_file is None:
+        raise ConfigError(f"{found.folder} holds no GGUF model; it can be served as it is")
+    if folder.exists():
+        raise ConfigError(f"{folder} is there already; give a new folder, or remove it")
+    made = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    with parsed_once(found.gguf_file), quiet_libraries():
+        source = {"gguf_file": found.gguf_file, "local_files_only": True}
+        AutoTokenizer.from_pretrained(found.folder, **source).save_pretrained(made)
+        quantised = AutoModelForCausalLM.from_pretrained(found.folder, dtype=torch.float32, **source)
+        config = quantised.config
+        vars(config).pop("quantization_config", None)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.load_state_dict(quantised.state_dict())
+        model.save_pretrained(made)
+    made.rename(folder)

@@ -1,4 +1,4 @@
-"""A causal language model through transformers: hidden states of chosen layers for every simple prompt."""
+"""A causal language model: hidden states of chosen layers for every simple prompt, whatever engine runs it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from cache import ArraySpec, FeatureSpec
-from sur.encoders.base import Encoded, checked_names, free_memory, major_version, pick_device, stored_numpy, to_stored
+from sur.encoders.base import Encoded, checked_names, stored_numpy, to_stored
 from sur.encoders.gguf_files import parsed_once, read_gguf_header
 from sur.encoders.llm_config import LLMConfig
-from sur.encoders.llm_model import LayeredModel, load_body
-from sur.encoders.llm_tokens import Tokens, batches, tokenize
+from sur.encoders.llm_engine import Engine
+from sur.encoders.llm_hf import HFEngine
+from sur.encoders.llm_model import load_body
+from sur.encoders.llm_tokens import Tokens, tokenize
+from sur.encoders.llm_vllm import VLLMEngine
 from sur.encoders.locate import LLM_CONFIG, LLM_WEIGHTS, Located, locate
 from sur.encoders.quiet import quiet_libraries
+from sur.errors import ConfigError
 from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from sur.vllm.server import Serving
 
 ENCODER_VERSION = 1
 
@@ -34,7 +37,7 @@ class LLMEncoder:
 
     def __init__(self, config: LLMConfig) -> None:
         self.config = config
-        self._model: LayeredModel | None = None
+        self._runs: Engine | None = None
         self._tokens_of: Any = None
 
     def shapes(self) -> dict[str, dict[str, ArraySpec]]:
@@ -42,26 +45,24 @@ class LLMEncoder:
 
         Raises: ValueError when a layer is asked for that the model lacks.
         """
-        dim, count, _ = self._describe(self._locate(LLM_CONFIG))
+        _, count, _ = self._describe(self._locate(LLM_CONFIG))
         if max(self.config.layers) > count:
             raise ValueError(
                 f"llm.layers asks for layer {max(self.config.layers)}, but {self.config.model} has layers 0 "
                 f"(embeddings) to {count} (last)"
             )
-        shape = (self.config.max_tokens, dim) if self.config.pooling == "tokens" else (dim,)
         codec = self.config.codec or ("zstd" if self.config.pooling == "tokens" else "raw")
-        states = ArraySpec(self.config.store_dtype, shape, codec, self.config.keep_bits)
+        states = ArraySpec(self.config.store_dtype, self._state_shape(), codec, self.config.keep_bits)
         arrays = {"states": states, "length": ArraySpec("int32", ())}
         return {name: dict(arrays) for name in self.config.feature_names}
 
     def specs(self) -> list[FeatureSpec]:
         """One feature a layer, with the identity that keeps it from being mixed with any other."""
         config, found = self.config, self._locate()
-        file = found.folder / found.gguf_file if found.gguf_file else found.folder
         shared = {
             "model": config.name,
             "architecture": self._describe(found)[2],
-            "weights": weights_fingerprint(file),
+            "weights": self._weights(),
             "tokenizer": "in the GGUF file" if found.gguf_file else tokenizer_fingerprint(found.folder),
             "pooling": config.pooling,
             "template": config.template,
@@ -69,8 +70,7 @@ class LLMEncoder:
             "max_tokens": config.max_tokens,
             "compute_dtype": config.compute_dtype,
             "store_dtype": config.store_dtype,
-            "engine": "transformers",
-            "engine_version": major_version("transformers"),
+            **self._engine().identity(),
             "encoder_version": ENCODER_VERSION,
         }
         return [
@@ -83,25 +83,25 @@ class LLMEncoder:
 
         stats: tokens (read by the model, templates included), padded_tokens (computed), truncated (prompts).
         """
-        chosen = checked_names(names, self.config.feature_names)
-        layers = [layer for layer in self.config.layers if self.config.feature_name(layer) in chosen]
-        config, model, tokens = self.config, self._load(), self._tokenize(items)
+        config, tokens = self.config, self._tokenize(items)
+        chosen = checked_names(names, config.feature_names)
+        layers = [layer for layer in config.layers if config.feature_name(layer) in chosen]
         bad = {i: "the prompt has no text" for i, item in enumerate(items) if not item.strip()}
         bad |= {i: "the prompt gives no token" for i, t in enumerate(tokens) if t.length == 0 and i not in bad}
         good = [i for i in range(len(items)) if i not in bad]
         lengths = np.array([0 if i in bad else t.length for i, t in enumerate(tokens)], dtype=np.int32)
-        shapes = self._state_shape(model)
-        states = {layer: np.zeros((len(items), *shapes), stored_numpy(config.store_dtype)) for layer in layers}
+        shape = self._state_shape()
+        states = {layer: np.zeros((len(items), *shape), stored_numpy(config.store_dtype)) for layer in layers}
         stats = {"tokens": 0, "padded_tokens": 0, "truncated": sum(tokens[i].truncated for i in good)}
-        for batch in batches([len(tokens[i].ids) for i in good], config.tokens_per_batch):
-            rows = [good[i] for i in batch]
-            for layer, pooled in self._run(model, [tokens[i] for i in rows], layers).items():
+        for done in self._engine().pooled([tokens[i] for i in good], layers, self._weights()):
+            rows = [good[item] for item in done.items]
+            for layer, pooled in done.states.items():
                 stored, faults = to_stored(pooled, config.store_dtype)
                 stored[list(faults)] = 0
                 states[layer][rows] = stored
                 bad |= {rows[item]: f"layer {layer} is {fault}" for item, fault in faults.items()}
             stats["tokens"] += sum(len(tokens[i].ids) for i in rows)
-            stats["padded_tokens"] += len(rows) * len(tokens[rows[0]].ids)
+            stats["padded_tokens"] += done.computed_tokens
         values = {config.feature_name(layer): {"states": states[layer], "length": lengths.copy()} for layer in layers}
         return Encoded(values, bad, stats)
 
@@ -113,35 +113,40 @@ class LLMEncoder:
         return [len(each.ids) for each in self._tokenize(prompts)]
 
     def close(self) -> None:
-        """Forget the weights and the tokenizer."""
-        self._model = self._tokens_of = None
-        free_memory()
+        """Forget the weights and the tokenizer, or end the server."""
+        if self._runs is not None:
+            self._runs.close()
+        self._runs = self._tokens_of = None
 
-    def _run(self, model: LayeredModel, tokens: list[Tokens], layers: list[int]) -> dict[int, Tensor]:
-        """Pooled states of one batch: layer -> (batch, dim) or (batch, max_tokens, dim), float32."""
-        device = next(model.model.parameters()).device
-        longest = len(tokens[0].ids)
-        ids = torch.zeros(len(tokens), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, each in enumerate(tokens):
-            ids[row, : len(each.ids)] = torch.tensor(each.ids)
-            mask[row, : len(each.ids)] = 1
-        hidden = model.states(ids.to(device), mask.to(device), layers)
-        return {layer: self._pool(states, tokens) for layer, states in hidden.items()}
+    def serving(self) -> Serving:
+        """What a vLLM server for this configuration serves. Raises ValueError for another backend."""
+        engine = self._engine()
+        if not isinstance(engine, VLLMEngine):
+            raise ConfigError("llm.backend is not vllm; set it, and llm.vllm.endpoint or llm.vllm.launch")
+        return engine.serving()
 
-    def _pool(self, states: Tensor, tokens: list[Tokens]) -> Tensor:
-        if self.config.pooling == "last":
-            return torch.stack([states[row, len(each.ids) - 1] for row, each in enumerate(tokens)]).float()
-        own = [states[row, each.start : each.stop].float() for row, each in enumerate(tokens)]
-        if self.config.pooling == "mean":
-            return torch.stack([each.mean(dim=0) for each in own])
-        padded = states.new_zeros(len(tokens), self.config.max_tokens, states.shape[-1], dtype=torch.float32)
-        for row, each in enumerate(own):
-            padded[row, : len(each)] = each
-        return padded
+    def _engine(self) -> Engine:
+        """What runs the model; no weights are loaded yet."""
+        if self._runs is None:
+            self._runs = HFEngine(self.config, self._body) if self.config.backend == "hf" else self._served()
+        return self._runs
 
-    def _state_shape(self, model: LayeredModel) -> tuple[int, ...]:
-        dim = model.model.config.get_text_config().hidden_size
+    def _served(self) -> VLLMEngine:
+        found = self._locate()
+        if found.gguf_file:
+            raise ConfigError(
+                f"vLLM is served from safetensors, and {self.config.model} is a GGUF file; write them once with "
+                f"`sur dequantise {self.config.model} FOLDER` and set llm.model to that folder"
+            )
+        example = self._tokenize(["word"])[0]
+        return VLLMEngine(self.config, found.folder, len(example.ids) - example.length)
+
+    def _weights(self) -> str:
+        found = self._locate()
+        return weights_fingerprint(found.folder / found.gguf_file if found.gguf_file else found.folder)
+
+    def _state_shape(self) -> tuple[int, ...]:
+        dim = self._describe(self._locate(LLM_CONFIG))[0]
         return (self.config.max_tokens, dim) if self.config.pooling == "tokens" else (dim,)
 
     def _locate(self, needed: Sequence[str] = LLM_WEIGHTS) -> Located:
@@ -171,15 +176,13 @@ class LLMEncoder:
             self._tokens_of = self._read(AutoTokenizer.from_pretrained)
         return self._tokens_of
 
-    def _load(self) -> LayeredModel:
-        if self._model is None:
-            found = self._locate()
-            with parsed_once(found.gguf_file):  # the tokenizer is in the same file
-                self._tokenizer()
-                safe = {} if found.gguf_file else {"use_safetensors": True}
-                body = self._read(load_body, compute_dtype=self.config.compute_dtype, **safe)
-            self._model = LayeredModel(body, self.config.layers, pick_device(self.config.device))
-        return self._model
+    def _body(self) -> Any:
+        """The model without its head, by transformers."""
+        found = self._locate()
+        with parsed_once(found.gguf_file):  # the tokenizer is in the same file
+            self._tokenizer()
+            safe = {} if found.gguf_file else {"use_safetensors": True}
+            return self._read(load_body, compute_dtype=self.config.compute_dtype, **safe)
 
     def _read(self, reader: Callable[..., Any], **options: Any) -> Any:
         """What a from_pretrained makes of the model's files."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cache import Codec
 from sur.encoders.base import FloatName, slug
+from sur.vllm.config import VLLMConfig
 
 
 class LLMConfig(BaseModel):
@@ -15,7 +16,10 @@ class LLMConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    backend: Literal["hf"] = Field(default="hf", description="engine that runs the model: transformers")
+    backend: Literal["hf", "vllm"] = Field(
+        default="hf", description="engine that runs the model: transformers in this process, or vLLM in its own"
+    )
+    vllm: VLLMConfig | None = Field(default=None, description="vLLM's server, for backend vllm")
     model: str = Field(description="folder, hub id, .gguf file, or package:<name> of one that ships it")
     gguf_file: str | None = Field(default=None, description="name of the GGUF file inside the model's folder")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
@@ -51,6 +55,12 @@ class LLMConfig(BaseModel):
     def _template_names_prompt(self) -> LLMConfig:
         if self.template not in (None, "chat") and self.template.count("{prompt}") != 1:
             raise ValueError(f'template must be "chat" or hold "{{prompt}}" once, got {self.template!r}')
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_has_a_server(self) -> LLMConfig:
+        if self.backend == "vllm" and self.vllm is None:
+            raise ValueError("backend is vllm, but there is no section vllm; set vllm.endpoint or vllm.launch")
         return self
 
     @property

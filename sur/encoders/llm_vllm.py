@@ -1,0 +1,125 @@
+"""The LLM served by vLLM, in an environment or on a machine of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import torch
+from torch import Tensor
+
+from sur.encoders.llm_config import LLMConfig
+from sur.encoders.llm_engine import Pooled, padded
+from sur.encoders.llm_tokens import Tokens
+from sur.vllm.client import Client, Expected, feature_version
+from sur.vllm.errors import EngineGone, EngineRefused
+from sur.vllm.protocol import Wanted
+from sur.vllm.server import LaunchedServer, Serving
+
+CHUNK = 64  # prompts whose states are handed on together
+VERSION_OF_VLLM = """
+import importlib.util, pathlib, runpy
+folder = pathlib.Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported, which takes seconds
+print(runpy.run_path(str(folder / "_version.py"))["__version__"])
+"""
+ROOM = 16  # tokens beyond the longest prompt that is expected: one is generated, one is drafted
+
+
+class VLLMEngine:
+    """A server that runs, or one that is started with the first prompt and ends with `close` or with this process."""
+
+    def __init__(self, config: LLMConfig, folder: Path, template_tokens: int) -> None:
+        assert config.vllm is not None
+        self.config, self._vllm = config, config.vllm
+        self._folder, self._longest = folder, template_tokens + config.max_tokens
+        self._server: LaunchedServer | None = None
+        self._version: str | None = None
+
+    def identity(self) -> dict[str, str]:
+        """vLLM's minor version: of the environment that would serve, or of the server that does."""
+        if self._version is None:
+            self._version = feature_version(self._installed() if self._vllm.endpoint is None else self._served())
+        return {"engine": "vllm", "engine_version": self._version}
+
+    def serving(self) -> Serving:
+        """What a server for this configuration serves."""
+        config = self.config
+        return Serving(
+            str(self._folder), None, config.compute_dtype, config.layers, self._longest + ROOM, config.trust_remote_code
+        )
+
+    def pooled(self, prompts: Sequence[Tokens], layers: Sequence[int], weights: str) -> Iterator[Pooled]:
+        """States in the stored dtype (float32 for float16, whose overflow is to be seen); many prompts at a time."""
+        if not prompts:
+            return
+        dtype = "bfloat16" if self.config.store_dtype == "bfloat16" else "float32"
+        wanted = [Wanted(tuple(layers), self.config.pooling, each.start, each.stop, dtype) for each in prompts]
+        longest = max(len(each.ids) for each in prompts)
+        version = self.identity()["engine_version"]
+        expected = Expected(weights, self.config.compute_dtype, tuple(layers), version, longest + 1)
+        address, check = self._vllm.endpoint, lambda: None
+        if address is None:
+            server = self._running()
+            address, check = server.address, server.check
+
+        async def all_states() -> list[Tensor]:
+            async with Client(self._vllm, address, expected, check) as client:
+                return await client.states([each.ids for each in prompts], wanted)
+
+        states = asyncio.run(all_states())
+        for start in range(0, len(prompts), CHUNK):
+            items = list(range(start, min(start + CHUNK, len(prompts))))
+            by_layer = {layer: [states[item][place] for item in items] for place, layer in enumerate(layers)}
+            yield Pooled(
+                items,
+                {layer: self._together(each) for layer, each in by_layer.items()},
+                sum(len(prompts[item].ids) for item in items),
+            )
+
+    def close(self) -> None:
+        """End the server that was started here."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    def _together(self, states: list[Tensor]) -> Tensor:
+        return padded(states, self.config.max_tokens) if self.config.pooling == "tokens" else torch.stack(states)
+
+    def _running(self) -> LaunchedServer:
+        """The server of this run, started anew when it has ended."""
+        if self._server is not None and self._server.ended:
+            self.close()
+        if self._server is None:
+            self._server = LaunchedServer(self.serving(), self._vllm)
+            try:
+                self._server.wait_until_ready()
+            except BaseException:
+                self.close()
+                raise
+        return self._server
+
+    def _installed(self) -> str:
+        python = self._vllm.python
+        done = subprocess.run(
+            [python, "-c", VERSION_OF_VLLM],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise EngineRefused(f"{python} (llm.vllm.launch) has no vLLM: {reason}")
+        return done.stdout.strip().splitlines()[-1]
+
+    def _served(self) -> str:
+        try:
+            response = httpx.get(f"{self._vllm.endpoint}/version", timeout=10.0, trust_env=False).raise_for_status()
+            return str(response.json()["version"])
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise EngineGone(
+                f"no vLLM answers at {self._vllm.endpoint} (llm.vllm.endpoint): {error}. Start it with the command "
+                "that `sur serve CONFIG` prints, or give llm.vllm.launch to have one started with the run"
+            ) from error

@@ -1,0 +1,63 @@
+"""Runs a command that ends when its parent does, however the parent ends, and leaves neither process nor folder behind.
+
+`python guard.py FOLDER COMMAND...`: the parent holds the writing end of this process's standard input. When that is
+closed, by the parent or its death, the command and all its children get SIGTERM, then SIGKILL, and FOLDER is removed.
+Where the command ends by itself, the folder is left to the parent, which may want to read the log in it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+GRACE_SECONDS = 15.0
+
+
+def main(folder: str, command: list[str]) -> int:
+    """Run the command to its end or ours; returns its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the pipe
+    orphaned = False
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while child.poll() is None:
+            readable, _, _ = select.select([sys.stdin], [], [], 0.5)
+            if readable and not os.read(sys.stdin.fileno(), 1024):
+                orphaned = True
+                break
+    finally:
+        _end(child)
+        if orphaned:
+            shutil.rmtree(folder, ignore_errors=True)
+    return child.returncode
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the command's whole process group."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            break
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline and _alive(child):
+            time.sleep(0.05)
+    child.wait()
+
+
+def _alive(child: subprocess.Popen[bytes]) -> bool:
+    """Whether any process of the group is left."""
+    child.poll()
+    try:
+        os.killpg(child.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,131 @@
+"""What our connector inside vLLM and the client say to each other, and the file that carries the states.
+
+A request asks, in `kv_transfer_params`, for the states of some token positions; the answer names a file in the
+connector's own folder. Needs nothing but what vLLM's environment has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+VERSION = 1
+KEY = "sur"  # our part of a request's and an answer's kv_transfer_params
+ABOUT = "sur_about"  # with it, a request asks what is served
+Pooling = Literal["mean", "last", "tokens"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SUFFIX = ".safetensors"
+_NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which states a request asks for: of tokens start..stop, or of the last token of all."""
+
+    layers: tuple[int, ...]
+    pooling: Pooling
+    start: int
+    stop: int
+    dtype: str
+
+    @classmethod
+    def read(cls, given: Any) -> Wanted:
+        """What a client sent. Raises ValueError when it is not what `asdict` of a `Wanted` gives."""
+        if not isinstance(given, Mapping) or set(given) != {field.name for field in fields(cls)}:
+            raise ValueError(f"expected {[field.name for field in fields(cls)]}, got {given!r}")
+        wanted = cls(**{**given, "layers": tuple(given["layers"])})
+        numbers = (*wanted.layers, wanted.start, wanted.stop)
+        if not all(type(number) is int and number >= 0 for number in numbers) or not wanted.layers:
+            raise ValueError(f"layers, start and stop must be whole numbers from 0, got {given!r}")
+        if wanted.pooling not in get_args(Pooling) or wanted.dtype not in DTYPES or wanted.start >= wanted.stop:
+            raise ValueError(
+                f"pooling must be one of {get_args(Pooling)}, dtype of {tuple(DTYPES)}, start < stop; got {given!r}"
+            )
+        return wanted
+
+    def params(self) -> dict[str, Any]:
+        """A request's kv_transfer_params."""
+        return {KEY: {**asdict(self), "layers": list(self.layers)}}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a server serves; `instance` is new with every start, `exchange` the folder of its files."""
+
+    protocol: int
+    instance: str
+    exchange: str
+    engine_version: str
+    model: str
+    weights: str
+    architecture: str
+    compute_dtype: str
+    max_model_len: int
+    layers: tuple[int, ...]
+    norm_of_last: str
+    prefix_caching: bool
+    quantization: str
+    tensor_parallel_size: int
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> About:
+        """What a server sent."""
+        return cls(**{**given, "layers": tuple(given["layers"])})
+
+    def params(self) -> dict[str, Any]:
+        """As it travels."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+def pool(states: Tensor, wanted: Wanted) -> Tensor:
+    """States (tokens, layers, dim) of all tokens to what was asked: (layers, dim) or (layers, stop - start, dim).
+
+    Summed in float32 whatever the model's dtype, then cast.
+    """
+    if wanted.pooling == "last":
+        pooled = states[-1]
+    elif wanted.pooling == "mean":
+        pooled = states[wanted.start : wanted.stop].float().mean(dim=0)
+    else:
+        pooled = states[wanted.start : wanted.stop].transpose(0, 1)
+    return pooled.to(DTYPES[wanted.dtype])
+
+
+def file_name(request_id: str) -> str:
+    """Name of the file of a request; an id, into which a client may write what it likes, never reaches a path."""
+    return hashlib.sha256(request_id.encode()).hexdigest()[:32] + SUFFIX
+
+
+def publish(folder: Path, name: str, states: Tensor, ids: Sequence[int]) -> None:
+    """Write a request's file whole or not at all."""
+    content = save({"states": states.cpu().contiguous(), "ids": torch.tensor(list(ids), dtype=torch.int64)})
+    partial = folder / f"{name}.partial"
+    partial.write_bytes(content)
+    os.replace(partial, folder / name)
+
+
+def take(folder: Path, name: str) -> tuple[Tensor, list[int]]:
+    """States and prompt token ids of a request's file, which is removed.
+
+    Raises: ValueError for a name that is none of ours, FileNotFoundError when the folder lacks the file.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a file of states")
+    path = folder / name
+    tensors = load(path.read_bytes())
+    path.unlink()
+    return tensors["states"], tensors["ids"].tolist()
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file in the folder is one of states, whole or in part."""
+    return bool(_NAME.fullmatch(name.removesuffix(".partial")))

@@ -1,0 +1,176 @@
+"""The command that serves an LLM's hidden states, and a server of our own that lives as long as the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from sur.vllm import guard
+from sur.vllm.config import VLLMConfig
+from sur.vllm.errors import EngineGone
+
+logger = logging.getLogger(__name__)
+
+CONNECTOR = {"kv_connector": "HiddenStates", "kv_connector_module_path": "sur.vllm.connector", "kv_role": "kv_producer"}
+LOG_LINES = 12
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is to be served."""
+
+    model: str
+    revision: str | None
+    compute_dtype: str
+    layers: tuple[int, ...]
+    max_model_len: int
+    trust_remote_code: bool
+
+
+def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: Path, host: str, port: int) -> list[str]:
+    """The command; it needs this package's folder on PYTHONPATH, or the package installed beside vLLM."""
+    speculative = {
+        "method": "extract_hidden_states",
+        "num_speculative_tokens": 1,
+        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": list(serving.layers)}},
+    }
+    transfer = {**CONNECTOR, "kv_connector_extra_config": {"exchange": str(exchange)}}
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", serving.model]
+    command += ["--revision", serving.revision] if serving.revision else []
+    command += ["--host", host, "--port", str(port)]
+    command += ["--dtype", serving.compute_dtype, "--max-model-len", str(serving.max_model_len)]
+    command += ["--tensor-parallel-size", str(config.tensor_parallel_size)]
+    command += ["--no-enable-prefix-caching", "--enforce-eager", "--generation-config", "vllm"]
+    command += ["--trust-remote-code"] if serving.trust_remote_code else []
+    command += ["--speculative-config", json.dumps(speculative), "--kv-transfer-config", json.dumps(transfer)]
+    return [*command, *config.server_args]
+
+
+def connector_path(folder: Path) -> Path:
+    """A folder for PYTHONPATH with this package and nothing else of our environment, which vLLM's must not see."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "sur"
+    if not link.exists():
+        link.symlink_to(Path(__file__).absolute().parents[1])
+    return folder
+
+
+def serve_environment(config: VLLMConfig) -> dict[str, str]:
+    """What the command wants in its environment besides PYTHONPATH."""
+    return {"VLLM_CPU_KVCACHE_SPACE": str(config.cpu_cache_gib), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+
+
+def shell_line(environment: Mapping[str, str], command: Sequence[str]) -> str:
+    """Both as one line for a shell."""
+    return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in environment.items()), shlex.join(command)])
+
+
+class LaunchedServer:
+    """A server on 127.0.0.1 and a free port, which ends with this process, however that ends."""
+
+    def __init__(self, serving: Serving, config: VLLMConfig) -> None:
+        self._config = config
+        python = str(config.python)
+        self._folder = Path(tempfile.mkdtemp(prefix="sur-vllm-", dir=_fast_folder()))
+        self.log = self._folder / "server.log"
+        path = connector_path(self._folder / "path")
+        port = _free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        command = serve_command(serving, config, python, self._folder / "exchange", "127.0.0.1", port)
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
+        logger.info("starting vLLM (%s) for %s", python, serving.model)
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, guard.__file__, str(self._folder), *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**environment, **serve_environment(config), "PYTHONPATH": str(path)},
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Return once it answers. Raises EngineGone when it has ended or does not answer in time."""
+        deadline = time.monotonic() + self._config.startup_seconds
+        told = began = time.monotonic()
+        with httpx.Client(base_url=self.address, timeout=5.0, trust_env=False) as http:
+            while time.monotonic() < deadline:
+                self.check()
+                try:
+                    if http.get("/health").status_code == 200:
+                        logger.info("vLLM answers after %.0f s", time.monotonic() - began)
+                        return
+                except httpx.TransportError:
+                    pass
+                if time.monotonic() - told > 30:
+                    told = time.monotonic()
+                    logger.info("waiting for vLLM to load the model, for %.0f s now", told - began)
+                time.sleep(POLL_SECONDS)
+        words = self._tail()
+        self.stop()
+        raise EngineGone(
+            f"vLLM's server was not ready in {self._config.startup_seconds:.0f} s; raise llm.vllm.startup_seconds if "
+            f"the model takes longer to load. The end of its log:\n{words}"
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server's process is over."""
+        return self._process.poll() is not None
+
+    def check(self) -> None:
+        """Raises EngineGone with the end of the log when the server has ended."""
+        if not self.ended:
+            return
+        raise EngineGone(
+            f"vLLM's server has ended (exit code {self._process.returncode}); what is cached is safe. If memory was "
+            "short, give it less to hold: llm.vllm.server_args=['--max-num-batched-tokens=2048'] or "
+            "'--gpu-memory-utilization=0.8' there, a smaller llm.vllm.cpu_cache_gib, or more GPUs by "
+            f"llm.vllm.tensor_parallel_size. The end of its log:\n{self._tail()}"
+        )
+
+    def stop(self) -> None:
+        """End the server and all its processes."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(3 * guard.GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _tail(self) -> str:
+        """The last lines of its log, those of errors where there are any."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        errors = [line for line in lines if "Error" in line or "ERROR" in line or "Killed" in line]
+        return "\n".join((errors or lines)[-LOG_LINES:])
+
+
+def _fast_folder() -> str | None:
+    """A folder in memory where there is one, else the system's for temporary files."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and os.access(memory, os.W_OK) else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
