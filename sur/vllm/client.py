@@ -21,6 +21,12 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
+PROVEN = (
+    "llama",
+    "qwen3",
+    "mistral",
+    "gemma4_text",
+)  # architectures whose states were compared with transformers', see docs/vllm.md
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -167,6 +173,12 @@ class Client:
         ]
         if missing := sorted(set(self._expected.layers) - set(about.layers)):
             faults.append(f"layers: {missing} asked, it serves {list(about.layers)}")
+        if about.architecture not in (*PROVEN, *self._config.also_proven):
+            faults.append(
+                f"architecture {about.architecture}: its states were never compared with transformers' (those of "
+                f"{', '.join(PROVEN)} were); run `python benchmarks/vllm_parity.py FOLDER --model MODEL`, and if they "
+                f"are equal set llm.vllm.also_proven=[{about.architecture}]"
+            )
         if about.quantization:
             faults.append(f"quantization: expected none, it has {about.quantization!r}")
         if about.prefix_caching:

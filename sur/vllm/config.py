@@ -27,6 +27,11 @@ class VLLMConfig(BaseModel):
     startup_seconds: float = Field(default=1800.0, gt=0, description="how long a server may take to start")
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the model")
     cpu_cache_gib: int = Field(default=2, ge=1, description="memory for keys, values and states without a GPU")
+    also_proven: tuple[str, ...] = Field(
+        default=(),
+        description="architectures, beyond those compared here, whose states were found equal to transformers' by "
+        "`python benchmarks/vllm_parity.py FOLDER --model MODEL`",
+    )
     server_args: tuple[str, ...] = Field(default=(), description="further options of vLLM's server")
 
     @model_validator(mode="after")

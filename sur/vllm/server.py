@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -25,7 +26,8 @@ from sur.vllm.errors import EngineGone
 logger = logging.getLogger(__name__)
 
 CONNECTOR = {"kv_connector": "HiddenStates", "kv_connector_module_path": "sur.vllm.connector", "kv_role": "kv_producer"}
-LOG_LINES = 12
+LOG_LINES = 6
+_ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception|Killed): ")
 POLL_SECONDS = 0.5
 
 
@@ -155,13 +157,13 @@ class LaunchedServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _tail(self) -> str:
-        """The last lines of its log, those of errors where there are any."""
+        """The last lines of its log, those that name an error where there are any."""
         try:
             lines = self.log.read_text(errors="replace").splitlines()
         except OSError:
             return ""
-        errors = [line for line in lines if "Error" in line or "ERROR" in line or "Killed" in line]
-        return "\n".join((errors or lines)[-LOG_LINES:])
+        errors = [line for line in lines if _ERROR.search(line) and "root cause" not in line]
+        return "\n".join(list(dict.fromkeys(errors or lines))[-LOG_LINES:])
 
 
 def _fast_folder() -> str | None:
