@@ -4,8 +4,8 @@
 
 SmolLM2-135M with its real weights, and small random models of other families. For each, vLLM is started with all
 layers and asked for the same prompts one at a time and 64 at a time; transformers runs them in batches and
-one row at a time. An error is |vllm - hf| / |hf| over a row's states (all of its tokens' for `tokens`), the worst over
-rows and layers. "noise": transformers in batches against transformers one by one, by the same measure.
+one row at a time. Errors are |vllm - hf| / |hf|: of the worst layer over all rows, and in brackets of the worst single row
+of any layer. "noise": transformers in batches against transformers one by one, by the same measure.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from sur.vllm.server import LaunchedServer
 VLLM = Path(__file__).parents[1] / ".venv-vllm"
 POOLINGS = ("mean", "last", "tokens")
 LONGEST = 1000
+AT_A_TIME = 8  # layers, whose token states of all prompts are held four times
 TEXT = "the a quiet harbour fishing boats lie beside stone wall while gulls circle above two red lamps in heavy rain"
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -94,13 +95,21 @@ def encoded(encoder: LLMEncoder, items: list[str]) -> tuple[dict[str, np.ndarray
     return {name: arrays["states"] for name, arrays in done.values.items()}, done.bad
 
 
-def worst(one: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: list[int]) -> float:
-    """Largest relative error of any row and layer."""
-    errors = []
-    for name, values in other.items():
-        a, b = (torch.from_numpy(x)[rows].double().flatten(1) for x in (one[name], values))
-        errors.append(float(((a - b).norm(dim=1) / b.norm(dim=1)).max()))
-    return max(errors)
+class Error:
+    """Relative errors of two encodings of the same rows: the worst layer's over all rows, and the worst single row's."""
+
+    def __init__(self) -> None:
+        self.layer = self.row = 0.0
+
+    def add(self, one: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: list[int]) -> None:
+        """Layers that were compared."""
+        for name, values in other.items():
+            a, b = (torch.from_numpy(x)[rows].double().flatten(1) for x in (one[name], values))
+            self.layer = max(self.layer, float((a - b).norm() / b.norm()))
+            self.row = max(self.row, float(((a - b).norm(dim=1) / b.norm(dim=1)).max()))
+
+    def __str__(self) -> str:
+        return f"{self.layer:.1e} ({self.row:.1e})"
 
 
 def reason(error: Exception) -> str:
@@ -112,8 +121,9 @@ def compare(name: str, folder: Path, options: tuple[str, ...], dtype: str) -> It
     """Lines of the table for one model and compute dtype."""
     from transformers import AutoConfig, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(folder)
-    layers = tuple(range(config.get_text_config().num_hidden_layers + 1))
+    described = AutoConfig.from_pretrained(folder)
+    kind = described.model_type
+    layers = tuple(range(described.get_text_config().num_hidden_layers + 1))
     items = prompts(AutoTokenizer.from_pretrained(folder))
     common: dict[str, Any] = {"model": str(folder), "layers": layers, "max_tokens": LONGEST, "compute_dtype": dtype}
     common |= {"store_dtype": "float32"}
@@ -126,19 +136,21 @@ def compare(name: str, folder: Path, options: tuple[str, ...], dtype: str) -> It
         return
     try:
         server.wait_until_ready()
+        reached = {load: VLLMConfig(endpoint=server.address, concurrency=load, also_proven=(kind,)) for load in (64, 1)}
         for pooling in POOLINGS:
-            cells, bad = {}, {}
-            for load in (64, 1):
-                reached = VLLMConfig(endpoint=server.address, concurrency=load, also_proven=(config.model_type,))
-                encoder = LLMEncoder(LLMConfig(backend="vllm", vllm=reached, pooling=pooling, **common))
-                cells[load], bad = encoded(encoder, items)
-            one, bad_one = encoded(LLMEncoder(LLMConfig(pooling=pooling, tokens_per_batch=1, **common)), items)
-            many, _ = encoded(LLMEncoder(LLMConfig(pooling=pooling, tokens_per_batch=64 * 40, **common)), items)
-            if bad != bad_one:
-                raise ValueError(f"left out by vLLM {bad}, by transformers {bad_one}")
-            rows = [row for row in range(len(items)) if row not in bad]
-            errors = [worst(cells[64], many, rows), worst(cells[1], one, rows), worst(many, one, rows)]
-            yield [name, dtype, pooling, f"{len(layers)}", *(f"{error:.1e}" for error in errors)]
+            errors = [Error(), Error(), Error()]
+            for start in range(0, len(layers), AT_A_TIME):
+                asked = {**common, "layers": layers[start : start + AT_A_TIME], "pooling": pooling}
+                one, bad = encoded(LLMEncoder(LLMConfig(tokens_per_batch=1, **asked)), items)
+                many, _ = encoded(LLMEncoder(LLMConfig(tokens_per_batch=64 * 40, **asked)), items)
+                rows = [row for row in range(len(items)) if row not in bad]
+                for error, load, there in ((errors[0], 64, many), (errors[1], 1, one)):
+                    here, bad_here = encoded(LLMEncoder(LLMConfig(backend="vllm", vllm=reached[load], **asked)), items)
+                    if bad_here != bad:
+                        raise ValueError(f"left out by vLLM {bad_here}, by transformers {bad}")
+                    error.add(here, there, rows)
+                errors[2].add(many, one, rows)
+            yield [name, dtype, pooling, f"{len(layers)}", *map(str, errors)]
     except USER_ERRORS as error:
         yield [name, dtype, "all", f"{len(layers)}", f"refused: {reason(error)}", "", ""]
     finally:

@@ -93,8 +93,8 @@ def test_only_the_layers_up_to_the_highest_are_kept(tiny, layers):
     check_against_naive(model, tokenizer, config)
     encoder = LLMEncoder(config)
     encoder.encode(["a cat"])
-    assert len(encoder._model.stack) == max(1, max(layers))
-    assert not any("lm_head" in name for name, _ in encoder._model.model.named_modules())
+    assert len(encoder._engine()._model.stack) == max(1, max(layers))
+    assert not any("lm_head" in name for name, _ in encoder._engine()._model.model.named_modules())
 
 
 def test_neighbours_and_order_do_not_change_a_prompt(tiny):
@@ -303,7 +303,7 @@ def smollm2():
 @pytest.mark.slow
 @pytest.mark.parametrize("template", [None, "chat"])
 def test_smollm2_states_equal_naive_reference(smollm2, template):
-    model, tokenizer = smollm2._model.model, smollm2._tokens_of
+    model, tokenizer = smollm2._engine()._model.model, smollm2._tokens_of
     written = "{prompt}"
     if template == "chat":
         message = [{"role": "user", "content": "{prompt}"}]
@@ -315,7 +315,7 @@ def test_smollm2_states_equal_naive_reference(smollm2, template):
             changes = {"pooling": pooling, "tokens_per_batch": tokens_per_batch, "template": template}
             config = smollm2.config.model_copy(update=changes)
             encoder = LLMEncoder(config)
-            encoder._model, encoder._tokens_of = smollm2._model, smollm2._tokens_of
+            encoder._tokens_of, encoder._engine()._model = smollm2._tokens_of, smollm2._engine()._model
             encoded = encoder.encode(PROMPTS)
             for i, (states, own) in enumerate(reference):
                 for layer in config.layers:
@@ -329,9 +329,9 @@ def test_smollm2_states_equal_naive_reference(smollm2, template):
 def test_smollm2_is_the_real_thing(smollm2):
     spec = smollm2.specs()[-1]
     assert spec.name == "llm.smollm2.l30.mean" and spec.arrays["states"].shape == (576,)
-    model, tokenizer = smollm2._model.model, smollm2._tokens_of
+    model, tokenizer = smollm2._engine()._model.model, smollm2._tokens_of
     last = LLMEncoder(smollm2.config.model_copy(update={"pooling": "last"}))
-    last._model, last._tokens_of = smollm2._model, tokenizer
+    last._tokens_of, last._engine()._model = tokenizer, smollm2._engine()._model
     state = last.encode(["The capital of France is"]).values["llm.smollm2.l30.last"]["states"][0]
     scores = model.get_input_embeddings().weight @ torch.from_numpy(state)  # its head is its embeddings
     assert tokenizer.decode([int(scores.argmax())]).strip() == "Paris"

@@ -82,17 +82,18 @@ def shell_line(environment: Mapping[str, str], command: Sequence[str]) -> str:
 
 
 class LaunchedServer:
-    """A server on 127.0.0.1 and a free port, which ends with this process, however that ends."""
+    """A server on 127.0.0.1 and a free port (or `port`), which ends with this process, however that ends."""
 
-    def __init__(self, serving: Serving, config: VLLMConfig) -> None:
+    def __init__(self, serving: Serving, config: VLLMConfig, port: int | None = None) -> None:
         self._config = config
         python = str(config.python)
         self._folder = Path(tempfile.mkdtemp(prefix="sur-vllm-", dir=_fast_folder()))
         self.log = self._folder / "server.log"
         path = connector_path(self._folder / "path")
-        port = _free_port()
+        port = port or _free_port()
         self.address = f"http://127.0.0.1:{port}"
-        command = serve_command(serving, config, python, self._folder / "exchange", "127.0.0.1", port)
+        self.exchange = self._folder / "exchange"
+        command = serve_command(serving, config, python, self.exchange, "127.0.0.1", port)
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
         logger.info("starting vLLM (%s) for %s", python, serving.model)
         with self.log.open("wb") as log:
