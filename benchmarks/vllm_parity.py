@@ -3,9 +3,9 @@
     make vllm && python benchmarks/vllm_parity.py FOLDER [--only NAME ...] [--model FOLDER_OF_YOURS]
 
 SmolLM2-135M with its real weights, and small random models of other families. For each, vLLM is started with all
-layers and asked for the same prompts one at a time and 64 at a time; transformers runs them in batches and
-one row at a time. Errors are |vllm - hf| / |hf|: of the worst layer over all rows, and in brackets of the worst single row
-of any layer. "noise": transformers in batches against transformers one by one, by the same measure.
+layers and asked for the same prompts one at a time and 64 at a time; transformers runs them in batches and one row at a
+time. Errors are |vllm - hf| / |hf|: of the worst layer over all rows, and in brackets of the worst single row of any
+layer. "noise": transformers in batches against transformers one by one, by the same measure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sur.vllm.server import LaunchedServer
 VLLM = Path(__file__).parents[1] / ".venv-vllm"
 POOLINGS = ("mean", "last", "tokens")
 LONGEST = 1000
-AT_A_TIME = 8  # layers, whose token states of all prompts are held four times
+AT_A_TIME = {"mean": 999, "last": 999, "tokens": 8}  # layers, whose states of all prompts are held four times
 TEXT = "the a quiet harbour fishing boats lie beside stone wall while gulls circle above two red lamps in heavy rain"
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {},
@@ -96,7 +96,7 @@ def encoded(encoder: LLMEncoder, items: list[str]) -> tuple[dict[str, np.ndarray
 
 
 class Error:
-    """Relative errors of two encodings of the same rows: the worst layer's over all rows, and the worst single row's."""
+    """Relative errors of two encodings of the same rows: the worst layer's over all rows, the worst single row's."""
 
     def __init__(self) -> None:
         self.layer = self.row = 0.0
@@ -139,8 +139,8 @@ def compare(name: str, folder: Path, options: tuple[str, ...], dtype: str) -> It
         reached = {load: VLLMConfig(endpoint=server.address, concurrency=load, also_proven=(kind,)) for load in (64, 1)}
         for pooling in POOLINGS:
             errors = [Error(), Error(), Error()]
-            for start in range(0, len(layers), AT_A_TIME):
-                asked = {**common, "layers": layers[start : start + AT_A_TIME], "pooling": pooling}
+            for start in range(0, len(layers), AT_A_TIME[pooling]):
+                asked = {**common, "layers": layers[start : start + AT_A_TIME[pooling]], "pooling": pooling}
                 one, bad = encoded(LLMEncoder(LLMConfig(tokens_per_batch=1, **asked)), items)
                 many, _ = encoded(LLMEncoder(LLMConfig(tokens_per_batch=64 * 40, **asked)), items)
                 rows = [row for row in range(len(items)) if row not in bad]
