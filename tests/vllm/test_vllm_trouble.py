@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from conftest import LAYERS, VLLM, configs, running
 from tiny_models import save_pipeline
-from vllm_parity import save_family
+from vllm_parity import TEXT, save_family
 
 from cache import IdentityMismatch, Store
 from sur.config import RunConfig, load_config
@@ -137,11 +138,12 @@ def run_config(smollm2, tmp_path_factory) -> RunConfig:
     """A store of 48 rows with long prompts, in six partitions."""
     folder = tmp_path_factory.mktemp("run")
     save_pipeline(folder / "pipe")
-    rows = "".join(f'"{"word " * 150} {number}","{number}, 8k"\n' for number in range(48))
-    (folder / "rows.csv").write_text("simple,complex\n" + rows)
+    words = random.Random(0)
+    rows = "".join(f"{' '.join(words.choices(TEXT.split(), k=200))},{number} 8k\n" for number in range(48))
+    (folder / "rows.csv").write_text("text,prompt\n" + rows)
     (folder / "run.yaml").write_text(
         f"run_dir: {folder}/run\nbase_model: {folder}/pipe\n"
-        f"data: {{path: {folder}/rows.csv, format: csv}}\nstore: {{rows_per_partition: 8}}\n"
+        f"data: {{path: {folder}/rows.csv, format: csv, image_column: null}}\nstore: {{rows_per_partition: 8}}\n"
         f"llm: {{model: {smollm2}, layers: [15, 30], max_tokens: 300, store_dtype: float32}}\n"
     )
     return load_config(folder / "run.yaml", ["loss.alignment.form=tokens", "loss.distillation.form=pooled"])
@@ -167,7 +169,7 @@ def test_a_server_killed_in_the_middle_loses_nothing_and_another_model_is_refuse
         config, port = with_endpoint(run_config, server.address), int(server.address.rpartition(":")[2])
 
         def kill_after_the_first_partition() -> None:
-            while not Store.exists(config.store.path) or done(config) == 0:
+            while not list(Path(config.store.path).glob("receipts/features/llm*/*/*")):
                 time.sleep(0.02)
             for process in processes(server):
                 process.kill()
