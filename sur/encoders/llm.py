@@ -119,7 +119,7 @@ class LLMEncoder:
         self._runs = self._tokens_of = None
 
     def serving(self) -> Serving:
-        """What a vLLM server for this configuration serves. Raises ValueError for another backend."""
+        """What a vLLM server for this configuration serves. Raises ConfigError for another backend."""
         engine = self._engine()
         if not isinstance(engine, VLLMEngine):
             raise ConfigError("llm.backend is not vllm; set it, and llm.vllm.endpoint or llm.vllm.launch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class VLLMEngine:
         self._folder, self._longest = folder, template_tokens + config.max_tokens
         self._server: LaunchedServer | None = None
         self._version: str | None = None
+        self._key = secrets.token_hex()  # of a server that is launched
 
     def identity(self) -> dict[str, str]:
         """vLLM's minor version: of the environment that would serve, or of the server that does."""
@@ -60,13 +62,13 @@ class VLLMEngine:
         longest = max(len(each.ids) for each in prompts)
         version = self.identity()["engine_version"]
         expected = Expected(weights, self.config.compute_dtype, tuple(layers), version, longest + 1)
-        address, check = self._vllm.endpoint, lambda: None
+        address, check, key = self._vllm.endpoint, lambda: None, None
         if address is None:
             server = self._running()
-            address, check = server.address, server.check
+            address, check, key = server.address, server.check, self._key
 
         async def all_states() -> list[Tensor]:
-            async with Client(self._vllm, address, expected, check) as client:
+            async with Client(self._vllm, address, expected, check, key) as client:
                 return await client.states([each.ids for each in prompts], wanted)
 
         states = asyncio.run(all_states())
@@ -93,7 +95,7 @@ class VLLMEngine:
         if self._server is not None and self._server.ended:
             self.close()
         if self._server is None:
-            self._server = LaunchedServer(self.serving(), self._vllm)
+            self._server = LaunchedServer(self.serving(), self._vllm, key=self._key)
             try:
                 self._server.wait_until_ready()
             except BaseException:

@@ -42,15 +42,24 @@ class Expected:
 
 
 class Client:
-    """Talks to one server for one call; `check` is called after every failure, and may raise what explains it."""
+    """Talks to one server for one call; `check` is called after every failure, and may raise what explains it.
+
+    key: what the server wants to hear; default: VLLM_API_KEY.
+    """
 
     def __init__(
-        self, config: VLLMConfig, address: str, expected: Expected, check: Callable[[], None] = lambda: None
+        self,
+        config: VLLMConfig,
+        address: str,
+        expected: Expected,
+        check: Callable[[], None] = lambda: None,
+        key: str | None = None,
     ) -> None:
         self._config, self._expected, self._check, self._address = config, expected, check, address
         self._about: About | None = None
         self._model = ""
-        key = os.environ.get("VLLM_API_KEY")
+        self._meeting = asyncio.Lock()
+        key = key or os.environ.get("VLLM_API_KEY")
         limits = httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
         self._http = httpx.AsyncClient(
             base_url=address,
@@ -86,10 +95,6 @@ class Client:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def about(self) -> About:
-        """What the server serves. Raises as `states`."""
-        return await self._patiently(self._meet)
-
     async def _patiently(self, work: Callable[[], Any]) -> Any:
         """Do it again, at growing intervals, while it fails in a way that may pass."""
         loop = asyncio.get_running_loop()
@@ -111,7 +116,8 @@ class Client:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _ask(self, ids: list[int], wanted: Wanted) -> Tensor:
-        about = self._about or await self._meet()
+        async with self._meeting:  # one asks, the others wait
+            about = self._about = self._about or await self._meet()
         answer = await self._post(ids, wanted.params())
         if answer.get("instance") != about.instance:
             self._about = None  # started anew meanwhile, perhaps with another model: look first, then ask again
@@ -156,7 +162,6 @@ class Client:
             )
         about = About.read(answer["about"])
         self._refuse_another(about)
-        self._about = about
         return about
 
     def _refuse_another(self, about: About) -> None:

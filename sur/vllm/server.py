@@ -84,7 +84,7 @@ def shell_line(environment: Mapping[str, str], command: Sequence[str]) -> str:
 class LaunchedServer:
     """A server on 127.0.0.1 and a free port (or `port`), which ends with this process, however that ends."""
 
-    def __init__(self, serving: Serving, config: VLLMConfig, port: int | None = None) -> None:
+    def __init__(self, serving: Serving, config: VLLMConfig, port: int | None = None, key: str | None = None) -> None:
         self._config = config
         python = str(config.python)
         self._folder = Path(tempfile.mkdtemp(prefix="sur-vllm-", dir=_fast_folder()))
@@ -95,6 +95,8 @@ class LaunchedServer:
         self.exchange = self._folder / "exchange"
         command = serve_command(serving, config, python, self.exchange, "127.0.0.1", port)
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
+        if key is not None:  # asked of every client, so that nobody else of this machine uses the server
+            environment["VLLM_API_KEY"] = key
         logger.info("starting vLLM (%s) for %s", python, serving.model)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -129,6 +131,11 @@ class LaunchedServer:
             f"vLLM's server was not ready in {self._config.startup_seconds:.0f} s; raise llm.vllm.startup_seconds if "
             f"the model takes longer to load. The end of its log:\n{words}"
         )
+
+    @property
+    def pid(self) -> int:
+        """Process that guards the server's."""
+        return self._process.pid
 
     @property
     def ended(self) -> bool:

@@ -39,7 +39,7 @@ def post(server, params, ids=(5, 6, 7), headers=None, **fields):
 
 def processes(server) -> list[psutil.Process]:
     """The server's processes, without the guard."""
-    return psutil.Process(server._process.pid).children(recursive=True)
+    return psutil.Process(server.pid).children(recursive=True)
 
 
 def test_other_layers_are_refused(smollm2, server):
