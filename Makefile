@@ -21,7 +21,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-vllm: $(DEV_INSTALLED) $(VLLM_INSTALLED)
-	$(BIN)/python -m pytest tests/vllm --vllm .venv-vllm
+	$(BIN)/python -m pytest tests/vllm
 
 vllm: $(VLLM_INSTALLED)
 
@@ -57,7 +57,7 @@ $(VLLM_INSTALLED): constraints-vllm.txt
 
 clean:
 	rm -rf runs build dist .pytest_cache .ruff_cache .import_linter_cache
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf .venv .venv-vllm *.egg-info

@@ -125,11 +125,13 @@ def extract(config: RunConfig) -> list[PartitionsDone]:
     """The whole extraction without Prefect, as the flow does it."""
     prepare(config)
     done = []
-    for key in encoder_keys(config):
-        pending = pending_partitions(config, key)
-        step = config.flow.partitions_per_task
-        done += [extract_partitions(config, key, pending[i : i + step]) for i in range(0, len(pending), step)]
-    close_encoders()
+    try:
+        for key in encoder_keys(config):
+            pending = pending_partitions(config, key)
+            step = config.flow.partitions_per_task
+            done += [extract_partitions(config, key, pending[i : i + step]) for i in range(0, len(pending), step)]
+    finally:
+        close_encoders()
     sample_readout(config)
     return done
 

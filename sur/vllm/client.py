@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sur.vllm.config import VLLMConfig
@@ -137,7 +138,12 @@ class Client:
                     f"{folder}, through which the server at {self._address} hands over states, is not there. It "
                     "must be reachable from here too: set llm.vllm.exchange to what it is called on this machine"
                 ) from None
-            raise _Passing(f"the server's file of states is not in {folder}") from None
+            raise _Passing(f"the server's file of states is not in {folder}, its log may say why") from None
+        except (OSError, ValueError, SafetensorError) as error:
+            raise EngineRefused(
+                f"the states of the server at {self._address} cannot be read from {folder}: {error}. It must be "
+                "a folder that this user may read and write"
+            ) from error
         shape = (
             (len(wanted.layers),) if wanted.pooling != "tokens" else (len(wanted.layers), wanted.stop - wanted.start)
         )

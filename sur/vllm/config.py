@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,7 +23,9 @@ class VLLMConfig(BaseModel):
         default=None, description="the server's folder of states as it is called here, if under another name than there"
     )
     concurrency: int = Field(default=128, ge=1, description="prompts under way at a time")
-    timeout_seconds: float = Field(default=300.0, gt=0, description="how long one prompt may take")
+    timeout_seconds: float = Field(
+        default=900.0, gt=0, description="how long the answer to one prompt may take, its turn on the server included"
+    )
     patience_seconds: float = Field(default=60.0, ge=0, description="how long a server that fails is asked again")
     startup_seconds: float = Field(default=1800.0, gt=0, description="how long a server may take to start")
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the model")
@@ -38,8 +41,10 @@ class VLLMConfig(BaseModel):
     def _one_server(self) -> VLLMConfig:
         if (self.endpoint is None) == (self.launch is None):
             raise ValueError("give either `endpoint` (a server that runs) or `launch` (vLLM's Python, to start one)")
-        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint must be an address such as http://127.0.0.1:8000, got {self.endpoint!r}")
+        if self.endpoint is not None and not re.fullmatch(r"https?://[^/]+", self.endpoint):
+            raise ValueError(
+                f"endpoint must be an address such as http://127.0.0.1:8000, without a path, got {self.endpoint!r}"
+            )
         return self
 
     @property

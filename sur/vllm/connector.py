@@ -15,6 +15,7 @@ import logging
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
             raise ValueError("HiddenStates needs --speculative-config with the method extract_hidden_states")
         if vllm_config.parallel_config.pipeline_parallel_size > 1:
             raise ValueError("HiddenStates does not know which of several pipeline stages holds a layer; use -tp")
+        _refuse_what_changes_numbers(vllm_config)
         self._layers = tuple(speculative.draft_model_config.hf_config.eagle_aux_hidden_state_layer_ids)
         self._exchange = Path(self._kv_transfer_config.get_from_extra_config("exchange", "")).absolute()
         if not self._kv_transfer_config.get_from_extra_config("exchange", ""):
@@ -215,8 +217,8 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
         for job in step.jobs:
             try:
                 publish(self._exchange, file_name(job.request_id), pool(self._gather(job), job.wanted), job.ids)
-            except OSError as error:
-                logger.error("the states of %s could not be written to %s: %s", job.request_id, self._exchange, error)
+            except Exception as error:  # the engine has to live on for everybody else
+                logger.error("no states of %s in %s: %r", job.request_id, self._exchange, error)
         if time.monotonic() - self._swept > SWEEP_SECONDS:
             self._sweep(KEEP_SECONDS)
 
@@ -228,9 +230,11 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
     def _gather(self, job: _Job) -> torch.Tensor:
         """States of a prompt, (tokens, asked layers, dim), the last layer's normed."""
         assert self._states is not None
-        columns = [self._layers.index(layer) for layer in job.wanted.layers]
         blocks = torch.tensor(job.blocks, device=self._states.device)
-        states = self._states[blocks][:, columns].transpose(1, 2).flatten(0, 1)[: len(job.ids)]
+        columns = [self._states[:, self._layers.index(layer)][blocks] for layer in job.wanted.layers]
+        states = torch.stack(columns, dim=2).flatten(0, 1)[: len(job.ids)]
+        if len(states) != len(job.ids):
+            raise ValueError(f"{len(states)} states for {len(job.ids)} tokens")
         if self._count in job.wanted.layers:
             assert self._norm is not None
             last = job.wanted.layers.index(self._count)
@@ -241,13 +245,28 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
         """Remove files that have lain so long; nothing else in the folder is touched."""
         self._swept, now = time.monotonic(), time.time()
         for entry in os.scandir(self._exchange):
-            if is_ours(entry.name) and now - entry.stat().st_mtime >= seconds:
-                Path(entry.path).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its client has just taken it
+                if is_ours(entry.name) and now - entry.stat().st_mtime >= seconds:
+                    os.unlink(entry.path)
 
     @classmethod
     def get_required_kvcache_layout(cls, vllm_config: Any) -> str:
         """A token's states side by side."""
         return "LBNHC"
+
+
+def _refuse_what_changes_numbers(vllm_config: Any) -> None:
+    """Options of the server after which its states are not those of the model's files; nothing else would tell."""
+    model, cache = vllm_config.model_config, vllm_config.cache_config
+    found = {
+        "--kv-cache-dtype": cache.cache_dtype not in ("auto", str(model.dtype).removeprefix("torch.")),
+        "--hf-overrides": bool(getattr(model, "hf_overrides", None)),
+        "--load-format": str(vllm_config.load_config.load_format) not in ("auto", "safetensors"),
+        "--enable-lora": vllm_config.lora_config is not None,
+        "--data-parallel-size": vllm_config.parallel_config.data_parallel_size > 1,
+    }
+    if wrong := [option for option, given in found.items() if given]:
+        raise ValueError(f"HiddenStates does not serve with {', '.join(wrong)}: start the server without")
 
 
 def _group_of_states(kv_cache_config: Any) -> int:

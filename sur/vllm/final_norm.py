@@ -6,12 +6,13 @@ It is made by transformers' own class for the model and holds the checkpoint's w
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import nn
+
+from sur.fingerprint import weight_files
 
 NAMES = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f")
 
@@ -46,7 +47,7 @@ def _tensor(folder: Path, module: str, key: str) -> torch.Tensor:
     """The one tensor of the checkpoint whose name ends in `<module>.<key>` and lies in no layer."""
     wanted = f"{module}.{key}"
     candidates = []
-    for file in _files(folder):
+    for file in weight_files(folder):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118
                 if (name == wanted or name.endswith(f".{wanted}")) and not any(
@@ -59,10 +60,3 @@ def _tensor(folder: Path, module: str, key: str) -> torch.Tensor:
             f"{[name for name, _ in candidates]}; ask for a lower layer, or use llm.backend=hf"
         )
     return candidates[0][1]
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    return sorted(folder.glob("*.safetensors"))

@@ -20,13 +20,16 @@ GRACE_SECONDS = 15.0
 
 def main(folder: str, command: list[str]) -> int:
     """Run the command to its end or ours; returns its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes the pipe
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the run, which then closes the pipe
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda which, _frame: asked.append(which))
     orphaned = False
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         while child.poll() is None:
             readable, _, _ = select.select([sys.stdin], [], [], 0.5)
-            if readable and not os.read(sys.stdin.fileno(), 1024):
+            if asked or (readable and not os.read(sys.stdin.fileno(), 1024)):
                 orphaned = True
                 break
     finally:

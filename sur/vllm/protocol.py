@@ -109,8 +109,12 @@ def publish(folder: Path, name: str, states: Tensor, ids: Sequence[int]) -> None
     """Write a request's file whole or not at all."""
     content = save({"states": states.cpu().contiguous(), "ids": torch.tensor(list(ids), dtype=torch.int64)})
     partial = folder / f"{name}.partial"
-    partial.write_bytes(content)
-    os.replace(partial, folder / name)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, folder / name)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def take(folder: Path, name: str) -> tuple[Tensor, list[int]]:

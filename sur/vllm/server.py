@@ -29,6 +29,7 @@ CONNECTOR = {"kv_connector": "HiddenStates", "kv_connector_module_path": "sur.vl
 LOG_LINES = 6
 _ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception|Killed): ")
 POLL_SECONDS = 0.5
+ROOM_BYTES = 2**30  # that the exchange folder may need
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: P
     command += ["--dtype", serving.compute_dtype, "--max-model-len", str(serving.max_model_len)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel_size)]
     command += ["--no-enable-prefix-caching", "--enforce-eager", "--generation-config", "vllm"]
+    command += ["--disable-uvicorn-access-log"]
     command += ["--trust-remote-code"] if serving.trust_remote_code else []
     command += ["--speculative-config", json.dumps(speculative), "--kv-transfer-config", json.dumps(transfer)]
     return [*command, *config.server_args]
@@ -65,9 +67,10 @@ def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: P
 def connector_path(folder: Path) -> Path:
     """A folder for PYTHONPATH with this package and nothing else of our environment, which vLLM's must not see."""
     folder.mkdir(parents=True, exist_ok=True)
-    link = folder / "sur"
-    if not link.exists():
-        link.symlink_to(Path(__file__).absolute().parents[1])
+    link, new, package = folder / "sur", folder / f"sur.{os.getpid()}", Path(__file__).absolute().parents[1]
+    if not link.is_symlink() or link.readlink() != package:
+        new.symlink_to(package)
+        os.replace(new, link)
     return folder
 
 
@@ -157,11 +160,13 @@ class LaunchedServer:
         """End the server and all its processes."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        try:
-            self._process.wait(3 * guard.GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        for last_resort in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(3 * guard.GRACE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:  # somebody else holds the pipe too
+                last_resort()
+        self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _tail(self) -> str:
@@ -175,9 +180,10 @@ class LaunchedServer:
 
 
 def _fast_folder() -> str | None:
-    """A folder in memory where there is one, else the system's for temporary files."""
+    """A folder in memory where there is one with room, else the system's for temporary files."""
     memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and os.access(memory, os.W_OK) else None
+    usable = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= ROOM_BYTES
+    return str(memory) if usable else None
 
 
 def _free_port() -> int:
