@@ -50,7 +50,7 @@ class VLLMEngine:
         """What a server for this configuration serves."""
         config = self.config
         return Serving(
-            str(self._folder), None, config.compute_dtype, config.layers, self._longest + ROOM, config.trust_remote_code
+            str(self._folder), config.compute_dtype, config.layers, self._longest + ROOM, config.trust_remote_code
         )
 
     def pooled(self, prompts: Sequence[Tokens], layers: Sequence[int], weights: str) -> Iterator[Pooled]:

@@ -37,7 +37,6 @@ class Serving:
     """What is to be served."""
 
     model: str
-    revision: str | None
     compute_dtype: str
     layers: tuple[int, ...]
     max_model_len: int
@@ -53,7 +52,6 @@ def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: P
     }
     transfer = {**CONNECTOR, "kv_connector_extra_config": {"exchange": str(exchange)}}
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", serving.model]
-    command += ["--revision", serving.revision] if serving.revision else []
     command += ["--host", host, "--port", str(port)]
     command += ["--dtype", serving.compute_dtype, "--max-model-len", str(serving.max_model_len)]
     command += ["--tensor-parallel-size", str(config.tensor_parallel_size)]
