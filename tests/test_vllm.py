@@ -30,9 +30,20 @@ from sur.vllm.client import Client, Expected
 from sur.vllm.config import VLLMConfig
 from sur.vllm.errors import EngineGone, EngineRefused
 from sur.vllm.final_norm import final_norm
-from sur.vllm.protocol import VERSION, About, Wanted, file_name, is_ours, pool, publish, take
+from sur.vllm.protocol import (
+    VERSION,
+    About,
+    NotWritten,
+    Wanted,
+    file_name,
+    is_ours,
+    pool,
+    publish,
+    publish_failure,
+    take,
+)
 
-ABOUT = About(VERSION, "i", "/x", "0.32.0", "m", "w", "llama", "float32", 128, (1, 2, 3), "", False, "", 1)
+ABOUT = About(VERSION, "i", "/x", "0.32.0", "m", "w", "llama", "float32", 128, (1, 2, 3), False, "", 1)
 EXPECTED = Expected("w", "float32", (1, 3), "0.32", 40)
 
 
@@ -136,6 +147,15 @@ def test_states_are_handed_over_once(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
         take(tmp_path, name)
+
+
+def test_a_file_that_could_not_be_written_is_said_and_taken_away(tmp_path):
+    name = file_name("cmpl-1")
+    publish_failure(tmp_path, name, "OSError(28, 'No space left on device')")
+    assert [is_ours(path.name) for path in tmp_path.iterdir()] == [True]
+    with pytest.raises(NotWritten, match="No space left"):
+        take(tmp_path, name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("request_id", ["../../etc/passwd", "/etc/passwd", "a/../../b", "x" * 5000, "\0"])

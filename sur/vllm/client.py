@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sur.vllm.config import VLLMConfig
 from sur.vllm.errors import EngineGone, EngineRefused
-from sur.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, About, Wanted, take
+from sur.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, About, NotWritten, Wanted, take
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,8 @@ class Client:
         folder = self._config.exchange or Path(about.exchange)
         try:
             states, back = take(folder, answer["file"])
+        except NotWritten as error:
+            raise _Passing(f"the server could not hand over states through {folder}: {error}") from None
         except FileNotFoundError:
             if not folder.is_dir():
                 raise EngineRefused(
@@ -168,6 +170,10 @@ class Client:
             )
         about = About.read(answer["about"])
         self._refuse_another(about)
+        logger.info(
+            "vLLM %s serves %s in %s, layers %s, on %d device(s)",
+            about.engine_version, about.model, about.compute_dtype, list(about.layers), about.tensor_parallel_size,
+        )  # fmt: skip
         return about
 
     def _refuse_another(self, about: About) -> None:

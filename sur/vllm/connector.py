@@ -11,6 +11,7 @@ Written for vLLM 0.32. Clients say which tokens; the folder is the connector's o
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import time
@@ -33,7 +34,19 @@ from vllm.v1.request import RequestStatus
 
 from sur.fingerprint import weights_fingerprint
 from sur.vllm.final_norm import final_norm
-from sur.vllm.protocol import ABOUT, KEY, VERSION, About, Wanted, file_name, is_ours, pool, publish
+from sur.vllm.protocol import (
+    ABOUT,
+    FAILED,
+    KEY,
+    VERSION,
+    About,
+    Wanted,
+    file_name,
+    is_ours,
+    pool,
+    publish,
+    publish_failure,
+)
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -85,6 +98,8 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
         self._dtype = model.dtype
         if role == KVConnectorRole.SCHEDULER:
             self._instance = uuid.uuid4().hex
+            self._lock = _own(self._exchange)
+            _sweep(self._exchange, 0.0)
             self._asked: dict[str, tuple[Any, Wanted]] = {}
             self._answers: dict[str, dict[str, Any]] = {}
             self._dropped: list[str] = []
@@ -153,9 +168,6 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
 
     def _describe(self, vllm_config: Any) -> About:
         model, cache = vllm_config.model_config, vllm_config.cache_config
-        norm = ""
-        if self._count in self._layers:
-            norm = type(final_norm(self._folder, self._dtype)).__name__
         return About(
             protocol=VERSION,
             instance=self._instance,
@@ -167,7 +179,6 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
             compute_dtype=str(self._dtype).removeprefix("torch."),
             max_model_len=model.max_model_len,
             layers=self._layers,
-            norm_of_last=norm,
             prefix_caching=bool(cache.enable_prefix_caching),
             quantization=str(model.quantization or ""),
             tensor_parallel_size=vllm_config.parallel_config.tensor_parallel_size,
@@ -189,8 +200,6 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
             )
         if self._count in self._layers:
             self._norm = final_norm(self._folder, self._dtype).to(self._states.device)
-        if self._writes:
-            self._sweep(0.0)
 
     def start_load_kv(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is loaded; a new step begins."""
@@ -210,7 +219,8 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
         if not self._writes or not isinstance(step, _Step):
             return
         for name in step.dropped:
-            (self._exchange / name).unlink(missing_ok=True)
+            for path in (self._exchange / name, self._exchange / f"{name}{FAILED}"):
+                path.unlink(missing_ok=True)
         if step.jobs and not cached:
             logger.error("vLLM kept no states in this step, of %d prompts", len(step.jobs))
             return
@@ -219,13 +229,16 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
                 publish(self._exchange, file_name(job.request_id), pool(self._gather(job), job.wanted), job.ids)
             except Exception as error:  # the engine has to live on for everybody else
                 logger.error("no states of %s in %s: %r", job.request_id, self._exchange, error)
+                with suppress(OSError):
+                    publish_failure(self._exchange, file_name(job.request_id), repr(error))
         if time.monotonic() - self._swept > SWEEP_SECONDS:
-            self._sweep(KEEP_SECONDS)
+            self._swept = time.monotonic()
+            _sweep(self._exchange, KEEP_SECONDS)
 
     def shutdown(self) -> None:
         """Leave no file behind."""
         if self.role == KVConnectorRole.WORKER and self._writes:
-            self._sweep(0.0)
+            _sweep(self._exchange, 0.0)
 
     def _gather(self, job: _Job) -> torch.Tensor:
         """States of a prompt, (tokens, asked layers, dim), the last layer's normed."""
@@ -241,18 +254,33 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
             states[:, last] = self._norm(states[:, last])
         return states
 
-    def _sweep(self, seconds: float) -> None:
-        """Remove files that have lain so long; nothing else in the folder is touched."""
-        self._swept, now = time.monotonic(), time.time()
-        for entry in os.scandir(self._exchange):
-            with suppress(FileNotFoundError):  # its client has just taken it
-                if is_ours(entry.name) and now - entry.stat().st_mtime >= seconds:
-                    os.unlink(entry.path)
-
     @classmethod
     def get_required_kvcache_layout(cls, vllm_config: Any) -> str:
         """A token's states side by side."""
         return "LBNHC"
+
+
+def _own(folder: Path) -> int:
+    """Lock the folder for this process's life. Raises ValueError when another server has it: files would mix."""
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ValueError(f"another server hands over states through {folder}: give this one a folder of its own "
+                         "(`exchange` of kv_connector_extra_config; `sur serve --exchange`)") from None  # fmt: skip
+    except OSError as error:  # a file system without locks
+        logger.warning("cannot lock %s (%s): make sure that no other server uses it", folder, error)
+    return lock
+
+
+def _sweep(folder: Path, seconds: float) -> None:
+    """Remove files that have lain so long; nothing else in the folder is touched."""
+    now = time.time()
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # its client has just taken it
+            if is_ours(entry.name) and now - entry.stat().st_mtime >= seconds:
+                os.unlink(entry.path)
 
 
 def _refuse_what_changes_numbers(vllm_config: Any) -> None:

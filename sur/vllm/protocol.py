@@ -24,6 +24,7 @@ ABOUT = "sur_about"  # with it, a request asks what is served
 Pooling = Literal["mean", "last", "tokens"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SUFFIX = ".safetensors"
+FAILED = ".failed"  # beside a request's file that could not be written, with the reason
 _NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
@@ -71,7 +72,6 @@ class About:
     compute_dtype: str
     max_model_len: int
     layers: tuple[int, ...]
-    norm_of_last: str
     prefix_caching: bool
     quantization: str
     tensor_parallel_size: int
@@ -84,6 +84,10 @@ class About:
     def params(self) -> dict[str, Any]:
         """As it travels."""
         return {**asdict(self), "layers": list(self.layers)}
+
+
+class NotWritten(Exception):
+    """The server could not write a request's file; the message is its reason."""
 
 
 def pool(states: Tensor, wanted: Wanted) -> Tensor:
@@ -117,19 +121,29 @@ def publish(folder: Path, name: str, states: Tensor, ids: Sequence[int]) -> None
         raise
 
 
+def publish_failure(folder: Path, name: str, reason: str) -> None:
+    """Say why a request's file is not there."""
+    (folder / f"{name}{FAILED}").write_text(reason)
+
+
 def take(folder: Path, name: str) -> tuple[Tensor, list[int]]:
     """States and prompt token ids of a request's file, which is removed.
 
-    Raises: ValueError for a name that is none of ours, FileNotFoundError when the folder lacks the file.
+    Raises: ValueError for a name that is none of ours, FileNotFoundError when the folder lacks the file, NotWritten
+    when the server says why.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a file of states")
-    path = folder / name
+    path, failed = folder / name, folder / f"{name}{FAILED}"
+    if failed.exists():
+        reason = failed.read_text(errors="replace")
+        failed.unlink()
+        raise NotWritten(reason or "no room for a reason either: the folder's file system is full")
     tensors = load(path.read_bytes())
     path.unlink()
     return tensors["states"], tensors["ids"].tolist()
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file in the folder is one of states, whole or in part."""
-    return bool(_NAME.fullmatch(name.removesuffix(".partial")))
+    """Whether a file in the folder is one of states, whole, in part, or failed."""
+    return bool(_NAME.fullmatch(name.removesuffix(".partial").removesuffix(FAILED)))

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 CONNECTOR = {"kv_connector": "HiddenStates", "kv_connector_module_path": "sur.vllm.connector", "kv_role": "kv_producer"}
 LOG_LINES = 6
+TAIL_BYTES = 2**18
 _ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception|Killed): ")
 POLL_SECONDS = 0.5
 ROOM_BYTES = 2**30  # that the exchange folder may need
@@ -170,7 +171,9 @@ class LaunchedServer:
     def _tail(self) -> str:
         """The last lines of its log, those that name an error where there are any."""
         try:
-            lines = self.log.read_text(errors="replace").splitlines()
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
         errors = [line for line in lines if _ERROR.search(line) and "root cause" not in line]

@@ -14,6 +14,7 @@ from sur.encoders import LLMConfig, LLMEncoder
 from sur.encoders.gguf_files import write_safetensors
 from sur.encoders.locate import locate
 from sur.vllm.config import VLLMConfig
+from sur.vllm.protocol import is_ours
 from sur.vllm.server import LaunchedServer
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,11 @@ def server(smollm2: Path) -> Iterator[LaunchedServer]:
     """The server that most tests share."""
     with running(smollm2, server_args=CHUNKED) as started:
         yield started
+
+
+def states_in(folder: Path) -> list[str]:
+    """Names of the files of states in a server's folder."""
+    return [file.name for file in folder.iterdir() if is_ours(file.name)]
 
 
 def configs(model: Path, server: LaunchedServer, vllm: dict[str, Any] | None = None, **fields: Any) -> Any:

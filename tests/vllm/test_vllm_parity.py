@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CHUNKED, configs, running
+from conftest import CHUNKED, configs, running, states_in
 from transformers import AutoTokenizer
 from vllm_parity import FAMILIES, prompts, save_family
 
@@ -42,7 +42,7 @@ def test_states_are_those_of_transformers(smollm2, server, items, pooling, templ
     errors = layer_errors(served, LLMEncoder(with_hf).encode(items))
     assert max(errors.values()) < LAYER_ERROR, errors
     assert served.bad == {3: "the prompt has no text"}
-    assert not list(server.exchange.iterdir())
+    assert not states_in(server.exchange)
 
 
 def test_prompts_that_are_cut_are_cut_alike(smollm2, server, items):

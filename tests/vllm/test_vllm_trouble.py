@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import LAYERS, VLLM, configs, running
+from conftest import LAYERS, VLLM, configs, running, states_in
 from tiny_models import save_pipeline
 from vllm_parity import TEXT, save_family
 
@@ -24,8 +24,10 @@ from cache import IdentityMismatch, Store
 from sur.config import RunConfig, load_config
 from sur.encoders import LLMEncoder
 from sur.extraction import close_encoders, extract
+from sur.vllm.config import VLLMConfig
 from sur.vllm.errors import EngineGone, EngineRefused
-from sur.vllm.protocol import Wanted, is_ours
+from sur.vllm.protocol import Wanted
+from sur.vllm.server import serve_command, serve_environment
 
 GOOD = Wanted(LAYERS, "mean", 0, 2, "float32").params()["sur"]
 
@@ -74,12 +76,12 @@ def test_a_prompt_longer_than_the_server_takes_is_refused(smollm2, server):
 def test_nonsense_is_answered_and_writes_nothing(server, params):
     answer = post(server, {"sur": GOOD | params})["kv_transfer_params"]["sur"]
     assert "error" in answer and "file" not in answer
-    assert not list(server.exchange.iterdir())
+    assert not states_in(server.exchange)
 
 
 def test_a_request_without_our_part_is_served_as_ever(server):
     assert post(server, None)["choices"][0]["finish_reason"] == "length"
-    assert not list(server.exchange.iterdir())
+    assert not states_in(server.exchange)
 
 
 def test_a_client_cannot_choose_where_the_server_writes(server):
@@ -87,9 +89,9 @@ def test_a_client_cannot_choose_where_the_server_writes(server):
     for name in ("../outside", str(outside), "../../outside.safetensors"):
         params = {"sur": GOOD, "hidden_states_path": str(outside)}
         answer = post(server, params, headers={"X-Request-Id": name})["kv_transfer_params"]["sur"]
-        files = list(server.exchange.iterdir())
-        assert [file.name for file in files] == [answer["file"]] and is_ours(answer["file"])
-        files[0].unlink()
+        assert states_in(server.exchange) == [answer["file"]]
+        assert {file.name for file in server.exchange.iterdir()} == {".lock", answer["file"]}
+        (server.exchange / answer["file"]).unlink()
     assert not outside.exists()
 
 
@@ -110,10 +112,36 @@ def test_requests_that_are_given_up_leave_no_file(server):
         answer = post(server, {"sur": GOOD})["kv_transfer_params"]["sur"]
         (server.exchange / answer["file"]).unlink()
         time.sleep(0.5)
-    left = [file.name for file in server.exchange.iterdir()]
-    assert len(left) < 24 and all(map(is_ours, left))  # a file may lie whose answer was under way: swept after minutes
+    left = states_in(server.exchange)
+    assert len(left) < 24  # a file may lie whose answer was under way: swept after minutes
     for name in left:
         (server.exchange / name).unlink()
+
+
+def test_a_second_server_on_the_same_folder_does_not_start(smollm2, server):
+    serving = LLMEncoder(configs(smollm2, server)[0]).serving()
+    config = VLLMConfig(launch=VLLM)
+    command = serve_command(serving, config, str(config.python), server.exchange, "127.0.0.1", 1)
+    environment = {**os.environ, **serve_environment(config), "PYTHONPATH": str(server.exchange.parent / "path")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "another server hands over states through" in done.stdout + done.stderr
+
+
+def test_states_that_the_server_cannot_write_are_said(smollm2, server):
+    with_vllm, _ = configs(smollm2, server, vllm={"patience_seconds": 1.0})
+    encoder = LLMEncoder(with_vllm)
+    encoder.encode(["a cat"])
+    limits = [(process, process.rlimit(psutil.RLIMIT_FSIZE)) for process in processes(server)]
+    for process, (_, hard) in limits:
+        process.rlimit(psutil.RLIMIT_FSIZE, (1024, hard))  # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(EngineGone, match=r"could not hand over states through .*File too large"):
+            encoder.encode(["a dog"])
+    finally:
+        for process, limit in limits:
+            process.rlimit(psutil.RLIMIT_FSIZE, limit)
+    assert len(encoder.encode(["a dog"]).values) == len(LAYERS)
+    assert not states_in(server.exchange)
 
 
 def test_a_server_that_hangs_is_said_and_then_asked_again(smollm2, server):
