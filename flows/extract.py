@@ -23,9 +23,9 @@ from sur.extraction import (
     close_encoders,
     encoder_keys,
     extract_partitions,
+    make_assets,
     pending_partitions,
     prepare,
-    sample_readout,
 )
 from sur.planning import Plan
 from sur.standing import partitions, timed
@@ -57,10 +57,10 @@ def encode_partitions(config: RunConfig, encoder: str, partitions: list[int]) ->
     return extract_partitions(config, encoder, partitions)
 
 
-@task(name="read-out", cache_policy=NO_CACHE, persist_result=False)
-def read_out(config: RunConfig) -> None:
-    """Sample the denoiser's cross-attention queries into the store; nothing to do when they are there."""
-    sample_readout(config)
+@task(name="assets", cache_policy=NO_CACHE, persist_result=False)
+def store_assets(config: RunConfig) -> None:
+    """Store what belongs to no row, such as the denoiser's read-out; nothing to do when it is there."""
+    make_assets(config)
 
 
 @flow(name="extract", persist_result=False)
@@ -101,7 +101,7 @@ def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
                     progress.advance(len(batch))
     finally:
         close_encoders()
-    read_out(config)
+    store_assets(config)
     return plan, done
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -96,8 +96,15 @@ class Adapter(nn.Module):
         linear.weight.copy_(directions * scale @ directions.T)
         linear.bias.copy_(-linear.weight @ mean)
 
-    def forward(self, x: Float[Tensor, "batch tokens dim"], weight: float | None = None) -> AdapterOutput:
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        weight: float | None = None,
+        mask: Bool[Tensor, "batch tokens"] | None = None,
+    ) -> AdapterOutput:
         """Adapt states; `x` in the adapter's own dtype. `weight` stands in for the adapter's own.
+
+        mask: tokens that the denoiser reads, where it does not read them all; the others are not attended to.
 
         Raises ValueError when the width is not the one that the adapter was built for.
         """
@@ -107,8 +114,10 @@ class Adapter(nn.Module):
                 "it belongs to another text encoder"
             )
         normal = self.normalise(x)
-        hidden = self.encoder(normal)
+        hidden = self.encoder(normal, src_key_padding_mask=None if mask is None else ~mask)
         scores = self.query(hidden) @ self.key(normal).mT / math.sqrt(self.config.dim)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None], -math.inf)
         a = scores.softmax(-1) @ x + x
         a = self.mlp(a) + a
         weight = self.weight if weight is None else weight

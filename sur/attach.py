@@ -1,7 +1,7 @@
 """One call puts an adapter onto any stock diffusers pipeline that has `encode_prompt`.
 
-Only the positive prompt's states change; the negative prompt's, pooled embeddings and embeddings that the
-caller made himself pass through. The pipeline's class and its modules stay untouched.
+Only the positive prompt's states change; the negative prompt's, pooled states (SDXL, SD 3, Flux) and embeddings that
+the caller made himself pass through. The pipeline's class and its modules stay untouched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sur.adapter import Adapter
+from sur.families import family_of
 
 _ORIGINAL = "_encode_prompt_without_adapter"
 
@@ -21,16 +22,17 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
     """Wrap `pipe.encode_prompt`; `weight` stands in for the adapter's own while attached (0 = off, 1 = as trained).
 
     The adapter computes in its own dtype (float32) and hands back the pipeline's, so fp16, bf16 and fp32
-    pipelines work. Raises TypeError for a pipeline without `encode_prompt`, ValueError when its text encoders
-    have another width, RuntimeError when an adapter is attached already.
+    pipelines work. Raises TypeError for a pipeline without `encode_prompt`, ValueError for an unknown family or text
+    states of another width, RuntimeError when an adapter is attached already.
     """
     if not callable(getattr(pipe, "encode_prompt", None)):
         raise TypeError(f"{type(pipe).__name__} has no encode_prompt; attach a text-to-image pipeline of diffusers")
     if hasattr(pipe, _ORIGINAL):
         raise RuntimeError("this pipeline has an adapter already; call detach first")
-    encoders = [e for e in (getattr(pipe, name, None) for name in ("text_encoder", "text_encoder_2")) if e is not None]
-    width = sum(e.config.hidden_size for e in encoders)
-    if width and width != adapter.config.dim:
+    family = family_of(type(pipe).__name__)
+    denoiser = getattr(pipe, family.denoiser, None)
+    width = adapter.config.dim if denoiser is None else denoiser.config[family.width]
+    if width != adapter.config.dim:
         raise ValueError(
             f"the adapter was trained on states {adapter.config.dim} wide, {type(pipe).__name__} makes {width}; "
             "train one for this pipeline's text encoder"
@@ -47,7 +49,8 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
         if given.get("clip_skip") is not None:
             raise ValueError("the adapter was trained on the last layer's states; leave clip_skip unset, or detach it")
         encoded = original(*args, **kwargs)
-        return (adapt(adapter, encoded[0], weight), *encoded[1:])
+        mask = None if family.mask is None else encoded[family.mask]
+        return (adapt(adapter, encoded[0], weight, mask), *encoded[1:])
 
     setattr(pipe, _ORIGINAL, original)
     pipe.encode_prompt = encode_prompt
@@ -64,9 +67,11 @@ def detach(pipe: Any) -> Any:
 
 
 @torch.no_grad()
-def adapt(adapter: Adapter, states: torch.Tensor, weight: float | None = None) -> torch.Tensor:
+def adapt(
+    adapter: Adapter, states: torch.Tensor, weight: float | None = None, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """Adapted states in the dtype and on the device of `states`; the adapter follows to that device."""
     parameter = next(adapter.parameters())
     if parameter.device != states.device:
         adapter.to(states.device)
-    return adapter(states.to(parameter.dtype), weight).states.to(states.dtype)
+    return adapter(states.to(parameter.dtype), weight, None if mask is None else mask.bool()).states.to(states.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,13 +30,15 @@ class Needs:
     simple: str
     complex: str | None
     llm: str | None
+    also: tuple[str, ...]  # further LLM features
     latents: str | None
     unpaired: bool  # rows without complex prompt or picture take part
+    caption_dropout: float = 0.0  # share of rows that are given the empty prompt
 
     @property
     def required(self) -> list[str]:
         """Features without which a row is skipped."""
-        names = [self.simple, self.llm]
+        names = [self.simple, self.llm, *self.also]
         return [n for n in (names if self.unpaired else [*names, self.complex, self.latents]) if n]
 
     @property
@@ -69,8 +71,10 @@ def needs(config: RunConfig) -> Needs:
         simple=config.text.feature_name("simple"),
         complex=config.text.feature_name("complex") if aligned else None,
         llm=llm,
+        also=tuple(loss.distillation.also),
         latents=latents,
         unpaired=loss.uses_llm,
+        caption_dropout=loss.denoising.caption_dropout if loss.denoising.weight > 0 else 0.0,
     )
 
 
@@ -94,40 +98,70 @@ def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest 
     )
 
 
-def read_states(store: Store, feature: str, slots: np.ndarray) -> Float[Tensor, "rows ..."]:
-    """Cached states of some slots, float32."""
-    values = store.read(feature, slots)["states"]
-    if store.spec(feature).arrays["states"].dtype == "bfloat16":
+def read_states(store: Store, feature: str, slots: np.ndarray, array: str = "states") -> Float[Tensor, "rows ..."]:
+    """Cached states of some slots, or another of the feature's arrays, float32."""
+    values = store.read(feature, slots)[array]
+    if store.spec(feature).arrays[array].dtype == "bfloat16":
         return torch.from_numpy(bfloat16_to_float32(values))
     return torch.from_numpy(values.astype(np.float32))
 
 
-def row_batches(batches: Iterator[Batch], wanted: Needs, seed: int) -> Iterator[RowBatch]:
-    """Turn the cache's batches into the trainer's; a view (flip) of each latent is drawn from (seed, epoch, offset)."""
+def row_batches(
+    batches: Iterator[Batch], wanted: Needs, seed: int, empty: Mapping[str, Tensor] | None = None
+) -> Iterator[RowBatch]:
+    """Turn the cache's batches into the trainer's.
+
+    A view (flip) of each latent, and which rows are given the empty prompt, are drawn from (seed, epoch, offset).
+    empty: arrays of the empty prompt, for caption dropout (see `sur.empty_prompt`).
+    """
     for batch in batches:
-        yield row_batch(batch, wanted, np.random.default_rng([seed, batch.epoch, batch.offset]))
+        yield row_batch(batch, wanted, np.random.default_rng([seed, batch.epoch, batch.offset]), empty)
 
 
-def row_batch(batch: Batch, wanted: Needs, rng: np.random.Generator) -> RowBatch:
+def row_batch(
+    batch: Batch, wanted: Needs, rng: np.random.Generator, empty: Mapping[str, Tensor] | None = None
+) -> RowBatch:
     """One batch, float32."""
     arrays, present = batch.arrays, batch.present
     every = torch.ones(len(batch.slots), dtype=torch.bool)
     values: dict = {
         "simple": arrays[f"{wanted.simple}/states"].float(),
         "length": arrays[f"{wanted.simple}/length"].long(),
+        **_other_inputs(arrays, wanted.simple),
     }
     if wanted.complex:
         values["complex"] = arrays[f"{wanted.complex}/states"].float()
         values["paired"] = present.get(wanted.complex, every)
+        values |= {f"complex_{name}": value for name, value in _other_inputs(arrays, wanted.complex).items()}
     if wanted.llm:
-        states, length = arrays[f"{wanted.llm}/states"], arrays[f"{wanted.llm}/length"].long()
-        longest = int(length.max())  # what lies behind the longest prompt of the batch is padding
-        values["llm"] = (states[:, :longest] if states.ndim == 3 else states).float()
-        values["llm_length"] = length
+        values["llm"], values["llm_length"] = _llm_states(arrays, wanted.llm)
+    if wanted.also:
+        further = [_llm_states(arrays, name) for name in wanted.also]
+        values["also"], values["also_length"] = zip(*further, strict=True)
     if wanted.latents:
         mean, logvar = (arrays[f"{wanted.latents}/{key}"].float() for key in ("mean", "logvar"))
         view = torch.from_numpy(rng.integers(mean.shape[1], size=len(mean)))
         rows = torch.arange(len(mean))
         values["latents"] = (mean[rows, view], logvar[rows, view])
         values["pictured"] = present.get(wanted.latents, every)
+    if wanted.caption_dropout and empty is not None:
+        dropped = torch.from_numpy(rng.random(len(batch.slots)) < wanted.caption_dropout)
+        for name in ("simple", "length", "pooled", "mask"):
+            if name in values:
+                values[name] = values[name].clone()
+                values[name][dropped] = empty["states" if name == "simple" else name].to(values[name].dtype)
+        values["dropped"] = dropped
     return RowBatch(**values)
+
+
+def _llm_states(arrays: Mapping[str, Tensor], feature: str) -> tuple[Tensor, Tensor]:
+    """An LLM's states and their lengths; what lies behind the longest prompt of the batch is padding."""
+    states, length = arrays[f"{feature}/states"], arrays[f"{feature}/length"].long()
+    return (states[:, : int(length.max())] if states.ndim == 3 else states).float(), length
+
+
+def _other_inputs(arrays: Mapping[str, Tensor], feature: str) -> dict[str, Tensor]:
+    """What a denoiser is told of a prompt beside its states, where the feature has it."""
+    kinds = {"pooled": torch.float32, "mask": torch.bool}
+    there = {name: arrays.get(f"{feature}/{name}") for name in kinds}
+    return {name: value.to(kinds[name]) for name, value in there.items() if value is not None}

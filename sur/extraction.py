@@ -14,6 +14,7 @@ import numpy as np
 
 from cache import Behind, RowRecord, Store
 from sur.config import RunConfig, save_config
+from sur.empty_prompt import compute_empty_prompt
 from sur.encoders import Encoder, build_encoders
 from sur.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows
 from sur.planning import Plan, make_plan, scan_rows, wants_readout
@@ -132,15 +133,16 @@ def extract(config: RunConfig) -> list[PartitionsDone]:
             done += [extract_partitions(config, key, pending[i : i + step]) for i in range(0, len(pending), step)]
     finally:
         close_encoders()
-    sample_readout(config)
+    make_assets(config)
     return done
 
 
-def sample_readout(config: RunConfig) -> bool:
-    """Store the denoiser's read-out if a loss asks for it; False when there was nothing to do."""
-    if not wants_readout(config):
-        return False
-    return compute_readout(Store.open(config.store.path, writable=True), config)
+def make_assets(config: RunConfig) -> None:
+    """Store what belongs to no row, where a loss asks for it: the denoiser's read-out, the empty prompt's states."""
+    if config.loss.denoising.caption_dropout:
+        compute_empty_prompt(Store.open(config.store.path, writable=True), config)
+    if wants_readout(config):
+        compute_readout(Store.open(config.store.path, writable=True), config)
 
 
 def load_encoder(config: RunConfig, key: str) -> Encoder:

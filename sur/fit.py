@@ -19,10 +19,12 @@ from cache import Loader, Manifest, NoRows, Store
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, read_states, row_batches
 from sur.checkpoint import latest_checkpoint, load_checkpoint, read_extra, save_checkpoint
+from sur.denoiser import denoiser_folder, weights_folder
+from sur.empty_prompt import load_empty_prompt
 from sur.errors import ConfigError
+from sur.families import family_of
 from sur.fingerprint import weights_fingerprint
-from sur.losses import FrozenDenoiser, Objective
-from sur.losses.denoising import denoiser_folder
+from sur.losses import Objective, prepare_denoiser
 from sur.readout import load_readout, readout_name
 from sur.stopping import Stopped
 from sur.trainer import Step, Training
@@ -64,9 +66,10 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
         return _publish(training, config)
     curves = _open_curves(config.run_dir / CURVES, training.step)
     batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
+    empty = load_empty_prompt(store, config) if needs(config).caption_dropout else None
     saved = newest
     with curves, _stop_on_signals() as stopped:
-        for step in training.run(row_batches(batches, needs(config), config.train.seed)):
+        for step in training.run(row_batches(batches, needs(config), config.train.seed, empty)):
             if on_step is not None:
                 on_step(step)
             record: dict[str, Any] = {}
@@ -111,7 +114,9 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
         dim,
         llm_shape=specs[wanted.llm].arrays["states"].shape if wanted.llm else None,
         read_out=load_readout(store, config) if config.loss.uses_readout else None,
-        denoiser=FrozenDenoiser.from_pipeline(*config.base) if config.loss.uses_denoiser else None,
+        denoiser=prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None,
+        also_dims=[specs[name].arrays["states"].shape[-1] for name in wanted.also],
+        start_marks=int(family_of(specs[wanted.simple].identity["pipeline"]).clip_first),
     )
     return Training(adapter, objective, config.train)
 
@@ -154,7 +159,7 @@ def frozen_parts(store: Store, config: RunConfig) -> dict[str, Any]:
     """Which denoiser and read-out a run learns from; a resumed run must have the same."""
     loss = config.loss
     return {
-        "denoiser": weights_fingerprint(denoiser_folder(*config.base) / "unet") if loss.uses_denoiser else None,
+        "denoiser": weights_fingerprint(weights_folder(denoiser_folder(*config.base))) if loss.uses_denoiser else None,
         "readout": store.assets()[readout_name(config)].identity if loss.uses_readout else None,
     }
 

@@ -7,6 +7,7 @@ text states without loading the denoiser (`sur.losses.alignment`).
 
 from __future__ import annotations
 
+import json
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache import ArraySpec, FeatureSpec, Store
 from sur.batches import read_states
+from sur.denoiser import FrozenDenoiser, Text, denoiser_folder, refuse_other_inputs, weights_folder
 from sur.encoders.base import major_version, pick_device
 from sur.encoders.locate import PIPELINE_CONFIG, locate
 from sur.errors import ConfigError
+from sur.families import family_of
 from sur.fingerprint import weights_fingerprint
 from sur.losses.alignment import ReadOut
-from sur.losses.denoising import FrozenDenoiser, denoiser_folder, require_text_only
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -54,7 +56,7 @@ def readout_spec(store: Store, config: RunConfig) -> FeatureSpec:
     folder = denoiser_folder(*config.base)
     layers = _cross_attention(_skeleton(folder))
     identity = {
-        "denoiser": weights_fingerprint(folder / "unet"),
+        "denoiser": weights_fingerprint(weights_folder(folder)),
         "layers": list(layers),
         "heads": [layer.heads for layer in layers.values()],
         "inputs": {name: store.features()[name].identity for name in _inputs(config) if name in store.features()},
@@ -84,7 +86,7 @@ def compute_readout(store: Store, config: RunConfig) -> bool:
     generator = torch.Generator().manual_seed(settings.seed)
     device = pick_device(config.vae.device if config.vae else "auto")
     denoiser = FrozenDenoiser.from_pipeline(*config.base).to(device)
-    layers = _cross_attention(denoiser.unet)
+    layers = _cross_attention(denoiser.model)
     caught: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
     batches = [slots[start : start + _BATCH] for start in range(0, len(slots), _BATCH)]
     per_batch = -(-settings.queries_per_layer // len(batches))
@@ -98,6 +100,7 @@ def compute_readout(store: Store, config: RunConfig) -> bool:
 
     hooks = [layer.to_q.register_forward_hook(catch(name)) for name, layer in layers.items()]
     latents_name, text_name = _inputs(config)
+    has_pooled = "pooled" in store.spec(text_name).arrays
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(settings.seed)
         for index, chosen in enumerate(cycle(batches)):
@@ -105,8 +108,10 @@ def compute_readout(store: Store, config: RunConfig) -> bool:
                 break  # every batch at least once; small layers and few rows need several passes
             latents = store.read(latents_name, chosen)
             mean, logvar = (torch.from_numpy(latents[key][:, 0].astype(np.float32)) for key in ("mean", "logvar"))
-            noisy, _, _, timesteps = denoiser.noise(mean.to(device), logvar.to(device))
-            denoiser(noisy, timesteps, read_states(store, text_name, chosen).to(device))
+            noised = denoiser.noise(mean.to(device), logvar.to(device))
+            states = read_states(store, text_name, chosen)
+            pooled = read_states(store, text_name, chosen, "pooled") if has_pooled else None
+            denoiser(noised, Text(states.to(device), None if pooled is None else pooled.to(device)))
     for hook in hooks:
         hook.remove()
     values: dict[str, np.ndarray] = {}
@@ -161,11 +166,17 @@ def _skeleton(folder: Path) -> Any:
     """The denoiser's module tree on the meta device: shapes without weights."""
     from diffusers import UNet2DConditionModel
 
+    family = family_of(json.loads((folder / "model_index.json").read_text())["_class_name"])
+    if family.denoiser != "unet":
+        raise ConfigError(
+            f"{family.name} reads text and picture in one attention, of which there is no read-out; set "
+            "loss.alignment.form=denoiser (or tokens), and no distillation form `teacher`"
+        )
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(
             dict(UNet2DConditionModel.load_config(folder, subfolder="unet"))  # pyright: ignore
         )
-    require_text_only(unet)
+    refuse_other_inputs(unet)
     return unet
 
 

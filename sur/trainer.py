@@ -102,7 +102,7 @@ class Training:
             learning_rate = self._set_learning_rate()
             torch.manual_seed(step_seed(self.config.seed, self.step))
             with self.accelerator.autocast():
-                losses = self.objective(batch, self.adapter(batch.simple), self.step)
+                losses = self.objective(batch, self.adapter(batch.simple, mask=batch.mask), self.step)
                 total = torch.stack(list(losses.values())).sum()
             if not torch.isfinite(total):
                 values = {name: loss.item() for name, loss in losses.items()}
@@ -139,7 +139,7 @@ class Training:
         for index, batch in enumerate(batches):
             torch.manual_seed(step_seed(self.config.seed, -1 - index))
             batch = to_device(batch, self.accelerator.device)
-            for name, loss in self.objective(batch, self.adapter(batch.simple), self.step).items():
+            for name, loss in self.objective(batch, self.adapter(batch.simple, mask=batch.mask), self.step).items():
                 sums[name] = sums.get(name, 0.0) + float(loss)
             count += 1
         self.adapter.train()
@@ -160,9 +160,7 @@ def build_optimisers(adapter: Adapter, objective: Objective, config: TrainConfig
     learning before the adapter does, and at a learning rate of zero like the adapter.
     """
     adamw, muon = [], []
-    teacher = [("teacher", objective.teacher)] if objective.teacher is not None else []
-    projection = [("projection", objective.projection)] if objective.projection is not None else []
-    for name, module in [("adapter", adapter), *projection, *teacher]:
+    for name, module in {"adapter": adapter, **objective.parts()}.items():
         peak, horizon = config.learning_rate, config.steps
         if name == "teacher":
             settings = objective.config.distillation

@@ -148,8 +148,8 @@ def test_errors_say_what_to_do(tmp_path):
         TextEncoder(TextConfig())
     with pytest.raises(FileNotFoundError, match="correct the path"):
         TextEncoder(TextConfig(model=str(tmp_path / "nothing"))).shapes()
-    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(ValueError, match="FluxPipeline are not supported"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "Flux2Pipeline"}')
+    with pytest.raises(ValueError, match="Flux2Pipeline are not supported"):
         TextEncoder(TextConfig(model=str(tmp_path))).shapes()
 
 

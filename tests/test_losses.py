@@ -1,6 +1,7 @@
 """Losses against naive references written from their formulas."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,12 @@ def test_read_out_ignores_order_and_duplication_of_tokens(read_out):
 def test_attention_alignment_of_independent_states_is_about_two_variances(read_out):
     loss = attention_alignment(read_out, torch.randn(64, 9, 32), torch.randn(64, 9, 32), 50)
     assert 0.5 < float(loss) < 2.5
+
+
+def test_without_a_start_mark_the_first_token_is_the_prompts_first():
+    target = torch.arange(5.0)[None, :, None]
+    got = interpolate_tokens(target, torch.tensor([5]), torch.tensor([4]), 6, start_marks=0)
+    assert got.flatten().tolist() == [0, 2, 4, 4, 4, 4]  # three tokens, their end mark, padding
 
 
 @pytest.mark.parametrize("measure", ["kl", "mse", "cosine", "contrastive"])
@@ -123,6 +130,57 @@ def test_the_teacher_learns_first_and_then_teaches(read_out):
     objective(batch(), adapter(batch().simple), 5)["distillation"].backward()
     assert all(p.grad is None for p in objective.parameters())
     assert adapter.output.weight.grad is not None and adapter.output.weight.grad.any()
+
+
+def test_further_targets_add_their_own_projections_loss_times_their_factor(read_out):
+    form = {"form": "pooled", "measure": "mse"}
+    config = LossConfig.model_validate({"distillation": form | {"also": {"llm.b.l02.mean": 0.5}, "weight": 2.0}})
+    objective = Objective(config, 32, (24,), read_out, also_dims=[7])
+    rows = replace(batch(llm_shape=(24,)), also=(torch.randn(4, 7),), also_length=(torch.ones(4).long(),))
+    output = Adapter(AdapterConfig(dim=32))(rows.simple)
+    pooled = torch.stack([output.hidden[i, : rows.length[i]].mean(0) for i in range(4)])
+    first, second = objective.projection.linear, objective.also[0].linear
+    wanted = 2.0 * (F.mse_loss(first(pooled), rows.llm) + 0.5 * F.mse_loss(second(pooled), rows.also[0]))
+    torch.testing.assert_close(objective(rows, output, 0)["distillation"], wanted)
+    again = Objective(config, 32, (24,), read_out, also_dims=[7])
+    again.load_learned(objective.learned())
+    torch.testing.assert_close(again.also[0].linear.weight, second.weight)
+
+
+def test_further_targets_need_a_form_that_has_targets():
+    with pytest.raises(ValueError, match="forms pooled and tokens, not teacher"):
+        LossConfig.model_validate({"distillation": {"form": "teacher", "also": {"x": 1}}})
+
+
+def test_rows_that_were_given_the_empty_prompt_count_for_the_denoising_loss_alone(read_out):
+    config = LossConfig.model_validate({"distillation": {"form": "tokens", "measure": "mse"}})
+    objective = Objective(config, 32, (12, 24), read_out)
+    rows = batch(paired=(True,) * 4)
+    dropped = torch.tensor([False, True, False, True])
+    marked = replace(rows, dropped=dropped)
+    kept = RowBatch(**{name: value[~dropped] for name, value in vars(rows).items() if isinstance(value, torch.Tensor)})
+    output = Adapter(AdapterConfig(dim=32))(rows.simple)
+    torch.manual_seed(0)
+    got = objective(marked, output, 0)
+    torch.manual_seed(0)
+    wanted = objective(kept, type(output)(*(part[~dropped] for part in output)), 0)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_masked_tokens_do_not_count():
+    config = LossConfig.model_validate({"alignment": {"form": "tokens"}})
+    mask, complex_mask = (torch.arange(9) < n for n in (torch.tensor([[4], [9], [2], [7]]), torch.tensor([[6]] * 4)))
+    rows = replace(batch((True,) * 4), mask=mask, complex_mask=complex_mask)
+    adapter = Adapter(AdapterConfig(dim=32))
+    torch.nn.init.normal_(adapter.output.weight, std=0.2)
+    output = adapter(rows.simple, mask=mask)
+    real = [(i, j) for i in range(4) for j in range(9) if mask[i, j] and complex_mask[i, j]]
+    wanted = torch.stack([(output.states[i, j] - rows.complex[i, j]).square().mean() for i, j in real]).mean()
+    torch.testing.assert_close(Objective(config, 32)(rows, output, 0)["alignment"], wanted)
+    dirty = rows.simple.clone()
+    dirty[~mask] = 99.0
+    states = adapter(dirty, mask=mask).states
+    torch.testing.assert_close(states[mask], output.states[mask])
 
 
 def test_a_frozen_projection_gets_no_gradient_but_is_saved(read_out):

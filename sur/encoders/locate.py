@@ -14,8 +14,16 @@ LLM_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.py")
 PIPELINE_CONFIG = ("model_index.json", "config.json", "*/config.json", "*/tokenizer_config.json")
 TEXT_WEIGHTS = (*PIPELINE_CONFIG, "text_encoder*.safetensors", "text_encoder*.json", "tokenizer*")
 VAE_WEIGHTS = (*PIPELINE_CONFIG, "vae/diffusion_pytorch_model*.safetensors", "vae/*.index.json")
-UNET_WEIGHTS = (*PIPELINE_CONFIG, "unet/diffusion_pytorch_model*.safetensors", "unet/*.index.json", "scheduler/*")
-PIPELINE_WEIGHTS = (*TEXT_WEIGHTS, *VAE_WEIGHTS, *UNET_WEIGHTS)
+DENOISER_WEIGHTS = (
+    *PIPELINE_CONFIG,
+    *(
+        f"{part}/{files}"
+        for part in ("unet", "transformer")
+        for files in ("diffusion_pytorch*.safetensors", "*.index.json")
+    ),
+    "scheduler/*",
+)
+PIPELINE_WEIGHTS = (*TEXT_WEIGHTS, *VAE_WEIGHTS, *DENOISER_WEIGHTS)
 # Other precisions and layouts of the same weights; nothing here reads them.
 NEVER = ("*.fp16.*", "*.non_ema.*", "*onnx*", "*openvino*", "original/*", "consolidated*", "*flax*")
 

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from sur.encoders.base import free_memory
 from sur.encoders.locate import PIPELINE_CONFIG, TEXT_WEIGHTS, locate
 from sur.encoders.quiet import quiet_libraries
+from sur.families import FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_3, STABLE_DIFFUSION_XL, Family, family_of
 from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
 
-# Pipelines whose denoiser reads exactly what encode_prompt returns: states, and for XL pooled states.
-FAMILIES = ("StableDiffusionXL", "StableDiffusion")
-OTHER_FAMILIES = ("StableDiffusion3", "StableDiffusionLDM3D")
+
+class Encoding(NamedTuple):
+    """What a pipeline gives its denoiser: states (batch, tokens, dim), pooled (batch, dim), mask (batch, tokens)."""
+
+    states: Tensor
+    pooled: Tensor | None = None
+    mask: Tensor | None = None
 
 
 class PipelineText:
     """One pipeline folder's tokenizers and text encoders."""
 
-    def __init__(self, model: str, revision: str | None, compute_dtype: str, device: torch.device) -> None:
-        self.model, self.revision = model, revision
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        compute_dtype: str,
+        device: torch.device,
+        t5_tokens: int | None = None,
+    ) -> None:
+        self.model, self.revision, self._t5_tokens = model, revision, t5_tokens
         self.compute_dtype, self.device = compute_dtype, device
         self._pipe: Any = None
         self._tokenizer: Any = None
@@ -37,40 +50,60 @@ class PipelineText:
     def index(self) -> dict[str, Any]:
         """model_index.json.
 
-        Raises: FileNotFoundError without that file; ValueError for a family of pipelines not supported.
+        Raises: FileNotFoundError without that file.
         """
         file = self.folder() / "model_index.json"
         if not file.is_file():
             raise FileNotFoundError(f"{file.parent} is no diffusers pipeline folder: it has no model_index.json")
-        index = json.loads(file.read_text())
-        kind = str(index.get("_class_name", ""))
-        if not kind.startswith(FAMILIES) or kind.startswith(OTHER_FAMILIES):
-            raise ValueError(
-                f"the text encoders of {kind or 'this pipeline'} are not supported; "
-                "StableDiffusion and StableDiffusionXL pipelines are"
-            )
-        return index
+        return json.loads(file.read_text())
 
     @property
-    def is_xl(self) -> bool:
-        """Whether the pipeline feeds pooled states beside the tokens' states."""
-        return self.index()["_class_name"].startswith("StableDiffusionXL")
+    def family(self) -> Family:
+        """The pipeline's family. Raises: ValueError for one that is not supported."""
+        return family_of(str(self.index().get("_class_name", "")))
+
+    @property
+    def t5_tokens(self) -> int:
+        """States that T5 makes of a prompt; 0 without T5."""
+        family = self.family
+        if self._t5_tokens is not None and not family.t5_tokens:
+            raise ValueError(f"text.t5_tokens is set, but {family.name} has no T5; leave it out")
+        return self._t5_tokens or family.t5_tokens
 
     def parts(self, kind: str) -> list[str]:
         """Folders of the pipeline's text encoders (kind "text_encoder") or tokenizers ("tokenizer")."""
         index = self.index()
-        return [name for name in (kind, f"{kind}_2") if index.get(name, [None])[0] is not None]
+        return [name for name in (kind, f"{kind}_2", f"{kind}_3") if index.get(name, [None])[0] is not None]
 
     def sizes(self) -> tuple[int, int, int | None]:
-        """Tokens a prompt, width of the states, width of the pooled states (None for SD); from configs."""
-        configs = [_read(self.folder() / part / "config.json") for part in self.parts("text_encoder")]
-        dim = sum(config["hidden_size"] for config in configs)
-        pooled = configs[-1]["projection_dim"] if self.is_xl else None
-        tokenizer = self.folder() / self.parts("tokenizer")[0] / "tokenizer_config.json"
+        """Tokens a prompt, width of the states, width of the pooled states (None where there are none); from configs.
+
+        Raises: ValueError for a pipeline without one of its family's text encoders, or with t5_tokens but no T5.
+        """
+        family, names, t5_tokens = self.family, self.parts("text_encoder"), self.t5_tokens
+        configs = [_read(self.folder() / name / "config.json") for name in names]
+        if family in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL):
+            pooled = configs[-1]["projection_dim"] if family.pooled else None
+            return self._clip_tokens(configs[0]), sum(config["hidden_size"] for config in configs), pooled
+        wanted = {STABLE_DIFFUSION_3: 3, FLUX: 2}.get(family, 1)
+        if len(names) < wanted:
+            raise ValueError(f"{self.folder()} has only {names}; {family.name} is supported with its T5")
+        width = configs[-1]["d_model"]
+        if family is STABLE_DIFFUSION_3:
+            pooled = sum(config["projection_dim"] for config in configs[:2])
+            return self._clip_tokens(configs[0]) + t5_tokens, width, pooled
+        return t5_tokens, width, configs[0]["hidden_size"] if family is FLUX else None
+
+    def counted_tokens(self) -> int:
+        """The most real tokens that `lengths` can stand for: those that the first text encoder keeps."""
+        if not self.family.clip_first:
+            return self.t5_tokens
+        return self._clip_tokens(_read(self.folder() / "text_encoder" / "config.json"))
+
+    def _clip_tokens(self, config: dict[str, Any]) -> int:
+        tokenizer = self.folder() / "tokenizer" / "tokenizer_config.json"
         tokens = _read(tokenizer).get("model_max_length", 0) if tokenizer.is_file() else 0
-        if not 0 < tokens < 10_000:  # transformers writes 1e30 for "no limit"
-            tokens = configs[0]["max_position_embeddings"]
-        return tokens, dim, pooled
+        return tokens if 0 < tokens < 10_000 else config["max_position_embeddings"]  # 1e30 stands for "no limit"
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of each text encoder and tokenizer, by folder name."""
@@ -79,32 +112,36 @@ class PipelineText:
         return made | {part: tokenizer_fingerprint(folder / part) for part in self.parts("tokenizer")}
 
     @torch.inference_mode()
-    def encode(
-        self, prompts: Sequence[str]
-    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"] | None]:
-        """The states, and for SDXL the pooled states, that the pipeline would give its denoiser."""
-        pipe = self.loaded()
+    def encode(self, prompts: Sequence[str]) -> Encoding:
+        """What the pipeline would give its denoiser."""
+        pipe, family = self.loaded(), self.family
+        given: dict[str, Any] = {"do_classifier_free_guidance": False, "prompt_2": None, "prompt_3": None}
+        if family.t5_tokens:
+            given["max_sequence_length"] = self.t5_tokens
+        known = inspect.signature(pipe.encode_prompt).parameters
+        given = {name: value for name, value in given.items() if name in known}
         with quiet_libraries():
-            out = pipe.encode_prompt(
-                prompt=list(prompts),
-                device=self.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )
-        return out[0], out[2] if self.is_xl else None
+            out = pipe.encode_prompt(prompt=list(prompts), device=self.device, num_images_per_prompt=1, **given)
+        return Encoding(
+            out[0],
+            None if family.pooled is None else out[family.pooled],
+            None if family.mask is None else out[family.mask],
+        )
 
     def lengths(self, prompts: Sequence[str]) -> Int[Tensor, "batch"]:
-        """Tokens of each prompt before any cut, BOS and EOS included; loads no weights.
+        """Tokens of each prompt before any cut, BOS and EOS included, by the family's first states; loads no weights.
 
         Raises: OSError or ValueError when the pipeline has no usable tokenizer.
         """
         if self._tokenizer is None:
             import transformers
 
-            part = self.parts("tokenizer")[0]
+            part = self.family.tokenizer
             kind = getattr(transformers, self.index()[part][1])
             with quiet_libraries():
                 self._tokenizer = kind.from_pretrained(self.folder(TEXT_WEIGHTS) / part, local_files_only=True)
+        if self.family.mask is not None:  # as these pipelines read prompts themselves
+            prompts = [prompt.lower().strip() for prompt in prompts]
         with quiet_libraries():
             ids = self._tokenizer(list(prompts))["input_ids"] if prompts else []
         return torch.tensor([len(each) for each in ids], dtype=torch.int32)

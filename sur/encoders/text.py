@@ -36,6 +36,12 @@ class TextConfig(BaseModel):
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
     codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
     keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
+    t5_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="states that T5 makes of a prompt (SD 3, PixArt, Flux); default: the pipeline's own. Another "
+        "number has to be given to the pipeline too, as `max_sequence_length`",
+    )
     batch_size: int = Field(default=64, ge=1, description="prompts a forward pass")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
 
@@ -55,7 +61,8 @@ class TextEncoder:
     """States of the simple or the complex prompts, as the pipeline's encode_prompt makes them.
 
     Arrays: `states` (tokens, dim), padding positions included as the denoiser reads them; `length` (), real
-    tokens with BOS and EOS; for SDXL also `pooled` (dim,). The empty prompt is a prompt like any other.
+    tokens with BOS and EOS (SD 3: those of CLIP, whose states come first); where the family has them `pooled`
+    (dim,), and `mask` (tokens,), 1 at tokens that the denoiser reads. The empty prompt is a prompt like any other.
     """
 
     kind = "text"
@@ -83,6 +90,8 @@ class TextEncoder:
         arrays = {"states": ArraySpec(dtype, (tokens, dim), *packing), "length": ArraySpec("int32", ())}
         if pooled is not None:
             arrays["pooled"] = ArraySpec(dtype, (pooled,), *packing)
+        if self._pipeline.family.mask is not None:
+            arrays["mask"] = ArraySpec("uint8", (tokens,))
         return {self.feature_name: arrays}
 
     def specs(self) -> list[FeatureSpec]:
@@ -98,6 +107,8 @@ class TextEncoder:
             "engine_version": f"{major_version('diffusers')} on transformers {major_version('transformers')}",
             "encoder_version": ENCODER_VERSION,
         }
+        if self.config.t5_tokens is not None:
+            identity["t5_tokens"] = self._pipeline.t5_tokens
         return [FeatureSpec(self.feature_name, self.kind, identity, self.shapes()[self.feature_name])]
 
     def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
@@ -105,18 +116,20 @@ class TextEncoder:
         if not checked_names(names, [self.feature_name]):
             return Encoded({})
         arrays = self.shapes()[self.feature_name]
-        limit = arrays["states"].shape[0]
+        tokens, limit = arrays["states"].shape[0], self._pipeline.counted_tokens()
         values = {name: np.zeros((len(items), *spec.shape), stored_numpy(spec.dtype)) for name, spec in arrays.items()}
         bad: dict[int, str] = {}
-        stats = {"tokens": 0, "padded_tokens": len(items) * limit, "truncated": 0}
+        stats = {"tokens": 0, "padded_tokens": len(items) * tokens, "truncated": 0}
         for start in range(0, len(items), self.config.batch_size):
             prompts = items[start : start + self.config.batch_size]
             rows = slice(start, start + len(prompts))
-            states, pooled = self._pipeline.encode(prompts)
-            for name, made in (("states", states), ("pooled", pooled)):
+            encoding = self._pipeline.encode(prompts)
+            for name, made in (("states", encoding.states), ("pooled", encoding.pooled)):
                 if made is not None:
                     values[name][rows], faults = to_stored(made, self.config.store_dtype)
                     bad |= {start + item: f"{name} is {fault}" for item, fault in faults.items()}
+            if encoding.mask is not None:
+                values["mask"][rows] = encoding.mask.cpu().numpy()
             lengths = self._pipeline.lengths(prompts)
             values["length"][rows] = lengths.clamp(max=limit).numpy()
             stats["tokens"] += int(lengths.clamp(max=limit).sum())
@@ -130,7 +143,7 @@ class TextEncoder:
 
         Raises: OSError or ValueError when the pipeline has no usable tokenizer.
         """
-        return self._pipeline.lengths(prompts).clamp(max=self._pipeline.sizes()[0]).tolist()
+        return self._pipeline.lengths(prompts).clamp(max=self._pipeline.counted_tokens()).tolist()
 
     def close(self) -> None:
         """Forget the weights; an encoder that shares them loads them again when it needs them."""
@@ -141,4 +154,5 @@ def pipeline_text(config: TextConfig) -> PipelineText:
     """The pipeline of a config, to be shared by the encoders of its simple and complex prompts."""
     if config.model is None:
         raise ValueError("text has no model: set base_model or text.model")
-    return PipelineText(config.model, config.revision, config.compute_dtype, pick_device(config.device))
+    device = pick_device(config.device)
+    return PipelineText(config.model, config.revision, config.compute_dtype, device, config.t5_tokens)

@@ -1,7 +1,7 @@
 """Losses of the adapter: alignment, distillation, denoising, in any combination."""
 
 from sur.losses.alignment import AlignmentConfig, ReadOut, attention_alignment, token_alignment
-from sur.losses.denoising import DenoisingConfig, FrozenDenoiser, denoiser_alignment, denoising_loss
+from sur.losses.denoising import DenoisingConfig, denoiser_alignment, denoising_loss, prepare_denoiser
 from sur.losses.distillation import DistillationConfig, Projection, Teacher
 from sur.losses.objective import LossConfig, Objective, RowBatch
 
@@ -9,7 +9,6 @@ __all__ = [
     "AlignmentConfig",
     "DenoisingConfig",
     "DistillationConfig",
-    "FrozenDenoiser",
     "LossConfig",
     "Objective",
     "Projection",
@@ -19,5 +18,6 @@ __all__ = [
     "attention_alignment",
     "denoiser_alignment",
     "denoising_loss",
+    "prepare_denoiser",
     "token_alignment",
 ]

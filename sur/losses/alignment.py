@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -92,6 +92,9 @@ def token_alignment(
     config: AlignmentConfig,
     states: Float[Tensor, "batch tokens dim"],
     target: Float[Tensor, "batch tokens dim"],
+    both: Bool[Tensor, "batch tokens"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The paper's form: the n-th state against the n-th, over all tokens that the denoiser reads."""
+    """The paper's form: the n-th state against the n-th, over all tokens that the denoiser reads in `both` prompts."""
+    if both is not None:
+        return distance(config.measure, states[both], target[both], config.temperature)
     return distance(config.measure, states.flatten(0, 1), target.flatten(0, 1), config.temperature)

@@ -1,28 +1,21 @@
-"""Losses that run the frozen denoiser: the diffusion loss, and alignment of its predictions.
-
-Latents come from the cache as mean and log-variance; they are sampled, scaled and noised here, at train time.
-Only the adapted states carry a gradient; the denoiser's weights are frozen.
-"""
+"""Losses that run the frozen denoiser: the diffusion loss, and alignment of its predictions (see `sur.denoiser`)."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from sur.encoders.locate import UNET_WEIGHTS, locate
-from sur.encoders.quiet import quiet_libraries
+from sur.denoiser import FrozenDenoiser, Noised, Text
 from sur.errors import ConfigError
 
 
 class DenoisingConfig(BaseModel):
-    """The usual loss of the frozen denoiser given the adapted states."""
+    """The usual loss of the frozen denoiser given the adapted states, and how the denoiser is run for any loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,113 +23,61 @@ class DenoisingConfig(BaseModel):
         default=0.0, ge=0, description="factor of this loss; 0 = off, the denoiser is not loaded for it"
     )
     first_step: int = Field(default=0, ge=0, description="step at which it sets in; steps before it cost less")
+    min_snr_gamma: float = Field(
+        default=0.0, ge=0, description="steps with little noise count less (5 is usual); 0 = all alike"
+    )
+    noise_offset: float = Field(
+        default=0.0, ge=0, description="a constant added to each channel's noise (0.05 is usual)"
+    )
+    caption_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of rows that are given the empty prompt, for this loss alone"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the denoiser's frozen weights"
+    )
+    gradient_checkpointing: bool = Field(default=False, description="compute the denoiser's inside twice, keep less")
+    channels_last: bool = Field(default=False, description="memory layout of a UNet that suits tensor cores")
+    compile: bool = Field(default=False, description="torch.compile the denoiser; pays after some hundred steps")
 
 
-class Noised(tuple[Tensor, Tensor, Tensor, Tensor]):
-    """(noisy latents, noise, clean scaled latents, timesteps)."""
+def prepare_denoiser(model: str, revision: str | None, config: DenoisingConfig) -> FrozenDenoiser:
+    """Load a pipeline's denoiser as the config says.
 
-
-class FrozenDenoiser(nn.Module):
-    """A pipeline folder's UNet with its training schedule. No gradient reaches its weights."""
-
-    def __init__(self, unet: Any, schedule: Any, scaling_factor: float, shift_factor: float = 0.0) -> None:
-        super().__init__()
-        require_text_only(unet)
-        self.unet = unet.eval().requires_grad_(False)
-        self.schedule = schedule
-        self.scaling_factor = scaling_factor
-        self.shift_factor = shift_factor
-
-    @classmethod
-    def from_pipeline(cls, model: str, revision: str | None = None) -> FrozenDenoiser:
-        """Load only the denoiser, its scheduler's config and the VAE's scaling of a pipeline (folder or hub id)."""
-        from diffusers import DDPMScheduler, UNet2DConditionModel
-
-        folder = denoiser_folder(model, revision)
-        with quiet_libraries():
-            schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-            unet = UNet2DConditionModel.from_pretrained(
-                folder, subfolder="unet", torch_dtype=torch.float32, use_safetensors=True
-            )
-        return cls(unet, schedule, *_vae_scaling(folder))
-
-    def train(self, mode: bool = True) -> FrozenDenoiser:
-        """Stay in evaluation mode, whatever the objective around it is put into."""
-        return super().train(False)
-
-    def noise(self, mean: Float[Tensor, "batch c h w"], logvar: Float[Tensor, "batch c h w"]) -> Noised:
-        """Sample latents from mean and log-variance, scale them and add noise at random timesteps."""
-        sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-        clean = (sampled - self.shift_factor) * self.scaling_factor
-        noise = torch.randn_like(clean)
-        steps = self.schedule.config.num_train_timesteps
-        timesteps = torch.randint(steps, (len(clean),), device=clean.device)
-        return Noised((self.schedule.add_noise(clean, noise, timesteps), noise, clean, timesteps))
-
-    def forward(
-        self,
-        noisy: Float[Tensor, "batch c h w"],
-        timesteps: Int[Tensor, " batch"],
-        states: Float[Tensor, "batch tokens dim"],
-    ) -> Float[Tensor, "batch c h w"]:
-        """The denoiser's prediction given `states`."""
-        return self.unet(noisy, timesteps, states).sample
-
-    def target(self, noised: Noised) -> Float[Tensor, "batch c h w"]:
-        """What the denoiser was trained to predict: noise or velocity, as its scheduler says.
-
-        Raises ValueError for another prediction type.
-        """
-        _, noise, clean, timesteps = noised
-        kind = self.schedule.config.prediction_type
-        if kind == "epsilon":
-            return noise
-        if kind == "v_prediction":
-            return self.schedule.get_velocity(clean, noise, timesteps)
-        raise ValueError(f"prediction type {kind!r} is not supported, expected epsilon or v_prediction")
+    Raises ConfigError for a min-SNR weight of a flow.
+    """
+    denoiser = FrozenDenoiser.from_pipeline(model, revision, getattr(torch, config.dtype))
+    if config.min_snr_gamma and denoiser.prediction == "flow":
+        raise ConfigError("loss.denoising.min_snr_gamma is for epsilon and v prediction; set it to 0 for a flow")
+    if config.gradient_checkpointing:
+        denoiser.model.enable_gradient_checkpointing()
+    if config.channels_last:
+        denoiser.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if config.compile:
+        denoiser.model.compile()
+    return denoiser
 
 
 def denoising_loss(
-    denoiser: FrozenDenoiser, noised: Noised, states: Float[Tensor, "batch tokens dim"]
+    denoiser: FrozenDenoiser, noised: Noised, text: Text, min_snr_gamma: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Mean square error of the prediction under `states` (Ho et al. 2020, eq. 14)."""
-    noisy, _, _, timesteps = noised
-    return F.mse_loss(denoiser(noisy, timesteps, states).float(), denoiser.target(noised).float())
+    """Mean square error of the prediction under `text` (Ho et al. 2020, eq. 14; flows: Esser et al. 2024, eq. 14).
+
+    min_snr_gamma: weight min(snr, gamma) / snr for epsilon, over snr + 1 for v (Hang et al. 2023); 0 = none.
+    """
+    errors = F.mse_loss(denoiser(noised, text), denoiser.target(noised).float(), reduction="none").flatten(1).mean(1)
+    return (errors * snr_weight(denoiser, noised, min_snr_gamma)).mean() if min_snr_gamma else errors.mean()
 
 
-def denoiser_alignment(
-    denoiser: FrozenDenoiser,
-    noised: Noised,
-    states: Float[Tensor, "batch tokens dim"],
-    target_states: Float[Tensor, "batch target_tokens dim"],
-) -> Float[Tensor, ""]:
-    """Mean square distance of the predictions under `states` and under the complex prompt's states."""
-    noisy, _, _, timesteps = noised
+def snr_weight(denoiser: FrozenDenoiser, noised: Noised, gamma: float) -> Float[Tensor, " batch"]:
+    """min(snr, gamma) / snr, or over snr + 1 for v prediction."""
+    assert noised.snr is not None  # flows are refused with the config
+    return noised.snr.clamp(max=gamma) / (noised.snr + (denoiser.prediction == "v_prediction"))
+
+
+def denoiser_alignment(denoiser: FrozenDenoiser, noised: Noised, text: Text, target: Text) -> Float[Tensor, ""]:
+    """Mean square distance of the predictions under `text` and under the complex prompt's `target`."""
+    if len(text.states) == 0:
+        return text.states.sum()
     with torch.no_grad():
-        wanted = denoiser(noisy, timesteps, target_states)
-    return F.mse_loss(denoiser(noisy, timesteps, states).float(), wanted.float())
-
-
-def denoiser_folder(model: str, revision: str | None = None) -> Path:
-    """The pipeline's folder on this machine, with denoiser, scheduler and the VAE's config.
-
-    Raises FileNotFoundError when there is no such model.
-    """
-    return locate(model, revision, needed=UNET_WEIGHTS).folder
-
-
-def require_text_only(unet: Any) -> None:
-    """Refuse a denoiser that asks for more than text states and a timestep, such as SDXL's.
-
-    Raises ConfigError.
-    """
-    if (extra := unet.config.get("addition_embed_type")) is not None:
-        raise ConfigError(
-            f"this denoiser also asks for `{extra}` embeddings, which its losses do not give yet; "
-            "set loss.alignment.form=tokens, loss.denoising.weight=0 and no distillation form `teacher`"
-        )
-
-
-def _vae_scaling(folder: Path) -> tuple[float, float]:
-    config = json.loads((folder / "vae" / "config.json").read_text())
-    return float(config.get("scaling_factor", 0.18215)), float(config.get("shift_factor") or 0.0)
+        wanted = denoiser(noised, target)
+    return F.mse_loss(denoiser(noised, text), wanted)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from sur.errors import ConfigError
@@ -29,6 +29,11 @@ class DistillationConfig(BaseModel):
     form: Literal["none", "pooled", "tokens", "teacher"] = Field(default="none", description="see the module")
     weight: float = Field(default=1.0, ge=0, description="factor of this loss")
     layer: int | None = Field(default=None, ge=0, description="of llm.layers; default: the last one listed")
+    also: dict[str, PositiveFloat] = Field(
+        default={},
+        description="further targets of forms `pooled` and `tokens`, by the names of their features (other layers, "
+        "other LLMs, as `sur inspect` lists them), with their factors beside the first one's 1",
+    )
     measure: Measure = Field(default="contrastive", description="distance of forms `pooled` and `tokens`")
     temperature: float = Field(default=0.1, gt=0, description="of kl and contrastive")
     projection: Literal["learned", "frozen"] = Field(default="learned", description="the map between the two widths")
@@ -39,14 +44,25 @@ class DistillationConfig(BaseModel):
     teacher_learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the teacher")
     teacher_steps: int = Field(default=600, ge=0, description="steps in which the teacher learns; then it teaches")
 
+    @model_validator(mode="after")
+    def _further_targets_have_a_form(self) -> DistillationConfig:
+        if self.also and self.form not in ("pooled", "tokens"):
+            raise ValueError(
+                f"`also` is for forms pooled and tokens, not {self.form}; leave it out, or change the form"
+            )
+        return self
+
 
 class Projection(nn.Module):
-    """Maps hidden states (dim) to the LLM's width: one linear layer, always in the checkpoint."""
+    """Maps hidden states (dim) to the LLM's width: one linear layer, always in the checkpoint.
 
-    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig) -> None:
+    start_marks: tokens of the text encoder's before the prompt's first (CLIP one, T5 none).
+    """
+
+    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, start_marks: int = 1) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, llm_dim)
-        self.config = config
+        self.config, self.start_marks = config, start_marks
         self.requires_grad_(config.projection == "learned")
 
     def forward(
@@ -69,7 +85,7 @@ class Projection(nn.Module):
             raise ConfigError(
                 "distillation form `tokens` needs LLM features with pooling `tokens`; set llm.pooling=tokens"
             )
-        onto = interpolate_tokens(target, target_length, length, hidden.shape[1])
+        onto = interpolate_tokens(target, target_length, length, hidden.shape[1], self.start_marks)
         return distance(config.measure, self.linear(hidden[real]), onto[real], config.temperature)
 
 
@@ -78,14 +94,17 @@ def interpolate_tokens(
     target_length: Int[Tensor, " batch"],
     length: Int[Tensor, " batch"],
     tokens: int,
+    start_marks: int = 1,
 ) -> Float[Tensor, "batch tokens llm_dim"]:
     """LLM states at the relative place of each text token, linearly between the two nearest LLM tokens.
 
-    Of `length` text tokens the first and the last are the start and end marks: token i lies at
+    Of `length` text tokens the first `start_marks` and the last are marks: with one start mark token i lies at
     (i - 1) / (length - 3) of the prompt, clamped to 0..1.
     """
     index = torch.arange(tokens, device=target.device)[None]
-    place = ((index - 1) / (length[:, None] - 3).clamp_min(1)).clamp(0, 1) * (target_length[:, None] - 1)
+    place = ((index - start_marks) / (length[:, None] - 2 - start_marks).clamp_min(1)).clamp(0, 1) * (
+        target_length[:, None] - 1
+    )
     low = place.floor().long()
     high = torch.minimum(low + 1, (target_length[:, None] - 1).long())
     share = (place - low)[..., None].to(target.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from sur.adapter import AdapterOutput
+from sur.denoiser import FrozenDenoiser, Text, rows
 from sur.errors import ConfigError
 from sur.losses.alignment import AlignmentConfig, ReadOut, attention_alignment, token_alignment
-from sur.losses.denoising import DenoisingConfig, FrozenDenoiser, denoiser_alignment, denoising_loss
+from sur.losses.denoising import DenoisingConfig, denoiser_alignment, denoising_loss
 from sur.losses.distillation import DistillationConfig, Projection, Teacher
 
 
@@ -56,12 +58,20 @@ class RowBatch:
 
     simple: Tensor  # (batch, tokens, dim)
     length: Tensor  # (batch,) real tokens of `simple`, with start and end mark
+    pooled: Tensor | None = None  # (batch, pooled_dim), where the pipeline has them; the adapter leaves them alone
+    mask: Tensor | None = None  # (batch, tokens) bool, where the denoiser does not read all tokens
+    dropped: Tensor | None = None  # (batch,) bool: the empty prompt stands in for the row's own
     complex: Tensor | None = None  # (batch, tokens, dim)
+    complex_pooled: Tensor | None = None
+    complex_mask: Tensor | None = None
     paired: Tensor | None = None  # (batch,) bool
     llm: Tensor | None = None  # (batch, llm_dim) or (batch, llm_tokens, llm_dim)
     llm_length: Tensor | None = None  # (batch,)
+    also: tuple[Tensor, ...] = ()  # as `llm`, of each further target
+    also_length: tuple[Tensor, ...] = ()
     latents: tuple[Tensor, Tensor] | None = None  # mean and log-variance, each (batch, c, h, w)
     pictured: Tensor | None = None  # (batch,) bool: has latents
+    seeds: Tensor | None = None  # (batch,) int64: of each row's noise and timestep
 
 
 class Objective(nn.Module):
@@ -77,6 +87,8 @@ class Objective(nn.Module):
         llm_shape: tuple[int, ...] | None = None,
         read_out: ReadOut | None = None,
         denoiser: FrozenDenoiser | None = None,
+        start_marks: int = 1,
+        also_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
         for name, needed, given in (
@@ -91,6 +103,7 @@ class Objective(nn.Module):
         self.denoiser = denoiser
         distillation = config.distillation
         self.projection = self.teacher = None
+        self.also = nn.ModuleList(Projection(dim, width, distillation, start_marks) for width in also_dims)
         if distillation.form == "teacher":
             if llm_shape is None or len(llm_shape) != 2:
                 raise ConfigError(
@@ -98,23 +111,27 @@ class Objective(nn.Module):
                 )
             self.teacher = Teacher(dim, llm_shape[1], distillation, llm_shape[0])
         elif distillation.form != "none" and llm_shape is not None:
-            self.projection = Projection(dim, llm_shape[-1], distillation)
+            self.projection = Projection(dim, llm_shape[-1], distillation, start_marks)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What is learnt beside the adapter, by name."""
+        also = self.also if len(self.also) else None
+        parts = {"projection": self.projection, "also": also, "teacher": self.teacher}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def learned(self) -> dict[str, Tensor]:
         """State of the parts that are learnt beside the adapter."""
         return {
             f"{name}.{key}": value
-            for name, module in (("projection", self.projection), ("teacher", self.teacher))
-            if module is not None
+            for name, module in self.parts().items()
             for key, value in module.state_dict().items()
         }
 
     def load_learned(self, state: dict[str, Tensor]) -> None:
         """Undo `learned`. Raises RuntimeError for states of another configuration."""
-        for name, module in (("projection", self.projection), ("teacher", self.teacher)):
-            if module is not None:
-                prefix = name + "."
-                module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name, module in self.parts().items():
+            prefix = name + "."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
     def forward(self, batch: RowBatch, output: AdapterOutput, step: int) -> dict[str, Tensor]:
         """Weighted losses by name; their sum is to be minimised. Draws from torch's global generator."""
@@ -122,27 +139,36 @@ class Objective(nn.Module):
         states = output.states
         config = self.config
         everyone = torch.ones(len(states), dtype=torch.bool, device=states.device)
-        paired = batch.paired if batch.paired is not None else everyone
+        own = everyone if batch.dropped is None else ~batch.dropped
+        paired = own if batch.paired is None else own & batch.paired
         if batch.complex is not None and config.alignment.weight > 0:
             pair = (states[paired], batch.complex[paired])
             if config.alignment.form == "tokens":
-                losses["alignment"] = config.alignment.weight * token_alignment(config.alignment, *pair)
+                both = None
+                if batch.mask is not None and batch.complex_mask is not None:
+                    both = (batch.mask & batch.complex_mask)[paired]
+                losses["alignment"] = config.alignment.weight * token_alignment(config.alignment, *pair, both)
             elif config.alignment.form == "attention":
                 queries = config.alignment.queries_per_step
                 assert self.read_out is not None  # checked in __init__
                 losses["alignment"] = config.alignment.weight * attention_alignment(self.read_out, *pair, queries)
         if config.distillation.form != "none":
-            losses |= self._distillation(batch, output, paired, step)
+            losses |= self._distillation(batch, output, paired, own, step)
         if self.denoiser is not None and config.uses_denoiser:
-            losses |= self._denoiser(batch, states, paired, step)
+            losses |= self._denoiser(batch, states, own, step)
         return losses
 
-    def _distillation(self, batch: RowBatch, output: AdapterOutput, paired: Tensor, step: int) -> dict[str, Tensor]:
+    def _distillation(
+        self, batch: RowBatch, output: AdapterOutput, paired: Tensor, own: Tensor, step: int
+    ) -> dict[str, Tensor]:
         config = self.config.distillation
         if batch.llm is None or batch.llm_length is None:
             raise ValueError("distillation is on, but the batch has no LLM features")
         if self.projection is not None:
-            loss = self.projection(output.hidden, batch.length, batch.llm, batch.llm_length)
+            loss = self.projection(*_of(own, output.hidden, batch.length, batch.llm, batch.llm_length))
+            further = zip(config.also.values(), self.also, batch.also, batch.also_length, strict=True)
+            for factor, projection, states, length in further:
+                loss = loss + factor * projection(*_of(own, output.hidden, batch.length, states, length))
             return {"distillation": config.weight * loss}
         assert self.teacher is not None and self.read_out is not None
         queries = self.config.alignment.queries_per_step
@@ -152,7 +178,7 @@ class Objective(nn.Module):
             taught = self.teacher(batch.llm[paired], batch.llm_length[paired])
             losses["teacher"] = attention_alignment(self.read_out, taught, batch.complex[paired], queries)
         if not learning:
-            rest = ~paired
+            rest = own & ~paired
             loss = output.states[rest].sum()  # zero when every row is paired
             if bool(rest.any()):
                 with torch.no_grad():
@@ -161,7 +187,7 @@ class Objective(nn.Module):
             losses["distillation"] = config.weight * loss
         return losses
 
-    def _denoiser(self, batch: RowBatch, states: Tensor, paired: Tensor, step: int) -> dict[str, Tensor]:
+    def _denoiser(self, batch: RowBatch, states: Tensor, own: Tensor, step: int) -> dict[str, Tensor]:
         aligns = self.config.alignment.form == "denoiser" and batch.complex is not None
         denoises = self.config.denoising.weight > 0 and step >= self.config.denoising.first_step
         if not (aligns or denoises):
@@ -169,15 +195,27 @@ class Objective(nn.Module):
         if batch.latents is None:
             raise ValueError("the denoiser's losses need latents in the cache; set vae in the config and extract")
         assert self.denoiser is not None
-        keep = paired & batch.pictured if batch.pictured is not None else paired
+        keep = torch.ones_like(own) if batch.pictured is None else batch.pictured
+        keep = keep if batch.paired is None else keep & batch.paired
         losses: dict[str, Tensor] = {}
         if not bool(keep.any()):  # nothing to learn from these rows: zero, with a gradient to hand on
             return {"denoising": states[keep].sum()}
         mean, logvar = (part[keep] for part in batch.latents)
-        noised = self.denoiser.noise(mean, logvar)
+        settings = self.config.denoising
+        seeds = None if batch.seeds is None else batch.seeds[keep]
+        noised = self.denoiser.noise(mean, logvar, seeds, settings.noise_offset)
+        text = rows(Text(states, batch.pooled, batch.mask), keep)
         if aligns and batch.complex is not None:
-            loss = denoiser_alignment(self.denoiser, noised, states[keep], batch.complex[keep])
-            losses["alignment"] = self.config.alignment.weight * loss
+            target = rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
+            undropped = own[keep]
+            pairs = (rows(noised, undropped), rows(text, undropped), rows(target, undropped))
+            losses["alignment"] = self.config.alignment.weight * denoiser_alignment(self.denoiser, *pairs)
         if denoises:
-            losses["denoising"] = self.config.denoising.weight * denoising_loss(self.denoiser, noised, states[keep])
+            loss = denoising_loss(self.denoiser, noised, text, settings.min_snr_gamma)
+            losses["denoising"] = settings.weight * loss
         return losses
+
+
+def _of(own: Tensor, *parts: Tensor) -> Iterator[Tensor]:
+    """The rows of each part that have their own prompt."""
+    return (part[own] for part in parts)
