@@ -15,6 +15,7 @@ from torch import Tensor
 from cache import Batch, Loader, Manifest, Store, bfloat16_to_float32
 from sur.errors import ConfigError
 from sur.losses import RowBatch
+from sur.processes import joined
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -75,8 +76,13 @@ def needs(config: RunConfig) -> Needs:
 
 
 def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:
-    """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest."""
+    """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest.
+
+    A batch of split `train` is what this process reads for one step; of others, every process reads the whole.
+    """
     wanted = needs(config)
+    training = split == "train"
+    process, processes = joined(cpu=config.train.device == "cpu")
     dataset = config.data.slug if store.datasets() else None
     if dataset is None:
         _log.warning("%s is from before there were data sets: all of its rows are served", store.path)
@@ -86,11 +92,13 @@ def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest 
         optional=wanted.optional,
         dataset=dataset,
         manifest=manifest,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size * (config.train.accumulate if training else 1),
         seed=config.train.seed,
         split=split,  # type: ignore[arg-type]
         validation_fraction=config.train.validation_fraction,
-        drop_last=split == "train",
+        drop_last=training,
+        rank=process if training else 0,
+        world_size=processes if training else 1,
     )
 
 
@@ -102,14 +110,26 @@ def read_states(store: Store, feature: str, slots: np.ndarray) -> Float[Tensor, 
     return torch.from_numpy(values.astype(np.float32))
 
 
-def row_batches(batches: Iterator[Batch], wanted: Needs, seed: int) -> Iterator[RowBatch]:
-    """Turn the cache's batches into the trainer's; a view (flip) of each latent is drawn from (seed, epoch, offset)."""
+def row_batches(
+    batches: Iterator[Batch], wanted: Needs, seed: int, process: int = 0, processes: int = 1
+) -> Iterator[RowBatch]:
+    """Turn the cache's batches into the trainer's.
+
+    What is drawn for a row (a view of its latents, the seed of its noise) is drawn from (seed, epoch, offset) for the
+    rows of all processes, and each process takes its share: the number of processes makes no difference to a row.
+    """
     for batch in batches:
-        yield row_batch(batch, wanted, np.random.default_rng([seed, batch.epoch, batch.offset]))
+        rng = np.random.default_rng([seed, batch.epoch, batch.offset])
+        yield row_batch(batch, wanted, rng, process, processes)
 
 
-def row_batch(batch: Batch, wanted: Needs, rng: np.random.Generator) -> RowBatch:
+def row_batch(batch: Batch, wanted: Needs, rng: np.random.Generator, process: int = 0, processes: int = 1) -> RowBatch:
     """One batch, float32."""
+    share = np.arange(process * len(batch.slots), (process + 1) * len(batch.slots))
+
+    def draw(below: int) -> Tensor:
+        return torch.from_numpy(rng.integers(below, size=len(share) * processes)[share])
+
     arrays, present = batch.arrays, batch.present
     every = torch.ones(len(batch.slots), dtype=torch.bool)
     values: dict = {
@@ -126,8 +146,9 @@ def row_batch(batch: Batch, wanted: Needs, rng: np.random.Generator) -> RowBatch
         values["llm_length"] = length
     if wanted.latents:
         mean, logvar = (arrays[f"{wanted.latents}/{key}"].float() for key in ("mean", "logvar"))
-        view = torch.from_numpy(rng.integers(mean.shape[1], size=len(mean)))
+        view = draw(mean.shape[1])
         rows = torch.arange(len(mean))
         values["latents"] = (mean[rows, view], logvar[rows, view])
         values["pictured"] = present.get(wanted.latents, every)
+        values["seeds"] = draw(2**32)
     return RowBatch(**values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -18,14 +17,25 @@ from jaxtyping import Float
 from cache import Loader, Manifest, NoRows, Store
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, read_states, row_batches
-from sur.checkpoint import latest_checkpoint, load_checkpoint, read_extra, save_checkpoint
+from sur.checkpoint import (
+    checkpoint_path,
+    latest_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    read_extra,
+    save_checkpoint,
+)
+from sur.curves import Curves, start_trackers
 from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
 from sur.losses import FrozenDenoiser, Objective
 from sur.losses.denoising import denoiser_folder
+from sur.patience import Best, first
+from sur.processes import as_first, in_any, wait_for_everyone
 from sur.readout import load_readout, readout_name
+from sur.samples import Sampler
 from sur.stopping import Stopped
-from sur.trainer import Step, Training
+from sur.trainer import Step, TrainConfig, Training
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -38,7 +48,8 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
-    Ctrl-C and SIGTERM save a checkpoint once the step under way is done. Raises Stopped then, ConfigError when the
+    Ctrl-C and SIGTERM save a checkpoint once the step under way is done. Started by `accelerate launch` or torchrun,
+    the processes train together, and the first alone writes. Raises Stopped on a signal, ConfigError when the
     newest checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks what the losses
     read.
     """
@@ -54,35 +65,56 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     training = build_training(store, config, loader.manifest_slots)
     digest = loader.manifest.digest
     extra = {"settings": settings_of(config), "manifest": digest, "frozen": frozen_parts(store, config)}
+    extra["processes"] = loader.world_size
+    main, best = training.accelerator.is_main_process, None
     if newest is None:
-        loader.manifest.save(config.run_dir / MANIFEST)
+        if main:
+            loader.manifest.save(config.run_dir / MANIFEST)
     else:
-        _check_same(newest, read_extra(newest), extra)
+        saved = read_extra(newest)
+        _check_same(newest, saved, extra)
         load_checkpoint(newest, training)
+        best = Best.from_json(saved.get("best"))
         _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
-    if training.step >= config.train.steps and newest is not None:
-        return _publish(training, config)
-    curves = _open_curves(config.run_dir / CURVES, training.step)
+    if newest is not None and (training.step >= config.train.steps or _given_up(best, config)):
+        return _publish(training, config, best)
+    start_trackers(
+        training.accelerator, config.train.trackers, config.run_dir / "trackers", extra["settings"], training.step
+    )
+    sampler = Sampler(config) if config.train.sample_every and main else None
     batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
-    saved = newest
-    with curves, _stop_on_signals() as stopped:
-        for step in training.run(row_batches(batches, needs(config), config.train.seed)):
+    rows = row_batches(batches, needs(config), config.train.seed, loader.rank, loader.world_size)
+    with Curves(config.run_dir / CURVES, training.step, training.accelerator) as curves, _stop_on_signals() as signals:
+        for step in training.run(rows):
             if on_step is not None:
                 on_step(step)
+            last = step.step == config.train.steps
             record: dict[str, Any] = {}
-            if step.step % config.train.log_every == 0 or step.step == 1:
+            if _due(step.step, config.train.log_every) or step.step == 1:
                 record = {"step": step.step, "learning_rate": step.learning_rate, "train": step.losses}
-            if held_back and config.train.validate_every and step.step % config.train.validate_every == 0:
-                record |= {"step": step.step, "validation": validate(held_back, config, training)}
+            if held_back and config.train.validate_every and (last or _due(step.step, config.train.validate_every)):
+                losses = as_first(validate(held_back, config, training))
+                record |= {"step": step.step, "validation": losses}
+                if config.train.patience:
+                    best = first(step.step, losses) if best is None else best.after(step.step, losses)
             if record:
-                curves.write(json.dumps(record) + "\n")
-            due = config.train.save_every and step.step % config.train.save_every == 0
-            if due or stopped or step.step == config.train.steps:
+                curves.write(record)
+            if sampler is not None and _due(step.step, config.train.sample_every):
+                sampler.draw(training.published, step.step)
+            ended, stop = last or _given_up(best, config), in_any(bool(signals))
+            improved = best is not None and best.step == step.step
+            if main and (ended or stop or improved or _due(step.step, config.train.save_every)):
                 curves.flush()
-                saved = save_checkpoint(folder, training, extra)
-            if stopped:
-                raise Stopped(stopped[0], f"stopped at step {step.step}; run again to go on from {saved}")
-    return _publish(training, config)
+                save_checkpoint(folder, training, extra | {"best": best and best.as_json()})
+                prune_checkpoints(folder, config.train.keep_checkpoints, best and best.step)
+            if stop:
+                kept = checkpoint_path(folder, step.step)
+                raise Stopped(
+                    (signals or [signal.SIGTERM])[0], f"stopped at step {step.step}; run again to go on from {kept}"
+                )
+            if ended:
+                break
+    return _publish(training, config, best)
 
 
 def read_manifest(config: RunConfig, resuming: bool) -> Manifest | None:
@@ -141,7 +173,8 @@ def validate(loader: Loader, config: RunConfig, training: Training) -> dict[str,
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that a resumed run must share with the one it resumes."""
-    free = {"save_every", "validate_every", "log_every", "device", "manifest"}
+    free = {"save_every", "validate_every", "log_every", "device", "manifest", "patience", "keep_checkpoints"}
+    free |= {"trackers", "sample_every", "sample_prompts", "sample_seeds"}
     train = config.train.model_dump(mode="json", exclude=free)
     return {
         "adapter": config.adapter.model_dump(),
@@ -184,15 +217,39 @@ def check_settings(store: Store, config: RunConfig) -> None:
                 )
 
 
-def _publish(training: Training, config: RunConfig) -> Path:
-    adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
-    return adapter.save_pretrained(config.run_dir / "adapter")
+def _publish(training: Training, config: RunConfig, best: Best | None) -> Path:
+    """Write <run_dir>/adapter: the weights of the best validation with patience, else the last ones."""
+    target = config.run_dir / "adapter"
+    if training.accelerator.is_main_process:
+        adapter = training.published
+        if config.train.patience and best is not None:
+            adapter = Adapter.from_pretrained(checkpoint_path(config.run_dir / "checkpoints", best.step) / "adapter")
+            _log.info("publishing step %d, the best of the validations", best.step)
+        adapter.save_pretrained(target)
+    wait_for_everyone()
+    return target
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is to be done now; 0 = never."""
+    return every > 0 and step % every == 0
+
+
+def _given_up(best: Best | None, config: RunConfig) -> bool:
+    """Whether patience is at its end."""
+    return best is not None and 0 < config.train.patience <= best.since
 
 
 def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
         if saved.get(key) != wanted[key]:
             raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
+    if (before := saved.get("processes", 1)) != wanted["processes"]:
+        raise ConfigError(
+            f"{path} was trained by {before} processes, now there are {wanted['processes']}; start as many as before, "
+            "or choose another run_dir"
+        )
+    saved["settings"]["train"] = TrainConfig().model_dump(mode="json") | saved["settings"]["train"]
     for section, values in wanted["settings"].items():
         for key, value in values.items():
             if saved["settings"][section].get(key) != value:
@@ -200,14 +257,6 @@ def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
                     f"{path} was trained with {section}.{key} = {saved['settings'][section].get(key)}, the config says "
                     f"{value}; choose another run_dir, or remove {path.parent} to start over"
                 )
-
-
-def _open_curves(path: Path, step: int):
-    """The curves file, cut back to what a checkpoint at `step` had seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = path.read_text().splitlines() if path.exists() and step else []
-    path.write_text("".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
-    return path.open("a")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Only the adapted states carry a gradient; the denoiser's weights are frozen.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,24 @@ class FrozenDenoiser(nn.Module):
         """Stay in evaluation mode, whatever the objective around it is put into."""
         return super().train(False)
 
-    def noise(self, mean: Float[Tensor, "batch c h w"], logvar: Float[Tensor, "batch c h w"]) -> Noised:
-        """Sample latents from mean and log-variance, scale them and add noise at random timesteps."""
-        sampled = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-        clean = (sampled - self.shift_factor) * self.scaling_factor
-        noise = torch.randn_like(clean)
+    def noise(
+        self,
+        mean: Float[Tensor, "batch c h w"],
+        logvar: Float[Tensor, "batch c h w"],
+        seeds: Int[Tensor, " batch"] | None = None,
+    ) -> Noised:
+        """Sample latents from mean and log-variance, scale them and add noise at random timesteps.
+
+        A row's draws depend on its seed alone; without seeds they come from torch's global generator.
+        """
         steps = self.schedule.config.num_train_timesteps
-        timesteps = torch.randint(steps, (len(clean),), device=clean.device)
+        if seeds is None:
+            spread, noise = torch.randn_like(mean), torch.randn_like(mean)
+            timesteps = torch.randint(steps, (len(mean),), device=mean.device)
+        else:
+            spread, noise, timesteps = (drawn.to(mean.device) for drawn in row_draws(seeds, mean.shape[1:], steps))
+        sampled = mean + torch.exp(0.5 * logvar) * spread
+        clean = (sampled - self.shift_factor) * self.scaling_factor
         return Noised((self.schedule.add_noise(clean, noise, timesteps), noise, clean, timesteps))
 
     def forward(
@@ -94,6 +106,14 @@ class FrozenDenoiser(nn.Module):
         if kind == "v_prediction":
             return self.schedule.get_velocity(clean, noise, timesteps)
         raise ValueError(f"prediction type {kind!r} is not supported, expected epsilon or v_prediction")
+
+
+def row_draws(seeds: Int[Tensor, " batch"], shape: Sequence[int], steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Two normal draws of `shape` for every seed and a timestep below `steps`: (batch, *shape) twice, (batch,)."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+    normal = torch.stack([torch.randn(2, *shape, generator=each) for each in generators], dim=1)
+    timesteps = torch.stack([torch.randint(steps, (), generator=each) for each in generators])
+    return normal[0], normal[1], timesteps
 
 
 def denoising_loss(

@@ -62,6 +62,7 @@ class RowBatch:
     llm_length: Tensor | None = None  # (batch,)
     latents: tuple[Tensor, Tensor] | None = None  # mean and log-variance, each (batch, c, h, w)
     pictured: Tensor | None = None  # (batch,) bool: has latents
+    seeds: Tensor | None = None  # (batch,) int64: of each row's noise and timestep
 
 
 class Objective(nn.Module):
@@ -174,7 +175,7 @@ class Objective(nn.Module):
         if not bool(keep.any()):  # nothing to learn from these rows: zero, with a gradient to hand on
             return {"denoising": states[keep].sum()}
         mean, logvar = (part[keep] for part in batch.latents)
-        noised = self.denoiser.noise(mean, logvar)
+        noised = self.denoiser.noise(mean, logvar, None if batch.seeds is None else batch.seeds[keep])
         if aligns and batch.complex is not None:
             loss = denoiser_alignment(self.denoiser, noised, states[keep], batch.complex[keep])
             losses["alignment"] = self.config.alignment.weight * loss
