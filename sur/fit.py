@@ -30,7 +30,7 @@ from sur.errors import ConfigError
 from sur.fingerprint import weights_fingerprint
 from sur.losses import FrozenDenoiser, Objective
 from sur.losses.denoising import denoiser_folder
-from sur.patience import Best, first
+from sur.patience import Best, better
 from sur.processes import as_first, in_any, wait_for_everyone
 from sur.readout import load_readout, readout_name
 from sur.samples import Sampler
@@ -55,66 +55,85 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     """
     store = Store.open(config.store.path)
     check_settings(store, config)
-    folder = config.run_dir / "checkpoints"
-    newest = latest_checkpoint(folder)
+    newest = latest_checkpoint(config.run_dir / "checkpoints")
     manifest = read_manifest(config, resuming=newest is not None)
     loader = open_loader(store, config, "train", manifest)
     held_back = open_validation(store, config, manifest)
     if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
         _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
     training = build_training(store, config, loader.manifest_slots)
-    digest = loader.manifest.digest
-    extra = {"settings": settings_of(config), "manifest": digest, "frozen": frozen_parts(store, config)}
-    extra["processes"] = loader.world_size
-    main, best = training.accelerator.is_main_process, None
-    if newest is None:
-        if main:
-            loader.manifest.save(config.run_dir / MANIFEST)
-    else:
+    best = None
+    extra = {
+        "settings": settings_of(config),
+        "manifest": loader.manifest.digest,
+        "frozen": frozen_parts(store, config),
+        "processes": loader.world_size,
+    }
+    if newest is not None:
         saved = read_extra(newest)
         _check_same(newest, saved, extra)
         load_checkpoint(newest, training)
         best = Best.from_json(saved.get("best"))
         _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
-    if newest is not None and (training.step >= config.train.steps or _given_up(best, config)):
-        return _publish(training, config, best)
+    elif training.accelerator.is_main_process:
+        loader.manifest.save(config.run_dir / MANIFEST)
+    if newest is None or not (training.step >= config.train.steps or _given_up(best, config)):
+        best = _train(config, training, loader, held_back, extra, best, on_step)
+    return _publish(training, config, best)
+
+
+def _train(
+    config: RunConfig,
+    training: Training,
+    loader: Loader,
+    held_back: Loader | None,
+    extra: dict[str, Any],
+    best: Best | None,
+    on_step: Callable[[Step], None] | None,
+) -> Best | None:
+    """Train from where `training` stands to the end; returns the best validation, with patience."""
+    settings, main = config.train, training.accelerator.is_main_process
     start_trackers(
-        training.accelerator, config.train.trackers, config.run_dir / "trackers", extra["settings"], training.step
+        training.accelerator, settings.trackers, config.run_dir / "trackers", extra["settings"], training.step
     )
-    sampler = Sampler(config) if config.train.sample_every and main else None
+    sampler = Sampler(config) if settings.sample_every and main else None
     batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
-    rows = row_batches(batches, needs(config), config.train.seed, loader.rank, loader.world_size)
+    rows = row_batches(batches, needs(config), settings.seed, loader.rank, loader.world_size)
     with Curves(config.run_dir / CURVES, training.step, training.accelerator) as curves, _stop_on_signals() as signals:
         for step in training.run(rows):
             if on_step is not None:
                 on_step(step)
-            last = step.step == config.train.steps
-            record: dict[str, Any] = {}
-            if _due(step.step, config.train.log_every) or step.step == 1:
-                record = {"step": step.step, "learning_rate": step.learning_rate, "train": step.losses}
-            if held_back and config.train.validate_every and (last or _due(step.step, config.train.validate_every)):
-                losses = as_first(validate(held_back, config, training))
-                record |= {"step": step.step, "validation": losses}
-                if config.train.patience:
-                    best = first(step.step, losses) if best is None else best.after(step.step, losses)
-            if record:
+            record: dict[str, Any] = {"step": step.step}
+            if _due(step.step, settings.log_every) or step.step == 1:
+                record |= {"learning_rate": step.learning_rate, "train": step.losses}
+            last = step.step == settings.steps
+            if held_back and settings.validate_every and (last or _due(step.step, settings.validate_every)):
+                record["validation"] = as_first(validate(held_back, config, training))
+                if settings.patience:
+                    best = better(best, step.step, record["validation"])
+            if len(record) > 1:
                 curves.write(record)
-            if sampler is not None and _due(step.step, config.train.sample_every):
+            if sampler is not None and _due(step.step, settings.sample_every):
                 sampler.draw(training.published, step.step)
-            ended, stop = last or _given_up(best, config), in_any(bool(signals))
+            stop, ended = in_any(bool(signals)), last or _given_up(best, config)
             improved = best is not None and best.step == step.step
-            if main and (ended or stop or improved or _due(step.step, config.train.save_every)):
+            if main and (stop or ended or improved or _due(step.step, settings.save_every)):
                 curves.flush()
-                save_checkpoint(folder, training, extra | {"best": best and best.as_json()})
-                prune_checkpoints(folder, config.train.keep_checkpoints, best and best.step)
+                _save(config, training, extra, best)
             if stop:
-                kept = checkpoint_path(folder, step.step)
-                raise Stopped(
-                    (signals or [signal.SIGTERM])[0], f"stopped at step {step.step}; run again to go on from {kept}"
-                )
+                kept = checkpoint_path(config.run_dir / "checkpoints", step.step)
+                number = signals[0] if signals else signal.SIGTERM  # another process may have heard it
+                raise Stopped(number, f"stopped at step {step.step}; run again to go on from {kept}")
             if ended:
                 break
-    return _publish(training, config, best)
+    return best
+
+
+def _save(config: RunConfig, training: Training, extra: dict[str, Any], best: Best | None) -> None:
+    """Write a checkpoint, and remove those that need not be kept."""
+    folder = config.run_dir / "checkpoints"
+    save_checkpoint(folder, training, extra | {"best": best and best.as_json()})
+    prune_checkpoints(folder, config.train.keep_checkpoints, best and best.step)
 
 
 def read_manifest(config: RunConfig, resuming: bool) -> Manifest | None:

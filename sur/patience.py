@@ -19,13 +19,6 @@ class Best(NamedTuple):
     names: tuple[str, ...]
     since: int = 0
 
-    def after(self, step: int, losses: Mapping[str, float]) -> Best:
-        """The best once the validation of a later step is known as well."""
-        new = first(step, losses)
-        if new.names != self.names or new.value < self.value or math.isnan(self.value):
-            return new
-        return self._replace(since=self.since + 1)
-
     def as_json(self) -> dict:
         """What a checkpoint keeps of it; `Best.from_json` undoes it."""
         return self._asdict()
@@ -36,6 +29,9 @@ class Best(NamedTuple):
         return None if content is None else cls(**{**content, "names": tuple(content["names"])})
 
 
-def first(step: int, losses: Mapping[str, float]) -> Best:
-    """The best when there is but one validation."""
-    return Best(step, math.fsum(losses.values()), tuple(sorted(losses)))
+def better(best: Best | None, step: int, losses: Mapping[str, float]) -> Best:
+    """The best once the validation of a later step is known as well."""
+    new = Best(step, math.fsum(losses.values()), tuple(sorted(losses)))
+    if best is None or new.names != best.names or new.value < best.value or math.isnan(best.value):
+        return new
+    return best._replace(since=best.since + 1)

@@ -35,6 +35,7 @@ from torch.optim.swa_utils import AveragedModel
 from sur.adapter import Adapter
 from sur.compiling import compile_parts
 from sur.losses import Objective, RowBatch
+from sur.optimisers import build_optimisers, schedule_factor
 from sur.processes import average_gradients, average_values, take_from_first
 
 
@@ -227,49 +228,6 @@ class Training:
         for group in (g for optimiser in self.optimisers for g in optimiser.param_groups):
             group["lr"] = group["peak"] * schedule_factor(self.config, self.step, group["horizon"])
         return self.optimisers[0].param_groups[0]["lr"]
-
-
-def build_optimisers(adapter: Adapter, objective: Objective, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, and with `muon` Muon for weight matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
-
-    Every group has its `peak` learning rate and its `horizon`, the step at which a cosine ends. The teacher ends
-    learning before the adapter does, and at a learning rate of zero like the adapter.
-    """
-    adamw, muon = [], []
-    teacher = [("teacher", objective.teacher)] if objective.teacher is not None else []
-    projection = [("projection", objective.projection)] if objective.projection is not None else []
-    for name, module in [("adapter", adapter), *projection, *teacher]:
-        peak, horizon = config.learning_rate, config.steps
-        if name == "teacher":
-            settings = objective.config.distillation
-            peak, horizon = settings.teacher_learning_rate, settings.teacher_steps
-        learnt = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
-        matrices = [p for key, p in learnt if config.optimiser == "muon" and is_matrix(key, p)]
-        rest = [p for key, p in learnt if all(p is not m for m in matrices)]
-        adamw.append({"params": rest, "peak": peak, "horizon": horizon})
-        if matrices:
-            muon.append({"params": matrices, "peak": config.matrix_learning_rate, "horizon": horizon})
-    made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(adamw, config.learning_rate, (0.9, config.beta2), weight_decay=config.weight_decay)
-    ]
-    if muon:
-        made.append(torch.optim.Muon(muon, config.matrix_learning_rate, config.weight_decay))
-    return made
-
-
-def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Whether a parameter multiplies vectors (a layer's weight), unlike norms, biases and learnt vectors."""
-    return parameter.ndim == 2 and name.endswith("weight")
-
-
-def schedule_factor(config: TrainConfig, step: int, horizon: int) -> float:
-    """Learning rate at `step` (0-based) over the peak: linear warm-up, then cosine to zero at `horizon` or constant."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return 1.0
-    progress = (step - config.warmup_steps) / max(1, horizon - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def moving_average(adapter: Adapter, decay: float) -> AveragedModel:

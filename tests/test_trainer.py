@@ -99,7 +99,7 @@ def test_a_row_s_noise_depends_on_its_seed_alone():
     for one, other in zip(whole, half, strict=True):
         assert torch.equal(one[2:], other)
     spread, noise, timesteps = row_draws(torch.arange(400), (2, 3, 3), 1000)
-    assert len(timesteps.unique()) > 300 and 0 <= timesteps.min() and timesteps.max() < 1000
+    assert len(timesteps.unique()) > 300 and timesteps.min() >= 0 and timesteps.max() < 1000
     for normal in (spread, noise):
         assert abs(normal.mean()) < 0.05 and abs(normal.std() - 1) < 0.05
     assert abs((spread * noise).mean()) < 0.05

@@ -23,7 +23,7 @@ MEANS = (  # losses that are means over rows: one batch, its parts, and its proc
 )
 PROGRAM = (
     "import sys; from sur.config import load_config; from sur.fit import fit;"
-    "fit(load_config(sys.argv[1]), lambda step: print(step.step, flush=True))"
+    "fit(load_config(sys.argv[1]), lambda step: (sys.stdout.write(f'{step.step}\\n'), sys.stdout.flush()))"
 )
 
 
