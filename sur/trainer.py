@@ -28,12 +28,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from sur.adapter import Adapter
 from sur.compiling import compile_parts
+from sur.errors import ConfigError
 from sur.losses import Objective, RowBatch
 from sur.optimisers import build_optimisers, schedule_factor
 from sur.processes import average_gradients, average_values, take_from_first
@@ -125,7 +127,17 @@ class Training:
         self.config = config
         # accelerate keeps a process's first settings; another training in it may have others.
         AcceleratorState._reset_state(reset_partial_state=False)
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=config.device == "cpu",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the launcher's would divide again
+        )
+        kind = self.accelerator.distributed_type
+        if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
+            raise ConfigError(
+                f"the launcher asks for {kind.value}, which splits a model over processes; an adapter is small: start "
+                "plain processes (accelerate launch --multi_gpu, or torchrun)"
+            )
         optimisers = build_optimisers(adapter, objective, config)
         self.parameters = [p for o in optimisers for group in o.param_groups for p in group["params"]]
         self.average = moving_average(adapter, config.ema_decay) if config.ema_decay else None

@@ -10,11 +10,29 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import tiny_store, training_process, variant
 
+from flows.launch import run_flow
 from sur.checkpoint import latest_checkpoint
 from sur.config import save_config
 from sur.fit import fit
+from sur.processes import average_gradients
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ALIKE = """
+import hashlib, sys
+from sur.batches import needs, open_loader, row_batches
+from sur.config import load_config
+from sur.fit import build_training
+from cache import Store
+config = load_config(sys.argv[1])
+store = Store.open(config.store.path)
+loader = open_loader(store, config, "train")
+training = build_training(store, config, loader.manifest_slots)
+batches = row_batches(loader.forever(), needs(config), 0, loader.rank, loader.world_size)
+names = sorted({name for step in training.run(batches) for name in step.losses})
+learnt = {**training.adapter.state_dict(), **training.objective.learned()}
+digest = hashlib.sha256(b"".join(learnt[name].numpy().tobytes() for name in sorted(learnt))).hexdigest()
+sys.stdout.write(f"{digest} {names}\\n")
+"""
 ROUNDING = 1e-6  # the largest weight moves by about 2e-3 in these steps
 
 
@@ -49,6 +67,19 @@ def records(config) -> list[dict]:
     return [json.loads(line) for line in (config.run_dir / "curves.jsonl").read_text().splitlines()]
 
 
+def test_gradients_are_left_alone_where_there_is_one_process():
+    with_gradient, without = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    with_gradient.sum().backward()
+    average_gradients([with_gradient, without])
+    assert with_gradient.grad is not None and without.grad is None
+
+
+def test_a_flow_that_is_for_one_process_is_refused_in_several(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="flow extract is for one process"):
+        run_flow("extract", config)
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(config):
     one = variant(config, "one", train={"batch_size": 8})
@@ -64,6 +95,18 @@ def test_two_processes_give_the_weights_of_one_with_the_doubled_batch(config):
     assert furthest(weights(one), weights(other)) > 100 * ROUNDING
     with pytest.raises(ValueError, match="trained by 2 processes, now there are 1"):
         fit(two)
+
+
+@pytest.mark.slow
+def test_processes_stay_alike_when_the_teacher_stops_learning_and_the_learners_are_averaged(own_config):
+    train = own_config.train.model_copy(update={"batch_size": 4, "accumulate": 2, "steps": 5, "device": "cpu"})
+    program = own_config.run_dir.parent / "program.py"
+    program.write_text(ALIKE)
+    path = save_config(own_config.model_copy(update={"train": train}))
+    text = subprocess.run([sys.executable, *TWO, str(program), str(path)], capture_output=True, text=True, timeout=180)
+    lines = text.stdout.split("\n")[:-1]
+    assert len(lines) == 2 and lines[0] == lines[1], text.stderr
+    assert "teacher" in lines[0] and "distillation" in lines[0]
 
 
 @pytest.mark.slow

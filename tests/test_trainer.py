@@ -57,6 +57,13 @@ def test_accumulated_parts_give_the_weights_of_one_big_batch(parts):
     assert max((one[name] - before[name]).abs().max().item() for name in one) > 1e-3
 
 
+def test_what_a_launcher_says_of_accumulation_changes_nothing(monkeypatch):
+    (plain,) = training(steps=1).run(batches())
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    (told,) = training(steps=1).run(batches())
+    assert told.grad_norm == plain.grad_norm
+
+
 def test_clipping_bounds_the_gradient_of_all_parts_together():
     tight = training(accumulate=2, max_grad_norm=1e-3, steps=1)
     (step,) = tight.run(batches())
