@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.server import EmbeddedServer
+from sur.errors import ConfigError
 from sur.log import OURS, log_to_stderr
+from sur.processes import launched
 from sur.stopping import Stopped, stop_on_signals, stopped
 
 LOGGING_ENVIRONMENT = {
@@ -40,6 +42,12 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
 
     Raises Stopped, saying what is kept, when Ctrl-C or SIGTERM ends the run; Prefect has it as crashed then.
     """
+    process, processes = launched()
+    if processes > 1 and name != "train":
+        raise ConfigError(f"flow {name} is for one process; start only `train` by accelerate launch or torchrun")
+    if process > 0:  # of those that train together the first alone speaks to Prefect
+        with stop_on_signals():
+            return importlib.import_module("sur.fit").fit(config)
     served = configured_server(os.environ) is not None
     try:
         with stop_on_signals(), ExitStack() as stack:

@@ -15,6 +15,7 @@ from torch import Tensor
 from cache import Batch, Loader, Manifest, Store, bfloat16_to_float32
 from sur.errors import ConfigError
 from sur.losses import RowBatch
+from sur.processes import joined
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -79,8 +80,13 @@ def needs(config: RunConfig) -> Needs:
 
 
 def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:
-    """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest."""
+    """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest.
+
+    A batch of split `train` is what this process reads for one step; of others, every process reads the whole.
+    """
     wanted = needs(config)
+    training = split == "train"
+    process, processes = joined(cpu=config.train.device == "cpu")
     dataset = config.data.slug if store.datasets() else None
     if dataset is None:
         _log.warning("%s is from before there were data sets: all of its rows are served", store.path)
@@ -90,11 +96,13 @@ def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest 
         optional=wanted.optional,
         dataset=dataset,
         manifest=manifest,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size * (config.train.accumulate if training else 1),
         seed=config.train.seed,
         split=split,  # type: ignore[arg-type]
         validation_fraction=config.train.validation_fraction,
-        drop_last=split == "train",
+        drop_last=training,
+        rank=process if training else 0,
+        world_size=processes if training else 1,
     )
 
 
@@ -107,21 +115,40 @@ def read_states(store: Store, feature: str, slots: np.ndarray, array: str = "sta
 
 
 def row_batches(
-    batches: Iterator[Batch], wanted: Needs, seed: int, empty: Mapping[str, Tensor] | None = None
+    batches: Iterator[Batch],
+    wanted: Needs,
+    seed: int,
+    process: int = 0,
+    processes: int = 1,
+    empty: Mapping[str, Tensor] | None = None,
 ) -> Iterator[RowBatch]:
     """Turn the cache's batches into the trainer's.
 
-    A view (flip) of each latent, and which rows are given the empty prompt, are drawn from (seed, epoch, offset).
+    What is drawn for a row (a view of its latents, the seed of its noise, whether it is given the empty prompt) is
+    drawn from (seed, epoch, offset) for the rows of all processes, and each process takes its share: the number of
+    processes makes no difference to a row.
+
     empty: arrays of the empty prompt, for caption dropout (see `sur.empty_prompt`).
     """
     for batch in batches:
-        yield row_batch(batch, wanted, np.random.default_rng([seed, batch.epoch, batch.offset]), empty)
+        rng = np.random.default_rng([seed, batch.epoch, batch.offset])
+        yield row_batch(batch, wanted, rng, process, processes, empty)
 
 
 def row_batch(
-    batch: Batch, wanted: Needs, rng: np.random.Generator, empty: Mapping[str, Tensor] | None = None
+    batch: Batch,
+    wanted: Needs,
+    rng: np.random.Generator,
+    process: int = 0,
+    processes: int = 1,
+    empty: Mapping[str, Tensor] | None = None,
 ) -> RowBatch:
     """One batch, float32."""
+    share = np.arange(process * len(batch.slots), (process + 1) * len(batch.slots))
+
+    def draw(below: int) -> Tensor:
+        return torch.from_numpy(rng.integers(below, size=len(share) * processes)[share])
+
     arrays, present = batch.arrays, batch.present
     every = torch.ones(len(batch.slots), dtype=torch.bool)
     values: dict = {
@@ -140,12 +167,13 @@ def row_batch(
         values["also"], values["also_length"] = zip(*further, strict=True)
     if wanted.latents:
         mean, logvar = (arrays[f"{wanted.latents}/{key}"].float() for key in ("mean", "logvar"))
-        view = torch.from_numpy(rng.integers(mean.shape[1], size=len(mean)))
+        view = draw(mean.shape[1])
         rows = torch.arange(len(mean))
         values["latents"] = (mean[rows, view], logvar[rows, view])
         values["pictured"] = present.get(wanted.latents, every)
+        values["seeds"] = draw(2**32)
     if wanted.caption_dropout and empty is not None:
-        dropped = torch.from_numpy(rng.random(len(batch.slots)) < wanted.caption_dropout)
+        dropped = draw(2**32) < wanted.caption_dropout * 2**32
         for name in ("simple", "length", "pooled", "mask"):
             if name in values:
                 values[name] = values[name].clone()

@@ -1,6 +1,6 @@
 """Checkpoints of a training: config.json and safetensors only, whole or absent.
 
-<run>/checkpoints/step-000200/adapter/   what inference needs (`Adapter.from_pretrained`)
+<run>/checkpoints/step-000200/adapter/   what inference needs (`Adapter.from_pretrained`): the moving average if any
 <run>/checkpoints/step-000200/state.safetensors, state.json   what an exact resume needs
 """
 
@@ -27,14 +27,16 @@ def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> 
 
     `extra` must be JSON; `read_extra` hands it back.
     """
-    target = folder / f"step-{training.step:06d}"
+    target = checkpoint_path(folder, training.step)
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
-    adapter.save_pretrained(partial / "adapter")
+    training.published.save_pretrained(partial / "adapter")
     objective = training.accelerator.unwrap_model(training.objective)
     tensors = {f"objective.{k}": v for k, v in objective.learned().items()}
+    if training.average is not None:
+        adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
+        tensors |= {f"adapter.{k}": v for k, v in adapter.state_dict().items()}
     for number, optimiser in enumerate(training.optimisers):
         tensors |= {f"optimiser{number}.{k}": v for k, v in _optimiser_tensors(optimiser).items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
@@ -63,14 +65,16 @@ def read_extra(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path, training: Training) -> None:
-    """Restore adapter, learnt parts of the objective, optimisers and step.
+    """Restore adapter, its moving average, learnt parts of the objective, optimisers and step.
 
     Raises ConfigError for a checkpoint of a newer version, RuntimeError for one of another model.
     """
     content = read_extra(path)
-    adapter = training.accelerator.unwrap_model(training.adapter)
-    adapter.load_state_dict(load_file(path / "adapter" / "adapter.safetensors"))
+    training.published.load_state_dict(load_file(path / "adapter" / "adapter.safetensors"))
     tensors = load_file(path / "state.safetensors")
+    if training.average is not None:
+        training.accelerator.unwrap_model(training.adapter).load_state_dict(_under(tensors, "adapter."))
+        training.average.n_averaged.fill_(content["step"])
     objective = training.accelerator.unwrap_model(training.objective)
     objective.load_learned(_under(tensors, "objective."))
     for number, optimiser in enumerate(training.optimisers):
@@ -80,10 +84,29 @@ def load_checkpoint(path: Path, training: Training) -> None:
         training.accelerator.scaler.load_state_dict(scaler)
 
 
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies under `folder`."""
+    return folder / f"step-{step:06d}"
+
+
+def prune_checkpoints(folder: Path, keep: int, best: int | None = None) -> None:
+    """Remove all checkpoints but the `keep` newest and that of step `best`; a removal that was cut short is ended."""
+    found = sorted(folder.glob("step-*"), key=_step)
+    for path in found[:-keep]:
+        if _step(path) != best:
+            path.rename(path.with_name(f".{path.name}.removed"))  # so that no half of it passes for a checkpoint
+    for path in folder.glob(".step-*.removed"):
+        shutil.rmtree(path)
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint under `folder`, if any."""
     found = folder.glob("step-*") if folder.is_dir() else []
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+    return max(found, key=_step, default=None)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _optimiser_tensors(optimiser: Any) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -18,16 +17,27 @@ from jaxtyping import Float
 from cache import Loader, Manifest, NoRows, Store
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, read_states, row_batches
-from sur.checkpoint import latest_checkpoint, load_checkpoint, read_extra, save_checkpoint
+from sur.checkpoint import (
+    checkpoint_path,
+    latest_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    read_extra,
+    save_checkpoint,
+)
+from sur.curves import Curves, start_trackers
 from sur.denoiser import denoiser_folder, weights_folder
 from sur.empty_prompt import load_empty_prompt
 from sur.errors import ConfigError
 from sur.families import family_of
 from sur.fingerprint import weights_fingerprint
 from sur.losses import Objective, prepare_denoiser
+from sur.patience import Best, better
+from sur.processes import as_first, in_any, wait_for_everyone
 from sur.readout import load_readout, readout_name
+from sur.samples import Sampler
 from sur.stopping import Stopped
-from sur.trainer import Step, Training
+from sur.trainer import Step, TrainConfig, Training
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -40,52 +50,94 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
-    Ctrl-C and SIGTERM save a checkpoint once the step under way is done. Raises Stopped then, ConfigError when the
+    Ctrl-C and SIGTERM save a checkpoint once the step under way is done. Started by `accelerate launch` or torchrun,
+    the processes train together, and the first alone writes. Raises Stopped on a signal, ConfigError when the
     newest checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks what the losses
     read.
     """
     store = Store.open(config.store.path)
     check_settings(store, config)
-    folder = config.run_dir / "checkpoints"
-    newest = latest_checkpoint(folder)
+    newest = latest_checkpoint(config.run_dir / "checkpoints")
     manifest = read_manifest(config, resuming=newest is not None)
     loader = open_loader(store, config, "train", manifest)
     held_back = open_validation(store, config, manifest)
     if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
         _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
     training = build_training(store, config, loader.manifest_slots)
-    digest = loader.manifest.digest
-    extra = {"settings": settings_of(config), "manifest": digest, "frozen": frozen_parts(store, config)}
-    if newest is None:
-        loader.manifest.save(config.run_dir / MANIFEST)
-    else:
-        _check_same(newest, read_extra(newest), extra)
+    best = None
+    extra = {
+        "settings": settings_of(config),
+        "manifest": loader.manifest.digest,
+        "frozen": frozen_parts(store, config),
+        "processes": loader.world_size,
+    }
+    if newest is not None:
+        saved = read_extra(newest)
+        _check_same(newest, saved, extra)
         load_checkpoint(newest, training)
+        best = Best.from_json(saved.get("best"))
         _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
-    if training.step >= config.train.steps and newest is not None:
-        return _publish(training, config)
-    curves = _open_curves(config.run_dir / CURVES, training.step)
+    elif training.accelerator.is_main_process:
+        loader.manifest.save(config.run_dir / MANIFEST)
+    if newest is None or not (training.step >= config.train.steps or _given_up(best, config)):
+        best = _train(config, training, loader, held_back, extra, best, on_step)
+    return _publish(training, config, best)
+
+
+def _train(
+    config: RunConfig,
+    training: Training,
+    loader: Loader,
+    held_back: Loader | None,
+    extra: dict[str, Any],
+    best: Best | None,
+    on_step: Callable[[Step], None] | None,
+) -> Best | None:
+    """Train from where `training` stands to the end; returns the best validation, with patience."""
+    settings, main = config.train, training.accelerator.is_main_process
+    start_trackers(
+        training.accelerator, settings.trackers, config.run_dir / "trackers", extra["settings"], training.step
+    )
+    sampler = Sampler(config) if settings.sample_every and main else None
     batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
-    empty = load_empty_prompt(store, config) if needs(config).caption_dropout else None
-    saved = newest
-    with curves, _stop_on_signals() as stopped:
-        for step in training.run(row_batches(batches, needs(config), config.train.seed, empty)):
+    wanted = needs(config)
+    empty = load_empty_prompt(Store.open(config.store.path), config) if wanted.caption_dropout else None
+    rows = row_batches(batches, wanted, settings.seed, loader.rank, loader.world_size, empty)
+    with Curves(config.run_dir / CURVES, training.step, training.accelerator) as curves, _stop_on_signals() as signals:
+        for step in training.run(rows):
             if on_step is not None:
                 on_step(step)
-            record: dict[str, Any] = {}
-            if step.step % config.train.log_every == 0 or step.step == 1:
-                record = {"step": step.step, "learning_rate": step.learning_rate, "train": step.losses}
-            if held_back and config.train.validate_every and step.step % config.train.validate_every == 0:
-                record |= {"step": step.step, "validation": validate(held_back, config, training)}
-            if record:
-                curves.write(json.dumps(record) + "\n")
-            due = config.train.save_every and step.step % config.train.save_every == 0
-            if due or stopped or step.step == config.train.steps:
+            record: dict[str, Any] = {"step": step.step}
+            if _due(step.step, settings.log_every) or step.step == 1:
+                record |= {"learning_rate": step.learning_rate, "train": step.losses}
+            last = step.step == settings.steps
+            if held_back and settings.validate_every and (last or _due(step.step, settings.validate_every)):
+                record["validation"] = as_first(validate(held_back, config, training))
+                if settings.patience:
+                    best = better(best, step.step, record["validation"])
+            if len(record) > 1:
+                curves.write(record)
+            if sampler is not None and _due(step.step, settings.sample_every):
+                sampler.draw(training.published, step.step)
+            stop, ended = in_any(bool(signals)), last or _given_up(best, config)
+            improved = best is not None and best.step == step.step
+            if main and (stop or ended or improved or _due(step.step, settings.save_every)):
                 curves.flush()
-                saved = save_checkpoint(folder, training, extra)
-            if stopped:
-                raise Stopped(stopped[0], f"stopped at step {step.step}; run again to go on from {saved}")
-    return _publish(training, config)
+                _save(config, training, extra, best)
+            if stop:
+                kept = checkpoint_path(config.run_dir / "checkpoints", step.step)
+                number = signals[0] if signals else signal.SIGTERM  # another process may have heard it
+                raise Stopped(number, f"stopped at step {step.step}; run again to go on from {kept}")
+            if ended:
+                break
+    return best
+
+
+def _save(config: RunConfig, training: Training, extra: dict[str, Any], best: Best | None) -> None:
+    """Write a checkpoint, and remove those that need not be kept."""
+    folder = config.run_dir / "checkpoints"
+    save_checkpoint(folder, training, extra | {"best": best and best.as_json()})
+    prune_checkpoints(folder, config.train.keep_checkpoints, best and best.step)
 
 
 def read_manifest(config: RunConfig, resuming: bool) -> Manifest | None:
@@ -146,7 +198,8 @@ def validate(loader: Loader, config: RunConfig, training: Training) -> dict[str,
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that a resumed run must share with the one it resumes."""
-    free = {"save_every", "validate_every", "log_every", "device", "manifest"}
+    free = {"save_every", "validate_every", "log_every", "device", "manifest", "patience", "keep_checkpoints"}
+    free |= {"trackers", "sample_every", "sample_prompts", "sample_seeds"}
     train = config.train.model_dump(mode="json", exclude=free)
     return {
         "adapter": config.adapter.model_dump(),
@@ -189,15 +242,39 @@ def check_settings(store: Store, config: RunConfig) -> None:
                 )
 
 
-def _publish(training: Training, config: RunConfig) -> Path:
-    adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
-    return adapter.save_pretrained(config.run_dir / "adapter")
+def _publish(training: Training, config: RunConfig, best: Best | None) -> Path:
+    """Write <run_dir>/adapter: the weights of the best validation with patience, else the last ones."""
+    target = config.run_dir / "adapter"
+    if training.accelerator.is_main_process:
+        adapter = training.published
+        if config.train.patience and best is not None:
+            adapter = Adapter.from_pretrained(checkpoint_path(config.run_dir / "checkpoints", best.step) / "adapter")
+            _log.info("publishing step %d, the best of the validations", best.step)
+        adapter.save_pretrained(target)
+    wait_for_everyone()
+    return target
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is to be done now; 0 = never."""
+    return every > 0 and step % every == 0
+
+
+def _given_up(best: Best | None, config: RunConfig) -> bool:
+    """Whether patience is at its end."""
+    return best is not None and 0 < config.train.patience <= best.since
 
 
 def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
         if saved.get(key) != wanted[key]:
             raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
+    if (before := saved.get("processes", 1)) != wanted["processes"]:
+        raise ConfigError(
+            f"{path} was trained by {before} processes, now there are {wanted['processes']}; start as many as before, "
+            "or choose another run_dir"
+        )
+    saved["settings"]["train"] = TrainConfig().model_dump(mode="json") | saved["settings"]["train"]
     for section, values in wanted["settings"].items():
         for key, value in values.items():
             if saved["settings"][section].get(key) != value:
@@ -205,14 +282,6 @@ def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
                     f"{path} was trained with {section}.{key} = {saved['settings'][section].get(key)}, the config says "
                     f"{value}; choose another run_dir, or remove {path.parent} to start over"
                 )
-
-
-def _open_curves(path: Path, step: int):
-    """The curves file, cut back to what a checkpoint at `step` had seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = path.read_text().splitlines() if path.exists() and step else []
-    path.write_text("".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
-    return path.open("a")
 
 
 @contextmanager

@@ -3,23 +3,42 @@
 No LLM, text encoder or VAE is ever loaded here; the denoiser only when a loss runs it. All randomness of a step
 comes from (seed, step), and the order of rows from (seed, epoch), so a run resumed at a step goes on as if it
 had never stopped.
+
+A step takes `batch_size` x `accumulate` x processes rows, part by part, and averages the parts' gradients. That equals
+one part of all the rows, within rounding, where a loss is a mean over rows: alignment of forms `tokens` (mse, cosine,
+kl) and `denoiser`, distillation of form `pooled` (mse, cosine, kl), and denoising. It does not quite where
+
+- rows that take part differ in number a part (no complex prompt, no picture), or tokens do (distillation `tokens`):
+  every part weighs the same, and one with nothing to compare counts as zero;
+- a part's rows meet one another: `contrastive`, and the variance in the denominator of form `attention`;
+- there is dropout: the adapter's masks differ from part to part, the teacher's are the same in every part.
+
+Noise and timesteps of a row depend on its place in the step alone, and all parts see the same drawn queries.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from sur.adapter import Adapter
+from sur.compiling import compile_parts
+from sur.errors import ConfigError
 from sur.losses import Objective, RowBatch
+from sur.optimisers import build_optimisers, schedule_factor
+from sur.processes import average_gradients, average_values, take_from_first
 
 
 class TrainConfig(BaseModel):
@@ -28,7 +47,8 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(default=1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=64, ge=1, description="rows a step")
+    batch_size: int = Field(default=64, ge=1, description="rows that a process takes at once")
+    accumulate: int = Field(default=1, ge=1, description="times a process does so in a step; memory is that of once")
     optimiser: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: weight matrices by Muon, everything else by AdamW"
     )
@@ -40,16 +60,42 @@ class TrainConfig(BaseModel):
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="after the warm-up")
     max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="accelerate's mixed precision")
+    ema_decay: float = Field(
+        default=0.0, ge=0, lt=1, description="of the adapter's moving average, which is then what is published; 0 = off"
+    )
+    compile: bool = Field(default=False, description="compile adapter and read-out by torch.compile: a slower start")
     device: Literal["auto", "cpu"] = Field(default="auto", description="auto: what accelerate finds")
     seed: int = Field(default=0, description="of weights, order, noise and drawn queries")
     validation_fraction: float = Field(default=0.05, ge=0, lt=1, description="share of rows held back, by row id")
     validate_every: int = Field(default=200, ge=0, description="steps between validations; 0 = never")
     validation_batches: int = Field(default=4, ge=1, description="batches a validation looks at")
+    patience: int = Field(
+        default=0, ge=0, description="validations without improvement after which training ends, with the best weights"
+        " published; 0 = trains to the end and publishes the last"
+    )  # fmt: skip
     manifest: Path | None = Field(
         default=None, description="train on just the rows of this manifest.safetensors (another run folder's)"
     )
     save_every: int = Field(default=200, ge=0, description="steps between checkpoints; 0 = only at the end")
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="newest checkpoints that are kept; with patience the best one besides"
+    )
     log_every: int = Field(default=20, ge=1, description="steps between lines of the log and the curves")
+    trackers: tuple[str, ...] | None = Field(
+        default=None, description="accelerate's trackers by name; default: tensorboard where it is installed"
+    )
+    sample_every: int = Field(default=0, ge=0, description="steps between pictures of the prompts below; 0 = never")
+    sample_prompts: tuple[str, ...] = Field(default=(), description="what is drawn, a line of the grid each")
+    sample_seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="noise, a column of the grid each")
+
+    @model_validator(mode="after")
+    def _asked_for_what_it_needs(self) -> TrainConfig:
+        if self.patience and not (self.validate_every and self.validation_fraction):
+            raise ValueError("patience counts validations, and there are none; set validate_every and "
+                             "validation_fraction, or patience=0")  # fmt: skip
+        if self.sample_every and not self.sample_prompts:
+            raise ValueError("sample_every is set, but there is nothing to draw; name some sample_prompts")
+        return self
 
     @model_validator(mode="after")
     def _one_scaled_optimiser(self) -> TrainConfig:
@@ -72,7 +118,7 @@ class Step(NamedTuple):
 
 
 class Training:
-    """The state of a training: adapter, objective, optimisers. Iterate `run` to train.
+    """The state of a training: adapter, its moving average, objective, optimisers. Iterate `run` to train.
 
     `step` counts finished optimiser steps; `sur.checkpoint` saves and restores everything a resumed run needs.
     """
@@ -81,70 +127,113 @@ class Training:
         self.config = config
         # accelerate keeps a process's first settings; another training in it may have others.
         AcceleratorState._reset_state(reset_partial_state=False)
-        self.accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.device == "cpu")
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=config.device == "cpu",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the launcher's would divide again
+        )
+        kind = self.accelerator.distributed_type
+        if kind != DistributedType.NO and not kind.value.startswith("MULTI_"):
+            raise ConfigError(
+                f"the launcher asks for {kind.value}, which splits a model over processes; an adapter is small: start "
+                "plain processes (accelerate launch --multi_gpu, or torchrun)"
+            )
         optimisers = build_optimisers(adapter, objective, config)
         self.parameters = [p for o in optimisers for group in o.param_groups for p in group["params"]]
-        self.adapter, self.objective, *self.optimisers = self.accelerator.prepare(adapter, objective, *optimisers)
+        self.average = moving_average(adapter, config.ema_decay) if config.ema_decay else None
+        self.adapter, self.objective = self._place(adapter), self._place(objective)
+        if self.average is not None:
+            self.average.module = self._place(self.average.module)
+        self.optimisers = [self.accelerator.prepare(optimiser) for optimiser in optimisers]
+        take_from_first([*adapter.state_dict().values(), *objective.learned().values()])
+        if config.compile:
+            compile_parts(self.adapter, self.objective, self.accelerator.device)
         self.step = 0
 
-    def run(self, batches: Iterable[RowBatch]) -> Iterator[Step]:
-        """Train on `batches` until `config.steps` steps are done; yields after every step.
+    @property
+    def published(self) -> Adapter:
+        """What is validated, drawn with and published: the moving average if there is one, else the adapter."""
+        return self.accelerator.unwrap_model(self.adapter if self.average is None else self.average.module)
 
-        Raises FloatingPointError when a loss is not finite; the weights are those of the step before.
+    def run(self, batches: Iterable[RowBatch]) -> Iterator[Step]:
+        """Train on `batches`, this process's rows of each step, until `config.steps` steps are done.
+
+        Yields after every step. Raises FloatingPointError when a loss is not finite; the weights are those of the
+        step before.
         """
         source = iter(batches)
         self.adapter.train()
         self.objective.train()
         while self.step < self.config.steps:
             began = time.perf_counter()
-            batch = to_device(next(source), self.accelerator.device)
+            batch = next(source)
             loaded = time.perf_counter()
             learning_rate = self._set_learning_rate()
-            torch.manual_seed(step_seed(self.config.seed, self.step))
-            with self.accelerator.autocast():
-                losses = self.objective(batch, self.adapter(batch.simple, mask=batch.mask), self.step)
-                total = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(total):
-                values = {name: loss.item() for name, loss in losses.items()}
+            losses = average_values(self._accumulate(batch))
+            if not all(math.isfinite(value) for value in losses.values()):
                 raise FloatingPointError(
-                    f"step {self.step}: the loss is not finite ({values}); lower train.learning_rate, or use "
+                    f"step {self.step}: the loss is not finite ({losses}); lower train.learning_rate, or use "
                     "train.mixed_precision=no"
                 )
-            for optimiser in self.optimisers:
-                optimiser.zero_grad()
-            self.accelerator.backward(total)
+            average_gradients(self.parameters)
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
             for optimiser in self.optimisers:
                 optimiser.step()
+            if self.average is not None:
+                self.average.update_parameters(self.accelerator.unwrap_model(self.adapter))
             self.step += 1
             done = time.perf_counter()
-            values = {name: loss.item() for name, loss in losses.items()}
             yield Step(
                 self.step,
-                values,
-                total.item(),
+                losses,
+                sum(losses.values()),
                 float(norm or 0.0),
                 learning_rate,
                 loaded - began,
                 done - loaded,
             )
 
+    def _accumulate(self, batch: RowBatch) -> dict[str, float]:
+        """Put the mean gradient of the batch's parts into the parameters; returns the mean losses of the parts."""
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        sums: dict[str, Tensor] = {}
+        parts = self.config.accumulate
+        for number, part in enumerate(split_rows(batch, parts)):
+            part = to_device(part, self.accelerator.device)
+            place = self.accelerator.process_index * parts + number
+            torch.manual_seed(part_seed(self.config.seed, self.step, place))
+            with self.accelerator.autocast():
+                output = self.adapter(part.simple, mask=part.mask)
+                torch.manual_seed(step_seed(self.config.seed, self.step))
+                losses = self.objective(part, output, self.step)
+                total = torch.stack(list(losses.values())).sum() / parts
+            self.accelerator.backward(total)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() / parts
+        return {name: value.item() for name, value in sums.items()}
+
     @torch.no_grad()
     def validate(self, batches: Iterable[RowBatch]) -> dict[str, float]:
-        """Mean unweighted-by-batch losses over `batches`, with the same draws every time."""
-        self.adapter.eval()
+        """Mean unweighted-by-batch losses over `batches` of what would be published, with the same draws every time."""
+        adapter = self.adapter if self.average is None else self.average.module
+        adapter.eval()
         self.objective.eval()
         sums: dict[str, float] = {}
         count = 0
         for index, batch in enumerate(batches):
             torch.manual_seed(step_seed(self.config.seed, -1 - index))
             batch = to_device(batch, self.accelerator.device)
-            for name, loss in self.objective(batch, self.adapter(batch.simple, mask=batch.mask), self.step).items():
+            for name, loss in self.objective(batch, adapter(batch.simple, mask=batch.mask), self.step).items():
                 sums[name] = sums.get(name, 0.0) + float(loss)
             count += 1
         self.adapter.train()
         self.objective.train()
         return {name: value / max(count, 1) for name, value in sums.items()}
+
+    def _place(self, module: Any) -> Any:
+        """The module on its device, in its precision; without accelerate's wrapper for gradients of many processes."""
+        return self.accelerator.prepare_model(module, evaluation_mode=True)
 
     def _set_learning_rate(self) -> float:
         """Sets every group's learning rate for this step; returns AdamW's for the adapter."""
@@ -153,45 +242,16 @@ class Training:
         return self.optimisers[0].param_groups[0]["lr"]
 
 
-def build_optimisers(adapter: Adapter, objective: Objective, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW, and with `muon` Muon for weight matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+def moving_average(adapter: Adapter, decay: float) -> AveragedModel:
+    """Average of the adapter's weights over steps, w <- d w + (1 - d) now with d = min(decay, (1 + n) / (10 + n)).
 
-    Every group has its `peak` learning rate and its `horizon`, the step at which a cosine ends. The teacher ends
-    learning before the adapter does, and at a learning rate of zero like the adapter.
+    n counts the steps so far: a short training does not end near its start.
     """
-    adamw, muon = [], []
-    for name, module in {"adapter": adapter, **objective.parts()}.items():
-        peak, horizon = config.learning_rate, config.steps
-        if name == "teacher":
-            settings = objective.config.distillation
-            peak, horizon = settings.teacher_learning_rate, settings.teacher_steps
-        learnt = [(key, p) for key, p in module.named_parameters() if p.requires_grad]
-        matrices = [p for key, p in learnt if config.optimiser == "muon" and is_matrix(key, p)]
-        rest = [p for key, p in learnt if all(p is not m for m in matrices)]
-        adamw.append({"params": rest, "peak": peak, "horizon": horizon})
-        if matrices:
-            muon.append({"params": matrices, "peak": config.matrix_learning_rate, "horizon": horizon})
-    made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(adamw, config.learning_rate, (0.9, config.beta2), weight_decay=config.weight_decay)
-    ]
-    if muon:
-        made.append(torch.optim.Muon(muon, config.matrix_learning_rate, config.weight_decay))
-    return made
 
+    def mean(averaged: Tensor, now: Tensor, n: Tensor | int) -> Tensor:
+        return torch.lerp(averaged, now, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
 
-def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Whether a parameter multiplies vectors (a layer's weight), unlike norms, biases and learnt vectors."""
-    return parameter.ndim == 2 and name.endswith("weight")
-
-
-def schedule_factor(config: TrainConfig, step: int, horizon: int) -> float:
-    """Learning rate at `step` (0-based) over the peak: linear warm-up, then cosine to zero at `horizon` or constant."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return 1.0
-    progress = (step - config.warmup_steps) / max(1, horizon - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return AveragedModel(adapter, avg_fn=mean)
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -199,10 +259,30 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % 2**63
 
 
+def part_seed(seed: int, step: int, place: int) -> int:
+    """Seed of one part of a step; the first part's is the step's own."""
+    first = step_seed(seed, step)
+    return first if place == 0 else int(np.random.SeedSequence([first, place]).generate_state(1)[0])
+
+
+def split_rows(batch: RowBatch, parts: int) -> Iterator[RowBatch]:
+    """The batch's rows in `parts` equal runs, in their order."""
+    rows = len(batch.simple) // parts
+    for number in range(parts):
+        here = slice(number * rows, (number + 1) * rows)
+        yield _each_tensor(batch, lambda tensor, here=here: tensor[here])
+
+
 def to_device(batch: RowBatch, device: torch.device) -> RowBatch:
     """The batch with every tensor on `device`."""
-    move = lambda value: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value  # noqa: E731
+    return _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _each_tensor(batch: RowBatch, change: Callable[[Tensor], Tensor]) -> RowBatch:
+    """The batch with every tensor changed."""
     values = {}
     for name, value in vars(batch).items():
-        values[name] = tuple(move(part) for part in value) if isinstance(value, tuple) else move(value)
+        if isinstance(value, tuple):
+            value = tuple(change(part) for part in value)
+        values[name] = change(value) if isinstance(value, Tensor) else value
     return RowBatch(**values)

@@ -27,6 +27,7 @@ SMALL = [
     "train.validation_batches=1",
     "train.save_every=4",
     "train.log_every=1",
+    "train.trackers=[]",
     "loss.distillation.teacher_steps=1",
     "loss.alignment.queries_per_step=16",
     "evaluate.prompts=4",

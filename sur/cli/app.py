@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import pictures, runs, serving, stores
+from sur.cli import pictures, runs, serving, stores, sweeps
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ for command in (
     runs.extract,
     runs.train,
     runs.pipeline,
+    sweeps.sweep,
     pictures.generate,
     pictures.evaluate,
     stores.inspect,

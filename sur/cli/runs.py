@@ -56,10 +56,16 @@ def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None
 
 
 def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Train the adapter on the store; goes on from the last checkpoint of the run folder."""
-    from flows.launch import run_flow
+    """Train the adapter on the store; goes on from the last checkpoint of the run folder.
 
-    typer.echo(f"adapter: {run_flow('train', read_config(config, overrides))}")
+    `accelerate launch` and torchrun start it in several processes, which train together.
+    """
+    from flows.launch import run_flow
+    from sur.processes import launched
+
+    folder = run_flow("train", read_config(config, overrides))
+    if launched()[0] == 0:
+        typer.echo(f"adapter: {folder}")
 
 
 def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> None:

@@ -1,0 +1,34 @@
+"""Flow `sweep`: train, and evaluate if asked to, every run of a sweep on one store, and compare them."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.pipeline import evaluate_adapter
+from flows.train import fit_adapter
+from sur.comparison import write_comparison
+from sur.config import RunConfig, save_config
+from sur.evaluate import Evaluation
+from sur.report import write_report
+from sur.sweep import FOLDER, Outcome, SweepRun, run_sweep
+
+
+@flow(name="sweep", persist_result=False)
+def sweep(config: RunConfig, runs: list[SweepRun], evaluate: bool = False) -> list[Outcome]:
+    """Train every run; returns what became of each. The comparison lies in <run_dir>/sweep."""
+    outcomes = run_sweep(runs, _train, _evaluate if evaluate else None)
+    compared = write_comparison(config.run_dir / FOLDER, outcomes)
+    create_markdown_artifact(compared.read_text(encoding="utf-8"), key="sweep")
+    return outcomes
+
+
+def _train(config: RunConfig) -> Path:
+    save_config(config)
+    return fit_adapter(config)
+
+
+def _evaluate(config: RunConfig, adapter: Path) -> Evaluation:
+    evaluation = evaluate_adapter(config, adapter)
+    write_report(config, evaluation)
+    return evaluation

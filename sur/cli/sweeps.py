@@ -1,0 +1,44 @@
+"""The command that trains many settings from one store."""
+
+from typing import Annotated
+
+import typer
+
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console
+
+
+def sweep(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    over: Annotated[
+        list[str] | None, typer.Option(help="Values to sweep, such as loss.distillation.layer=18,22; may be repeated.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds of every setting, such as 0,1,2.")] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Evaluate every adapter, and write its report.")] = False,
+) -> None:
+    """Train every combination of some settings from one store, and compare them; done runs are not trained again."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from flows.launch import run_flow
+    from sur.cli.arguments import read_config
+    from sur.comparison import NAME, table
+    from sur.errors import ConfigError
+    from sur.sweep import FOLDER, sweep_runs
+
+    settings = read_config(config, overrides)
+    if evaluate and not settings.evaluate.sets:
+        raise ConfigError("--evaluate needs evaluate.sets in the config; name some, or leave it out")
+    if seeds is not None and not all(seed.strip().isdecimal() for seed in seeds.split(",")):
+        raise ConfigError(f"--seeds '{seeds}' must look like 0,1,2")
+    runs = sweep_runs(config, overrides or [], over or [], [int(seed) for seed in (seeds or "").split(",") if seed])
+    outcomes = run_flow("sweep", settings, runs=runs, evaluate=evaluate)
+    header, *lines = table(outcomes)
+    shown = Table(*header)
+    for line in lines:
+        shown.add_row(*map(escape, line))
+    console().print(shown)
+    typer.echo(f"comparison: {settings.run_dir / FOLDER / NAME}.md")
+    if failed := sum(outcome.error is not None for outcome in outcomes):
+        typer.echo(f"{failed} of {len(outcomes)} runs failed; the same command tries them again", err=True)
+        raise typer.Exit(2)

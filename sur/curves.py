@@ -1,0 +1,93 @@
+"""Curves of a training: always a file of JSON lines, and accelerate's trackers (TensorBoard and others) besides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers, get_available_trackers
+
+from sur.errors import ConfigError
+
+PROJECT = "sur-adapter"
+
+
+class Curves:
+    """Writes records {"step": ..., "train": {loss: value}, ...} of a run, from a step on; a context manager.
+
+    What an earlier process recorded after that step is cut off. Only the main process writes.
+    """
+
+    def __init__(self, path: Path, step: int, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._file = _open_at(path, step) if accelerator.is_main_process else None
+
+    def __enter__(self) -> Curves:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+        self._accelerator.trackers = []
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add a record."""
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+        self._accelerator.log(flat(record), step=record["step"])
+
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        if self._file is not None:
+            self._file.flush()
+
+
+def start_trackers(
+    accelerator: Accelerator, names: Sequence[str] | None, folder: Path, settings: Mapping[str, Any], step: int
+) -> None:
+    """Start trackers by name on the main process; None means TensorBoard where it is installed.
+
+    They are told the plain values of `settings` and the curves, nothing else: no paths, addresses or environment.
+    Files lie below `folder`. Raises ConfigError for a tracker that is unknown or not installed.
+    """
+    installed = sorted(str(name) for name in get_available_trackers())
+    if names is None:
+        names = [name for name in ("tensorboard",) if name in installed]
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise ConfigError(f"train.trackers: accelerate knows no tracker {name!r}, only {known}")
+        if name not in installed:
+            raise ConfigError(
+                f"train.trackers names {name}, which is not installed; pip install {name}, or leave it out"
+            )
+    if not names:
+        return
+    accelerator.project_configuration.logging_dir = str(folder)
+    accelerator.log_with = filter_trackers(list(names), str(folder))
+    plain = {name: value for name, value in flat(settings).items() if isinstance(value, (bool, int, float, str))}
+    accelerator.init_trackers(PROJECT, plain, {"tensorboard": {"purge_step": step + 1}})
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by names such as train/alignment, without the step."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}/")
+        elif name != "step":
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _open_at(path: Path, step: int):
+    """The curves file, cut back to what a checkpoint at `step` had seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = path.read_text().splitlines() if path.exists() and step else []
+    path.write_text("".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
+    return path.open("a")

@@ -1,0 +1,74 @@
+"""The processes that train together, as `accelerate launch` or torchrun started them; one where nobody did.
+
+Gradients are averaged here, in one message a step, and not by DistributedDataParallel: what learns is spread over
+two modules, and which of their parameters get a gradient changes in the course of a training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, broadcast_object_list, gather_object, reduce
+from torch import Tensor
+
+
+def launched() -> tuple[int, int]:
+    """Number of this process and how many there are, by the environment; nothing is set up for it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def joined(cpu: bool) -> tuple[int, int]:
+    """Join the other processes; returns the number of this one and how many there are."""
+    state = PartialState(cpu=cpu)
+    return state.process_index, state.num_processes
+
+
+def average_gradients(parameters: Sequence[Tensor]) -> None:
+    """Replace every gradient by its mean over the processes; a process without one counts as zero.
+
+    A parameter that has a gradient in no process keeps none, so that its optimiser leaves it alone.
+    """
+    if PartialState().num_processes == 1:
+        return
+    given = [parameter.grad for parameter in parameters]
+    has = torch.tensor([float(grad is not None) for grad in given], device=parameters[0].device)
+    flat = [
+        (torch.zeros_like(p) if grad is None else grad).flatten() for p, grad in zip(parameters, given, strict=True)
+    ]
+    mean: Tensor = reduce(torch.cat([*flat, has]), "mean")  # pyright: ignore[reportAssignmentType]
+    *means, any_has = mean.split([p.numel() for p in parameters] + [len(parameters)])
+    for parameter, part, had in zip(parameters, means, any_has.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter) if had else None
+
+
+def average_values(values: Mapping[str, float]) -> dict[str, float]:
+    """Mean over the processes of named numbers; a name that a process lacks counts as zero there."""
+    everyone = gather_object([dict(values)])
+    names = dict.fromkeys(name for each in everyone for name in each)
+    return {name: sum(each.get(name, 0.0) for each in everyone) / len(everyone) for name in names}
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite every tensor with the first process's, so that all start from the same weights."""
+    if PartialState().num_processes > 1:
+        for tensor in tensors:
+            tensor.data.copy_(broadcast(tensor.data))  # pyright: ignore[reportArgumentType]
+
+
+def as_first(value: Any) -> Any:
+    """The first process's value, in every process: for a decision that all have to take alike."""
+    return broadcast_object_list([value])[0]
+
+
+def in_any(flag: bool) -> bool:
+    """Whether the flag is set in any of the processes."""
+    return any(gather_object([flag]))
+
+
+def wait_for_everyone() -> None:
+    """Return once every process has come here."""
+    PartialState().wait_for_everyone()
