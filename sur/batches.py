@@ -70,7 +70,7 @@ def needs(config: RunConfig) -> Needs:
         complex=config.text.feature_name("complex") if aligned else None,
         llm=llm,
         latents=latents,
-        unpaired=loss.uses_llm,
+        unpaired=loss.uses_llm and config.variant == "corrected",
     )
 
 

@@ -24,6 +24,8 @@ from sur.fingerprint import weights_fingerprint
 from sur.losses import FrozenDenoiser, Objective
 from sur.losses.denoising import denoiser_folder
 from sur.readout import load_readout, readout_name
+from sur.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
+from sur.released.objective import ReleasedObjective
 from sur.stopping import Stopped
 from sur.trainer import Step, Training
 
@@ -53,7 +55,12 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
         _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
     training = build_training(store, config, loader.manifest_slots)
     digest = loader.manifest.digest
-    extra = {"settings": settings_of(config), "manifest": digest, "frozen": frozen_parts(store, config)}
+    extra = {
+        "variant": config.variant,
+        "settings": settings_of(config),
+        "manifest": digest,
+        "frozen": frozen_parts(store, config),
+    }
     if newest is None:
         loader.manifest.save(config.run_dir / MANIFEST)
     else:
@@ -103,13 +110,18 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
     dim = specs[wanted.simple].arrays["states"].shape[-1]
     torch.manual_seed(config.train.seed)
     trained_on = {"text": specs[wanted.simple].identity, "loss": config.loss.model_dump(mode="json")}
+    llm_shape = specs[wanted.llm].arrays["states"].shape if wanted.llm else None
+    if isinstance(config.adapter, ReleasedAdapterConfig):
+        adapter = ReleasedAdapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
+        denoiser = FrozenDenoiser.from_pipeline(*config.base) if config.loss.uses_denoiser else None
+        return Training(adapter, ReleasedObjective(config.loss, dim, llm_shape, denoiser), config.train)
     adapter = Adapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
     slots = open_loader(store, config, "train").manifest_slots if slots is None else slots
     adapter.whiten(sample_states(store, wanted.simple, slots))
     objective = Objective(
         config.loss,
         dim,
-        llm_shape=specs[wanted.llm].arrays["states"].shape if wanted.llm else None,
+        llm_shape=llm_shape,
         read_out=load_readout(store, config) if config.loss.uses_readout else None,
         denoiser=FrozenDenoiser.from_pipeline(*config.base) if config.loss.uses_denoiser else None,
     )
@@ -190,6 +202,10 @@ def _publish(training: Training, config: RunConfig) -> Path:
 
 
 def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if (was := saved.get("variant", "corrected")) != wanted["variant"]:
+        raise ConfigError(
+            f"{path} was trained with variant = {was}, the config says {wanted['variant']}; choose another run_dir"
+        )
     for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
         if saved.get(key) != wanted[key]:
             raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
