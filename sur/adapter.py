@@ -9,8 +9,8 @@
 
 V is ours: without it `h` could only steer where attention looks, and what it learns would not reach the denoiser.
 `x` are the text encoder's states of the simple prompt, (batch, tokens, dim), padding states included, as the
-denoiser reads them. `h` is what distillation looks at. What differs from the authors' script, and why, is a
-table in docs/method.md.
+denoiser reads them. `h` is what distillation looks at. What differs from the authors' script, and what
+that does, is in docs/released.md.
 """
 
 from __future__ import annotations

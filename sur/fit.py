@@ -48,6 +48,8 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     check_settings(store, config)
     folder = config.run_dir / "checkpoints"
     newest = latest_checkpoint(folder)
+    if newest is not None:
+        _check_variant(newest, config)
     manifest = read_manifest(config, resuming=newest is not None)
     loader = open_loader(store, config, "train", manifest)
     held_back = open_validation(store, config, manifest)
@@ -201,11 +203,15 @@ def _publish(training: Training, config: RunConfig) -> Path:
     return adapter.save_pretrained(config.run_dir / "adapter")
 
 
-def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if (was := saved.get("variant", "corrected")) != wanted["variant"]:
+def _check_variant(path: Path, config: RunConfig) -> None:
+    if (was := read_extra(path).get("variant", "corrected")) != config.variant:
         raise ConfigError(
-            f"{path} was trained with variant = {was}, the config says {wanted['variant']}; choose another run_dir"
+            f"{path} was trained with variant = {was}, the config says {config.variant}; choose another run_dir, or "
+            f"remove {path.parent} to start over"
         )
+
+
+def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
         if saved.get(key) != wanted[key]:
             raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")

@@ -14,7 +14,7 @@ from sur.cli.app import app, main
 from sur.config import load_config
 from sur.extraction import close_encoders, extract
 
-VERBS = ("plan", "extract", "train", "pipeline", "generate", "evaluate", "inspect", "verify", "drop", "demo")
+VERBS = ("plan", "extract", "train", "pipeline", "generate", "evaluate", "inspect", "verify", "drop", "demo", "convert")
 
 
 @pytest.fixture(scope="module")

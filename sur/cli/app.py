@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import pictures, runs, serving, stores
+from sur.cli import convert, pictures, runs, serving, stores
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ for command in (
     runs.demo,
     serving.serve,
     serving.dequantise,
+    convert.convert,
 ):
     app.command()(_stoppable(command))
 
