@@ -9,8 +9,8 @@
 
 V is ours: without it `h` could only steer where attention looks, and what it learns would not reach the denoiser.
 `x` are the text encoder's states of the simple prompt, (batch, tokens, dim), padding states included, as the
-denoiser reads them. `h` is what distillation looks at. What differs from the authors' script, and why, is a
-table in docs/method.md.
+denoiser reads them. `h` is what distillation looks at. What differs from the authors' script, and what
+that does, is in docs/released.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,8 @@ class Adapter(nn.Module):
 
     Every parameter takes part in `states`. Each row's result depends on that row alone.
     """
+
+    variant: ClassVar[Literal["corrected", "released"]] = "corrected"
 
     def __init__(self, config: AdapterConfig, weight: float = 1.0, trained_on: dict | None = None) -> None:
         super().__init__()
@@ -146,12 +148,14 @@ class Adapter(nn.Module):
             "weight": self.weight,
             "trained_on": self.trained_on,
         }
+        if self.variant != "corrected":  # corrected ones are as they were before there were variants
+            content["variant"] = self.variant
         (folder / _CONFIG).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return folder
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Adapter:
-        """Load an adapter, ready for inference (eval mode, no gradients).
+        """Load an adapter of the variant that the folder holds, ready for inference (eval mode, no gradients).
 
         Raises FileNotFoundError when `folder` holds none, ValueError when it is from a newer version.
         """
@@ -166,6 +170,12 @@ class Adapter(nn.Module):
                 f"{folder} has adapter format {content['format_version']}, this version reads up to {FORMAT_VERSION}; "
                 "upgrade the package"
             )
-        adapter = cls(AdapterConfig(**content["adapter"]), content["weight"], content["trained_on"])
+        if content.get("variant") == "released":
+            from sur.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
+
+            config = ReleasedAdapterConfig(**content["adapter"])
+            adapter = ReleasedAdapter(config, content["weight"], content["trained_on"])
+        else:
+            adapter = Adapter(AdapterConfig(**content["adapter"]), content["weight"], content["trained_on"])
         adapter.load_state_dict(load_file(folder / _WEIGHTS))
         return adapter.eval().requires_grad_(False)

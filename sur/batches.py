@@ -74,7 +74,7 @@ def needs(config: RunConfig) -> Needs:
         llm=llm,
         also=tuple(loss.distillation.also),
         latents=latents,
-        unpaired=loss.uses_llm,
+        unpaired=loss.uses_llm and config.variant == "corrected",
         caption_dropout=loss.denoising.caption_dropout if loss.denoising.weight > 0 else 0.0,
     )
 

@@ -11,10 +11,10 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cache import store_location
 from sur.adapter import AdapterConfig
@@ -23,6 +23,7 @@ from sur.errors import ConfigError
 from sur.evaluate import EvaluateConfig
 from sur.losses import LossConfig
 from sur.readout import ReadoutConfig
+from sur.released.config import ReleasedAdapterConfig, refuse_other_losses, with_released_losses
 from sur.rows import DataConfig
 from sur.trainer import TrainConfig
 
@@ -75,7 +76,12 @@ class RunConfig(BaseModel):
     readout: ReadoutConfig = Field(
         default_factory=ReadoutConfig, description="sample of the denoiser's queries, for attention alignment"
     )
-    adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="shape of the adapter")
+    variant: Literal["corrected", "released"] = Field(
+        default="corrected", description="released: the authors' adapter and losses bug for bug, see docs/released.md"
+    )
+    adapter: AdapterConfig | ReleasedAdapterConfig = Field(
+        default_factory=dict, validate_default=True, description="shape of the variant's adapter"
+    )
     loss: LossConfig = Field(default_factory=LossConfig, description="what training minimises")
     train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, schedule, checkpoints")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
@@ -85,6 +91,27 @@ class RunConfig(BaseModel):
     def base(self) -> tuple[str, str | None]:
         """The base model and its revision."""
         return self.base_model, self.base_model_revision
+
+    @field_validator("adapter", mode="wrap")
+    @classmethod
+    def _of_the_variant(cls, value: Any, _: Any, info: ValidationInfo) -> AdapterConfig | ReleasedAdapterConfig:
+        variant = info.data.get("variant", "corrected")
+        own, other = AdapterConfig, ReleasedAdapterConfig
+        if variant == "released":
+            own, other = other, own
+        strange = [key for key in other.model_fields if key not in own.model_fields and key in _keys(value)]
+        if strange:
+            raise ValueError(
+                f"variant {variant} has no setting {', '.join(strange)}; leave it out (adapter={{}} "
+                "resets them all), or choose the other variant"
+            )
+        return own.model_validate(value)
+
+    @model_validator(mode="after")
+    def _losses_are_the_variants(self) -> "RunConfig":
+        if self.variant == "released":
+            refuse_other_losses(self.loss)
+        return self
 
     @model_validator(mode="after")
     def _every_loss_gets_its_turn(self) -> "RunConfig":
@@ -111,6 +138,8 @@ class RunConfig(BaseModel):
         inherited = {"text": ("model", filled.get("base_model"))}
         if filled.get("vae") is not None:
             inherited["vae"] = ("model", filled.get("base_model"))
+        if filled.get("variant") == "released":
+            filled["loss"] = with_released_losses(filled.get("loss"))
         if filled.get("run_dir") is not None:
             inherited["store"] = ("path", Path(filled["run_dir"]) / "store.zarr")
         for section, (key, value) in inherited.items():
@@ -120,6 +149,11 @@ class RunConfig(BaseModel):
                 if key == "model" and filled[section][key] == value and filled.get("base_model_revision"):
                     filled[section].setdefault("revision", filled["base_model_revision"])
         return filled
+
+
+def _keys(section: Any) -> Iterable[str]:
+    """What a section says, be it still plain or a model already."""
+    return section if isinstance(section, Mapping) else getattr(section, "model_fields_set", ())
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:

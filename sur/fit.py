@@ -35,6 +35,8 @@ from sur.losses import Objective, prepare_denoiser
 from sur.patience import Best, better
 from sur.processes import as_first, in_any, wait_for_everyone
 from sur.readout import load_readout, readout_name
+from sur.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
+from sur.released.objective import ReleasedObjective
 from sur.samples import Sampler
 from sur.stopping import Stopped
 from sur.trainer import Step, TrainConfig, Training
@@ -58,6 +60,8 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     store = Store.open(config.store.path)
     check_settings(store, config)
     newest = latest_checkpoint(config.run_dir / "checkpoints")
+    if newest is not None:
+        _check_variant(newest, config)
     manifest = read_manifest(config, resuming=newest is not None)
     loader = open_loader(store, config, "train", manifest)
     held_back = open_validation(store, config, manifest)
@@ -66,6 +70,7 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     training = build_training(store, config, loader.manifest_slots)
     best = None
     extra = {
+        "variant": config.variant,
         "settings": settings_of(config),
         "manifest": loader.manifest.digest,
         "frozen": frozen_parts(store, config),
@@ -157,14 +162,24 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
             raise ConfigError(f"{store.path} has no feature {name}; run `sur extract` with this config first")
     dim = specs[wanted.simple].arrays["states"].shape[-1]
     torch.manual_seed(config.train.seed)
-    trained_on = {"text": specs[wanted.simple].identity, "loss": config.loss.model_dump(mode="json")}
+    read = [wanted.simple, wanted.complex, wanted.llm, *wanted.also, wanted.latents]
+    trained_on = {
+        "text": specs[wanted.simple].identity,
+        "features": {name: specs[name].identity for name in read if name in specs},
+        "loss": config.loss.model_dump(mode="json"),
+    }
+    llm_shape = specs[wanted.llm].arrays["states"].shape if wanted.llm else None
+    if isinstance(config.adapter, ReleasedAdapterConfig):
+        adapter = ReleasedAdapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
+        denoiser = prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None
+        return Training(adapter, ReleasedObjective(config.loss, dim, llm_shape, denoiser), config.train)
     adapter = Adapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
     slots = open_loader(store, config, "train").manifest_slots if slots is None else slots
     adapter.whiten(sample_states(store, wanted.simple, slots))
     objective = Objective(
         config.loss,
         dim,
-        llm_shape=specs[wanted.llm].arrays["states"].shape if wanted.llm else None,
+        llm_shape=llm_shape,
         read_out=load_readout(store, config) if config.loss.uses_readout else None,
         denoiser=prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None,
         also_dims=[specs[name].arrays["states"].shape[-1] for name in wanted.also],
@@ -263,6 +278,14 @@ def _due(step: int, every: int) -> bool:
 def _given_up(best: Best | None, config: RunConfig) -> bool:
     """Whether patience is at its end."""
     return best is not None and 0 < config.train.patience <= best.since
+
+
+def _check_variant(path: Path, config: RunConfig) -> None:
+    if (was := read_extra(path).get("variant", "corrected")) != config.variant:
+        raise ConfigError(
+            f"{path} was trained with variant = {was}, the config says {config.variant}; choose another run_dir, or "
+            f"remove {path.parent} to start over"
+        )
 
 
 def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import pictures, runs, serving, stores, sweeps
+from sur.cli import convert, pictures, runs, serving, stores, sweeps
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ for command in (
     runs.demo,
     serving.serve,
     serving.dequantise,
+    convert.convert,
 ):
     app.command()(_stoppable(command))
 
