@@ -25,15 +25,18 @@ from cache import Store
 from sur.adapter import Adapter
 from sur.batches import open_loader
 from sur.config import RunConfig, load_config
-from sur.evaluate import Condition, draw
+from sur.errors import ConfigError
+from sur.evaluation.prompts import Condition
 from sur.fingerprint import weights_fingerprint
 from sur.fit import fit, frozen_parts, settings_of
-from sur.generate import load_pipeline
+from sur.generate import generate, load_pipeline
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import SetName, questions
 
 RESULTS = Path(__file__).parent / "results"
+# What the names of the results were made of when `evaluate` had no other settings.
+SETTINGS = {"sets", "prompts", "seed", "steps", "guidance", "batch_size", "resamples", "examples"}
 NO_DISTILLATION = "loss.distillation.form=none"
 DENOISING = "loss.denoising.weight=5"
 VARIANTS = {
@@ -61,8 +64,14 @@ def measure(config: RunConfig, condition: Condition, adapter: Path | None) -> di
     loaded = Adapter.from_pretrained(adapter) if adapter else None
     found: dict[str, Any] = {}
     for name in settings.sets:
+        if name == "everyday":
+            raise ConfigError("the oracle cannot judge everyday prompts; leave the set out")
         asked = questions(name, settings.prompts, settings.seed)
-        pictures = draw(pipe, asked, condition, loaded, settings)
+        pictures = generate(
+            pipe, [q.complex if condition == "complex" else q.narrative for q in asked],
+            [settings.seed * 1_000_000 + i for i in range(len(asked))], loaded,
+            steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,
+        )  # fmt: skip
         right = [all(facts(q.scene, look(p)).values()) for q, p in zip(asked, pictures, strict=True)]
         real = latent_vectors(pipe.vae, rendered([q.scene for q in asked], settings.seed))
         found[name] = {
@@ -89,10 +98,11 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
 
 def _fingerprint(config: RunConfig, condition: Condition) -> str:
     """Of what a result depends on, the code aside; where files lie does not matter."""
-    parts: list[Any] = [config.evaluate.model_dump(mode="json")]
+    parts: list[Any] = [config.evaluate.model_dump(mode="json", include=SETTINGS)]
     parts += [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
     parts += [hashlib.sha256((Path(config.base_model) / "tokenizer/tokenizer.json").read_bytes()).hexdigest()]
-    parts += [repr(questions(name, config.evaluate.prompts, config.evaluate.seed)) for name in config.evaluate.sets]
+    sets: list[SetName] = [name for name in config.evaluate.sets if name != "everyday"]
+    parts += [repr(questions(name, config.evaluate.prompts, config.evaluate.seed)) for name in sets]
     if condition == "adapter":
         store = Store.open(config.store.path)
         parts += [settings_of(config), frozen_parts(store, config)]

@@ -17,29 +17,33 @@ from flows.extract import extract
 from flows.progress import flow_progress
 from flows.train import train
 from sur.config import RunConfig
-from sur.evaluate import Evaluation
+from sur.evaluation import Evaluation, Subject
 from sur.report import write_report
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
     """Generate and score pictures with and without the adapter, unless that is done already."""
-    from sur.evaluate import evaluate, kept_evaluation, pictures_of
+    from sur.evaluation import evaluate, kept_evaluation
+    from sur.evaluation.drawing import pictures_of
+    from sur.evaluation.sets import prompt_sets
 
-    if (kept := kept_evaluation(config, adapter)) is not None:
+    subject = Subject.of_run(config, adapter)
+    if (kept := kept_evaluation(subject)) is not None:
         return kept
-    with flow_progress("evaluate", pictures_of(config.evaluate), "pictures") as progress:
-        return evaluate(config, adapter, on_pictures=progress.advance)
+    total = pictures_of(subject, prompt_sets(config.evaluate))
+    with flow_progress("evaluate", total, "pictures") as progress:
+        return evaluate(subject, on_pictures=progress.advance)
 
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(config: RunConfig) -> Path:
-    """The whole way from rows to a report; returns the report's path, or the adapter's without `evaluate.sets`."""
+    """The whole way from rows to a report; returns the report's path, or the adapter's when nothing is evaluated."""
     extract(config)
     adapter = train(config)
-    if not config.evaluate.sets:
+    if not config.evaluate.asked:
         return adapter
     evaluation = evaluate_adapter(config, adapter)
-    report = write_report(config, evaluation)
+    report = write_report(Subject.of_run(config, adapter), evaluation, config)
     create_markdown_artifact(f"Report: `{report}`", key="report")
     return report

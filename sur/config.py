@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -20,7 +20,7 @@ from cache import store_location
 from sur.adapter import AdapterConfig
 from sur.encoders import LLMConfig, TextConfig, VAEConfig
 from sur.errors import ConfigError
-from sur.evaluate import EvaluateConfig
+from sur.evaluation.config import EvaluateConfig
 from sur.losses import LossConfig
 from sur.readout import ReadoutConfig
 from sur.released.config import ReleasedAdapterConfig, refuse_other_losses, with_released_losses
@@ -162,16 +162,39 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (with the nearest one), bad value.
     """
-    values = _read_yaml(Path(path))
+    return _validated(RunConfig, _read_yaml(Path(path)), Path(path), overrides)
+
+
+def evaluation_settings(overrides: Sequence[str] = ()) -> EvaluateConfig:
+    """The settings of an evaluation without a run: defaults, then `evaluate.key=value` overrides.
+
+    Raises: ConfigError as load_config does.
+    """
+    return _validated(_EvaluationAlone, {}, Path("the command line"), overrides).evaluate
+
+
+class _EvaluationAlone(BaseModel):
+    """A configuration of which only one section is used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _validated(model: type[Model], values: dict[str, Any], path: Path, overrides: Sequence[str]) -> Model:
+    """A configuration from a file's values and overrides."""
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
         keys, value = _parse_override(override)
         _assign(values, keys, value, override)
         origins[keys] = override
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, Path(path), origins)) from None
+        raise ConfigError(_explain(error, path, origins)) from None
 
 
 def save_config(config: RunConfig) -> Path:

@@ -1,47 +1,56 @@
-"""The pictures that an evaluation keeps, each with what the oracle finds wrong in it."""
+"""The pictures that a report shows, each with its scores and with what the oracle finds wrong in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from sur.evaluate import CONDITIONS, Condition, example_file
-from sur.shapes.oracle import facts, look
-from sur.shapes.questions import Question, SetName, questions
-
-if TYPE_CHECKING:
-    from sur.config import RunConfig
+from sur.evaluation.oracle import wrong_facts
+from sur.evaluation.pictures import read_picture
+from sur.evaluation.prompts import Condition, PromptSet
+from sur.evaluation.results import Evaluation, Single, read_singles
+from sur.evaluation.sets import prompt_sets
+from sur.evaluation.subject import Subject
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question, its picture (a PNG) under every condition, and the facts that do not hold in each of them."""
+    """One prompt and its first picture (a PNG) under each condition.
 
-    question: Question
+    wrong: the facts that do not hold in each, None where there is no oracle to ask. scores: the other judges' values.
+    """
+
+    narrative: str
+    complex: str | None
     pictures: Mapping[Condition, Path]
-    wrong: Mapping[Condition, tuple[str, ...]]
+    wrong: Mapping[Condition, tuple[str, ...]] | None
+    scores: Mapping[Condition, Mapping[str, float]]
 
 
-def read_examples(config: RunConfig) -> dict[str, list[Example]]:
-    """The first questions of each set, as many as evaluate.examples and as pictures were kept of."""
-    return {name: list(_of_set(config, name)) for name in config.evaluate.sets}
+def read_examples(subject: Subject, evaluation: Evaluation) -> dict[str, list[Example]]:
+    """The first prompts of each set, as many as evaluate.examples and as pictures are there of."""
+    singles = read_singles(subject.folder)
+    return {
+        asked.name: list(_of_set(subject, asked, Path(evaluation.pictures), singles))
+        for asked in prompt_sets(subject.settings)
+    }
 
 
-def _of_set(config: RunConfig, name: SetName) -> Iterator[Example]:
-    asked = questions(name, config.evaluate.prompts, config.evaluate.seed)
-    for index, question in enumerate(asked[: config.evaluate.examples]):
-        paths: dict[Condition, Path] = {c: example_file(config.run_dir, name, index, c) for c in CONDITIONS}
+def _of_set(subject: Subject, asked: PromptSet, root: Path, singles: list[Single]) -> Iterator[Example]:
+    known = {single.id: single for single in singles if single.set == asked.name}
+    for prompt in asked.prompts[: subject.settings.examples]:
+        single = known.get(prompt.id)
+        if single is None:
+            return
+        paths: dict[Condition, Path] = {c: root / files[0] for c, files in single.pictures.items()}
         if not all(path.is_file() for path in paths.values()):
             return
-        wrong: dict[Condition, tuple[str, ...]] = {c: _wrong(question, path) for c, path in paths.items()}
-        yield Example(question, paths, wrong)
-
-
-def _wrong(question: Question, path: Path) -> tuple[str, ...]:
-    with Image.open(path) as picture:
-        held = facts(question.scene, look(picture))
-    return tuple(name for name, holds in held.items() if not holds)
+        wrong: dict[Condition, tuple[str, ...]] | None = None
+        if prompt.scene is not None:
+            wrong = {c: wrong_facts(prompt.scene, read_picture(path)) for c, path in paths.items()}
+        scores: dict[Condition, dict[str, float]] = {
+            c: {name: each[c][0] for name, each in single.scores.items() if name != "oracle" and c in each}
+            for c in paths
+        }
+        yield Example(single.narrative, single.complex, paths, wrong, scores)

@@ -1,4 +1,4 @@
-"""One PNG for a README: each set's first questions, their pictures under every condition, right and wrong marked."""
+"""One PNG for a README: each set's first prompts, their pictures under every condition, right and wrong marked."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-from sur.evaluate import CONDITIONS
+from sur.evaluation.prompts import CONDITIONS
 from sur.examples import Example
-from sur.shapes.questions import SETS
 
 NAME = "before-after.png"
 _TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
 _MARKS = {True: ("✓", "#1a7f37"), False: ("✗", "#c62828")}
 
-# Pixels. A picture is a whole multiple of the shapes world's 64, so that none of its own is smeared.
+# Pixels. A picture is a whole multiple of the shapes world's 64, so that none of its own is smeared; larger shrink.
 _PICTURE, _GAP, _TEXT, _BETWEEN, _HEAD, _EDGE = 192, 30, 372, 56, 124, 26
 _BLOCK = _TEXT + len(CONDITIONS) * (_PICTURE + _GAP) - _GAP
 _DPI = 100
 
 
-def write_grid(path: Path, examples: Mapping[str, Sequence[Example]], lines: int = 6) -> Path:
-    """Write a PNG with one block a set (side by side), in it one line a question and one column a condition."""
+def write_grid(
+    path: Path, examples: Mapping[str, Sequence[Example]], meanings: Mapping[str, str], lines: int = 6
+) -> Path:
+    """Write a PNG with one block a set (side by side), in it one line a prompt and one column a condition."""
     from matplotlib.figure import Figure
 
     shown = {name: each[:lines] for name, each in examples.items() if each}
@@ -35,22 +37,29 @@ def write_grid(path: Path, examples: Mapping[str, Sequence[Example]], lines: int
     for block, (name, each) in enumerate(shown.items()):
         left, top = _EDGE + block * (_BLOCK + _BETWEEN), height - _EDGE
         _write(figure, left, top - 18, name, 30, ha="left", weight="bold")
-        _write(figure, left, top - 56, SETS[name], 22, ha="left", color="#555555")
+        _write(figure, left, top - 56, meanings[name], 22, ha="left", color="#555555")
         for line, example in enumerate(each):
             bottom = top - _HEAD - line * (_PICTURE + _GAP) - _PICTURE
-            told = textwrap.fill(example.question.narrative, 26)
+            told = textwrap.fill(example.narrative, 26)
             _write(figure, left + _TEXT - 22, bottom + _PICTURE / 2, told, 23, ha="right")
             for place, condition in enumerate(CONDITIONS):
                 x = left + _TEXT + place * (_PICTURE + _GAP)
                 if line == 0:
                     _write(figure, x + _PICTURE / 2, top - _HEAD + 24, _TITLES[condition], 24, ha="center")
-                with Image.open(example.pictures[condition]) as picture:
-                    pixels = picture.convert("RGB").resize((_PICTURE, _PICTURE), Image.Resampling.NEAREST)
-                figure.figimage(np.asarray(pixels), x, bottom, origin="upper")
-                _mark(figure, x + _PICTURE - 4, bottom + _PICTURE - 4, not example.wrong[condition])
+                if condition not in example.pictures:
+                    continue
+                figure.figimage(_pixels(example.pictures[condition]), x, bottom, origin="upper")
+                if example.wrong is not None:
+                    _mark(figure, x + _PICTURE - 4, bottom + _PICTURE - 4, not example.wrong[condition])
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
     return partial.replace(path)
+
+
+def _pixels(path: Path) -> UInt8[np.ndarray, "192 192 3"]:
+    with Image.open(path) as picture:
+        way = Image.Resampling.NEAREST if picture.width <= _PICTURE else Image.Resampling.LANCZOS
+        return np.asarray(picture.convert("RGB").resize((_PICTURE, _PICTURE), way))
 
 
 def _write(figure: Any, x: float, y: float, text: str, size: float, **style: Any) -> None:

@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +10,23 @@ from PIL import Image
 
 from cache import Store
 from sur.config import load_config
-from sur.evaluate import CONDITIONS, EvaluateConfig, Evaluation, Gap, Interval, Row, score
+from sur.evaluation import EvaluateConfig, Evaluation, Subject
+from sur.evaluation.oracle import Oracle
+from sur.evaluation.prompts import CONDITIONS
+from sur.evaluation.results import About, Asked, Comparison, Gap, Row, Single, write_result
+from sur.evaluation.scoring import summarise
+from sur.evaluation.sets import prompt_sets
+from sur.evaluation.statistics import Interval
 from sur.examples import read_examples
 from sur.grid import write_grid
 from sur.report import write_report
-from sur.shapes.questions import GROUPS, SETS, questions
+from sur.shapes.questions import GROUPS, SETS
 from sur.shapes.scenes import Scene, Thing, render
 
 SET_NAMES = ("templates", "synonyms")
 ELSE = Scene(Thing("white", "cross"), 4)  # shows none of the questions below
+ORACLE = About(name="oracle", meaning="share of right ones", higher_is_better=True, top=1.0)
+QUALITY = About(name="brisque", meaning="picture quality", higher_is_better=False, top=None)
 WRONG = {("templates", 0, "narrative"), ("synonyms", 0, "narrative"), ("synonyms", 1, "adapter")}
 
 
@@ -31,30 +40,50 @@ def run(tmp_path, monkeypatch):
     )
     config = load_config("run.yaml")
     Store.create(config.store.path)
-    for name in SET_NAMES:
-        folder = config.run_dir / "examples" / name
-        folder.mkdir(parents=True)
-        for index, question in enumerate(questions(name, 2)):
-            for condition in CONDITIONS:
-                scene = ELSE if (name, index, condition) in WRONG else question.scene
-                render(scene, np.random.default_rng(index)).save(folder / f"{index:03d}-{condition}.png")
     return config
 
 
 @pytest.fixture
-def evaluation(tmp_path) -> Evaluation:
-    """Made-up scores of every set, group and condition, in no particular order."""
+def evaluation(run, tmp_path) -> Evaluation:
+    """Made-up scores of every set, group and condition, in no particular order; pictures of what was asked, or not."""
     keys = [(s, g, c) for s in SET_NAMES for g in ("all", *GROUPS) for c in CONDITIONS][::-1]
     some = Interval(value=0.5, low=0.25, high=0.75)
     rows = [
-        Row(set=s, group=g, condition=c, pictures=8, score=some, facts={}, fit=0.9, frechet=1.0) for s, g, c in keys
+        Row(set=s, group=g, scorer="oracle", condition=c, prompts=8, pictures=8, score=some, fit=0.9, frechet=1.0)
+        for s, g, c in keys
     ]
-    gaps = [Gap(set=s, group=g, closed=some) for s in SET_NAMES for g in ("all", *GROUPS)]
-    return Evaluation(digest="", adapter=str(tmp_path / "runs/one/adapter"), rows=rows, gaps=gaps)
+    gaps = [Gap(set=s, group=g, scorer="oracle", closed=some) for s in SET_NAMES for g in ("all", *GROUPS)]
+    made = Evaluation(
+        digest="", adapter=str(tmp_path / "runs/one/adapter"), pictures=str(run.run_dir / "pictures"), rows=rows,
+        gaps=gaps, comparisons=[], scorers=[ORACLE],
+        sets=[Asked(name=s, meaning=SETS[s], groups=GROUPS) for s in SET_NAMES],
+    )  # fmt: skip
+    write_result(run.run_dir, made, list(draw(run)))
+    return made
+
+
+def draw(run):
+    """Two pictures a set and condition: what was asked, or what is in WRONG."""
+    for asked in prompt_sets(run.evaluate):
+        for index, prompt in enumerate(asked.prompts[:2]):
+            files = {c: f"{asked.name}-{index}-{c}.png" for c in CONDITIONS}
+            for condition, name in files.items():
+                file = run.run_dir / "pictures" / name
+                file.parent.mkdir(exist_ok=True)
+                scene = ELSE if (asked.name, index, condition) in WRONG else prompt.scene
+                render(scene, np.random.default_rng(index)).save(file)
+            yield Single(
+                set=asked.name, id=prompt.id, groups=prompt.groups, narrative=prompt.narrative, complex=prompt.complex,
+                pictures={c: [name] for c, name in files.items()}, scores={},
+            )  # fmt: skip
+
+
+def report(run, evaluation):
+    return write_report(Subject.of_run(run, run.run_dir / "adapter"), evaluation, run)
 
 
 def test_every_picture_says_by_a_sign_whether_the_oracle_found_it_right(run, evaluation):
-    page = write_report(run, evaluation).read_text()
+    page = report(run, evaluation).read_text()
     figures = re.findall(r"<figure.*?</figure>", page, re.S)
     expected = [(s, i, c) not in WRONG for s in SET_NAMES for i in range(2) for c in CONDITIONS]
     assert ["✓" in each for each in figures] == expected
@@ -63,7 +92,7 @@ def test_every_picture_says_by_a_sign_whether_the_oracle_found_it_right(run, eva
 
 
 def test_pictures_bars_and_table_have_one_order_of_conditions(run, evaluation):
-    page = write_report(run, evaluation).read_text()
+    page = report(run, evaluation).read_text()
     titles = ("narrative", "narrative + adapter", "complex prompt")
     for places in (
         r'alt="picture under: ([^"]+)"',
@@ -76,44 +105,68 @@ def test_pictures_bars_and_table_have_one_order_of_conditions(run, evaluation):
 
 
 def test_groups_have_one_order_in_every_set(run, evaluation):
-    page = write_report(run, evaluation).read_text()
+    page = report(run, evaluation).read_text()
     groups = re.findall(r'<td>(\w+)</td><td class="whole">([^<]+)</td>', page)
     assert list(dict.fromkeys(groups)) == [(s, g) for s in SET_NAMES for g in ("all", *GROUPS)]
 
 
 def test_a_set_s_scores_come_in_the_order_of_the_page():
-    for name in SET_NAMES:
-        asked = questions(name, 16)
-        pictures = {c: [render(q.scene, np.random.default_rng(0)) for q in asked] for c in CONDITIONS}
-        rows, gaps = score(name, asked, pictures, EvaluateConfig(resamples=100))
-        present = ["all", *(g for g in GROUPS if any(g in q.groups for q in asked))]
-        assert [gap.group for gap in gaps] == present
+    settings = EvaluateConfig(sets=SET_NAMES, prompts=16, resamples=100)
+    for asked in prompt_sets(settings):
+        pictures = [render(p.scene, np.random.default_rng(0)) for p in asked.prompts]
+        values = np.array(Oracle().score(pictures, asked.prompts), dtype=float)[:, None]
+        rows, gaps, comparisons = summarise(asked, Oracle(), dict.fromkeys(CONDITIONS, values), settings)
+        present = ["all", *(g for g in GROUPS if any(g in p.groups for p in asked.prompts))]
+        assert [gap.group for gap in gaps] == [each.group for each in comparisons] == present
         assert [(row.group, row.condition) for row in rows] == [(g, c) for g in present for c in CONDITIONS]
+        assert {row.score.value for row in rows} == {1.0}
+
+
+def test_a_scorer_of_which_lower_is_better_says_so_with_its_test(run, evaluation):
+    against = Comparison(
+        set="templates", group="all", scorer="brisque", difference=Interval(value=-3.5, low=-5, high=-2), wins=6,
+        losses=1, ties=1, p=0.0123,
+    )  # fmt: skip
+    rows = [
+        row.model_copy(
+            update={"scorer": "brisque", "fit": None, "frechet": None, "score": Interval(value=40, low=30, high=50)}
+        )
+        for row in evaluation.rows
+        if (row.set, row.group) == ("templates", "all")
+    ]
+    both = {"scorers": [ORACLE, QUALITY], "rows": [*evaluation.rows, *rows], "comparisons": [against]}
+    page = report(run, evaluation.model_copy(update=both)).read_text()
+    assert "-3.500 [-5.000, -2.000] (lower is better): 6 prompts better, 1 worse, 1 the same, p = 0.012" in page
+    bars = re.findall(r'<i style="width:([\d.]+)%"></i>', page[page.index("<b>brisque</b>") :].split("<h3>")[0])
+    assert bars == ["80.00"] * 3  # of the highest end of an interval
 
 
 def test_sets_groups_and_measures_are_explained_where_they_first_appear(run, evaluation):
-    page = html.unescape(write_report(run, evaluation).read_text())
+    page = html.unescape(report(run, evaluation).read_text())
     for name in SET_NAMES:
         assert page.index(SETS[name]) - page.index(f"<code>{name}</code>") < 100
     for name, meaning in GROUPS.items():
         assert 0 < page.index(meaning) - page.index(f"<b>{name}</b>") < 100
     assert page.index("<b>Gap closed</b>") < page.index("% of the gap closed")
     assert page.index("<b>Fréchet distance</b>") < page.index(">Fréchet<")
+    assert page.index(ORACLE.meaning) < page.index("<h2>Before and after")
 
 
 def test_every_group_of_a_question_has_its_meaning():
-    assert {group for name in SETS for q in questions(name, 64) for group in q.groups} == set(GROUPS)
+    assert {
+        group for s in prompt_sets(EvaluateConfig(sets=tuple(SETS))) for p in s.prompts for group in p.groups
+    } == set(GROUPS)
 
 
 def test_places_are_shown_as_seen_from_the_working_directory(run, evaluation, tmp_path):
-    page = write_report(run, evaluation).read_text()
+    page = report(run, evaluation).read_text()
     assert "<code>runs/one/store.zarr</code>" in page
     assert "<code>runs/one/adapter</code>" in page
     assert str(tmp_path) not in page
 
 
 def test_the_page_asks_nothing_of_a_network(run, evaluation):
-    page = write_report(run, evaluation).read_text()
+    page = report(run, evaluation).read_text()
     assert set(re.findall(r'(?:src|href)="([^:"]*):', page)) == {"data"}
     assert "http" not in page and "@import" not in page
 
@@ -121,15 +174,15 @@ def test_the_page_asks_nothing_of_a_network(run, evaluation):
 def test_a_set_without_a_gap_says_so(run, evaluation):
     none = Interval(value=np.nan, low=np.nan, high=np.nan)
     flat = evaluation.model_copy(update={"gaps": [g.model_copy(update={"closed": none}) for g in evaluation.gaps]})
-    page = write_report(run, flat).read_text()
+    page = report(run, flat).read_text()
     assert "no gap to close" in page and "nan" not in page
 
 
 def test_the_picture_beside_the_page_shows_both_sets_and_their_marks(run, evaluation):
-    page = write_report(run, evaluation)
+    page = report(run, evaluation)
     with Image.open(page.with_name("before-after.png")) as made:
         pixels = np.asarray(made.convert("RGB")).astype(int)
-    examples = read_examples(run)
+    examples = read_examples(Subject.of_run(run, run.run_dir / "adapter"), evaluation)
     for name in SET_NAMES:
         for example in examples[name]:
             for condition in CONDITIONS:
@@ -138,12 +191,12 @@ def test_the_picture_beside_the_page_shows_both_sets_and_their_marks(run, evalua
                 assert (red > green) == bool(example.wrong[condition]), (name, condition)
 
 
-def test_a_wrong_picture_differs_from_a_right_one_in_grey_too(run, tmp_path):
-    examples = read_examples(run)
+def test_a_wrong_picture_differs_from_a_right_one_in_grey_too(run, evaluation, tmp_path):
+    examples = read_examples(Subject.of_run(run, run.run_dir / "adapter"), evaluation)
     right = examples["templates"][1]
-    wrong = type(right)(right.question, right.pictures, dict.fromkeys(CONDITIONS, ("count",)))
+    wrong = replace(right, wrong=dict.fromkeys(CONDITIONS, ("count",)))
     grey = [
-        np.asarray(Image.open(write_grid(tmp_path / f"{i}.png", {"templates": [e]})).convert("L"), dtype=int)
+        np.asarray(Image.open(write_grid(tmp_path / f"{i}.png", {"templates": [e]}, SETS)).convert("L"), dtype=int)
         for i, e in enumerate((right, wrong))
     ]
     assert (np.abs(grey[0] - grey[1]) > 100).sum() > 100

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from sur.adapter import Adapter, AdapterConfig
 from sur.checkpoint import checkpoint_path, load_checkpoint, prune_checkpoints, save_checkpoint
+from sur.denoiser import row_draws
 from sur.losses import LossConfig, Objective, RowBatch
-from sur.losses.denoising import row_draws
 from sur.trainer import TrainConfig, Training, part_seed, split_rows, step_seed
 
 DIM, LLM_DIM, TOKENS, ROWS = 16, 12, 5, 12
@@ -105,7 +105,7 @@ def test_a_row_s_noise_depends_on_its_seed_alone():
     whole, half = row_draws(seeds, (2, 3, 3), 1000), row_draws(seeds[2:], (2, 3, 3), 1000)
     for one, other in zip(whole, half, strict=True):
         assert torch.equal(one[2:], other)
-    spread, noise, timesteps = row_draws(torch.arange(400), (2, 3, 3), 1000)
+    spread, noise, _, timesteps = row_draws(torch.arange(400), (2, 3, 3), 1000)
     assert len(timesteps.unique()) > 300 and timesteps.min() >= 0 and timesteps.max() < 1000
     for normal in (spread, noise):
         assert abs(normal.mean()) < 0.05 and abs(normal.std() - 1) < 0.05

@@ -22,6 +22,8 @@ CORPUS = [
     "a photograph of a cat, sitting on a wooden table; soft light, highly detailed",
     "there were 3 green triangles left of one yellow star in the picture, 42 in all",
 ]
+WORDS = ("how", "many", "are", "there", "is", "the", "what", "color", "a", "?", "dogs", "cup", "cat", "in", "picture")
+ANSWERS = ("yes", "no", "1", "2", "three", "red", "blue", "a dog")
 PROMPTS = [
     "a cat",
     "two red circles above a blue square, and to the left of them one small yellow star in soft light",
@@ -171,3 +173,66 @@ def _clip_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+
+
+def save_clip(folder: Path, seed: int = 0) -> Path:
+    """A random CLIPModel for 32 x 32 pixels, with its tokenizer and image processor; returns its folder."""
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    tokenizer = _clip_tokenizer(folder / "vocabulary")
+    torch.manual_seed(seed)
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config=_clip_config(len(tokenizer), 32, 24).to_dict(),
+        vision_config={**vision, "image_size": 32, "patch_size": 8, "projection_dim": 24},
+        projection_dim=24,
+    )
+    model = CLIPModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def save_vqa(folder: Path, kind: str, seed: int = 0) -> Path:
+    """A random BlipForQuestionAnswering ("blip") or ViltForQuestionAnswering ("vilt"); returns its folder."""
+    from transformers import BlipConfig, BlipForQuestionAnswering, ViltConfig, ViltForQuestionAnswering
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+    from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
+
+    tokenizer = _bert_tokenizer(folder)
+    torch.manual_seed(seed)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if kind == "blip":
+        ids = {"bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+        text = {**size, **ids, "vocab_size": len(tokenizer), "encoder_hidden_size": 32, "max_position_embeddings": 64}
+        vision = {**size, "image_size": 32, "patch_size": 8}
+        model = BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision, projection_dim=24))
+        processor = BlipImageProcessorPil(size={"height": 32, "width": 32})
+    else:
+        labels = {"id2label": dict(enumerate(ANSWERS)), "label2id": {name: i for i, name in enumerate(ANSWERS)}}
+        shape = {"image_size": 32, "patch_size": 8, "max_position_embeddings": 40, "vocab_size": len(tokenizer)}
+        model = ViltForQuestionAnswering(ViltConfig(**size, **shape, **labels))
+        processor = ViltImageProcessorPil(size={"shortest_edge": 32}, size_divisor=8)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 1.0 if kind == "blip" else 0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _bert_tokenizer(folder: Path) -> Any:
+    from transformers import BertTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS, *"abcdefghijklmnopqrstuvwxyz", *ANSWERS]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(words)) + "\n")
+    return BertTokenizer.from_pretrained(folder, model_max_length=32)

@@ -1,15 +1,17 @@
 """Commands that draw: generate and evaluate."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+from sur.cli.arguments import OverridesArgument, console, read_config
 
 if TYPE_CHECKING:
-    from sur.evaluate import Evaluation
+    from sur.config import RunConfig
+    from sur.evaluation import Evaluation, Subject
 
 
 def generate(
@@ -39,34 +41,78 @@ def generate(
 
 
 def evaluate(
-    config: ConfigArgument,
+    config: Annotated[
+        str | None, typer.Argument(help="YAML file, such as configs/shapes.yaml; none with --pipeline.")
+    ] = None,
     overrides: OverridesArgument = None,
     adapter: Annotated[Path | None, typer.Option(help="Adapter folder; default: the run folder's.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Pipeline folder or hub id, to evaluate an adapter without a config.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt file (.jsonl, .yaml), in place of the config's sets and files.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what is made; default: the run folder, or runs/evaluation.")
+    ] = None,
 ) -> None:
     """Score narrative, narrative + adapter, and complex pictures, and write the report."""
-    from sur.evaluate import evaluate as score
-    from sur.evaluate import kept_evaluation, pictures_of
+    from sur.evaluation import evaluate as score
+    from sur.evaluation import kept_evaluation
+    from sur.evaluation.drawing import pictures_of
+    from sur.evaluation.sets import prompt_sets
     from sur.log import log_to_stderr
     from sur.progress import Progress
     from sur.report import write_report
 
-    settings = read_config(config, overrides)
-    folder = adapter or settings.run_dir / "adapter"
+    run, subject = _subject(config, overrides or [], adapter, pipeline, prompts, out)
     with log_to_stderr():
-        result = kept_evaluation(settings, folder)
+        result = kept_evaluation(subject)
         if result is None:
-            with Progress("evaluate", pictures_of(settings.evaluate), "pictures") as progress:
-                result = score(settings, folder, progress.advance)
+            with Progress("evaluate", pictures_of(subject, prompt_sets(subject.settings)), "pictures") as progress:
+                result = score(subject, progress.advance)
     print_scores(result)
-    typer.echo(f"report: {write_report(settings, result)}")
+    typer.echo(f"report: {write_report(subject, result, run)}")
+
+
+def _subject(
+    config: str | None,
+    overrides: list[str],
+    adapter: Path | None,
+    pipeline: str | None,
+    prompts: Path | None,
+    out: Path | None,
+) -> "tuple[RunConfig | None, Subject]":
+    """What to judge: a run's adapter, or with `pipeline` one that has no run; then every argument is an override."""
+    from sur.config import evaluation_settings
+    from sur.errors import ConfigError
+    from sur.evaluation import Subject
+
+    if prompts is not None:
+        overrides = [*overrides, "evaluate.sets=[]", f"evaluate.files={json.dumps([str(prompts)])}"]
+    if pipeline is None:
+        if config is None:
+            raise ConfigError("give a config file, or --pipeline FOLDER --adapter FOLDER --prompts FILE")
+        run = read_config(Path(config), overrides)
+        return run, Subject(run.base, adapter or run.run_dir / "adapter", run.evaluate, out or run.run_dir)
+    if adapter is None:
+        raise ConfigError("--pipeline wants --adapter FOLDER beside it")
+    settings = evaluation_settings(overrides if config is None else [config, *overrides])
+    return None, Subject((pipeline, None), adapter, settings, out or Path("runs/evaluation"))
 
 
 def print_scores(result: "Evaluation") -> None:
-    """The scores of every set and group, and the share of the gap that the adapter closes in each."""
-    table = Table("set", "group", "prompt", "pictures", "exactly right", "outline fit", "fréchet")
+    """Every score, the adapter against the narrative, and the share of the gap that it closes."""
+    table = Table("set", "scorer", "group", "prompt", "pictures", "score", "outline fit", "fréchet")
     for row in result.rows:
-        distance = "" if row.frechet is None else f"{row.frechet:.2f}"
-        table.add_row(row.set, row.group, row.condition, str(row.pictures), str(row.score), f"{row.fit:.3f}", distance)
+        fit, distance = ("" if each is None else f"{each:.{n}f}" for each, n in ((row.fit, 3), (row.frechet, 2)))
+        pictures = str(row.pictures)
+        table.add_row(row.set, row.scorer, row.group, row.condition, pictures, str(row.score), fit, distance)
     console().print(table)
+    for each in result.comparisons:
+        typer.echo(
+            f"{each.set}, {each.scorer}, {each.group}: adapter - narrative {each.difference}, "
+            f"{each.wins} prompts better, {each.losses} worse, {each.ties} the same, p = {each.p:.2g}"
+        )
     for gap in result.gaps:
-        typer.echo(f"{gap.set}, {gap.group}: share of the gap closed {gap.closed}")
+        typer.echo(f"{gap.set}, {gap.scorer}, {gap.group}: share of the gap closed {gap.closed}")

@@ -95,12 +95,12 @@ def demo(
 
 def _say_outcome(settings: "RunConfig", made: Path) -> None:
     """The scores of a pipeline that has evaluated, and what it made."""
-    if settings.evaluate.sets:
+    if settings.evaluate.asked:
         from sur.cli.pictures import print_scores
-        from sur.evaluate import RESULT, Evaluation
+        from sur.evaluation.results import RESULT, Evaluation
 
         print_scores(Evaluation.model_validate_json((settings.run_dir / RESULT).read_text()))
-    typer.echo(f"{'report' if settings.evaluate.sets else 'adapter'}: {made}")
+    typer.echo(f"{'report' if settings.evaluate.asked else 'adapter'}: {made}")
 
 
 def _tokens(count: int | None, consumes: str) -> str:

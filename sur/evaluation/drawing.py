@@ -1,0 +1,98 @@
+"""Drawing what an evaluation needs and its folder of pictures lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from sur.adapter import Adapter
+from sur.evaluation.pictures import Recipe
+from sur.evaluation.prompts import CONDITIONS, Condition, Prompt, PromptSet
+from sur.evaluation.subject import Subject
+from sur.generate import generate, load_pipeline
+
+# condition -> prompt's index -> a file for each repeat
+Drawn: TypeAlias = Mapping[Condition, Mapping[int, Sequence[Path]]]
+
+
+class Cell(NamedTuple):
+    """One picture to be drawn: a prompt's place in its set, and which of its repeats it is."""
+
+    index: int
+    prompt: Prompt
+    repeat: int
+
+
+def conditions_of(prompts: Sequence[Prompt]) -> list[Condition]:
+    """Those that at least one prompt has a text for."""
+    return [c for c in CONDITIONS if any(prompt.text(c) is not None for prompt in prompts)]
+
+
+def cells(subject: Subject, prompts: Sequence[Prompt], condition: Condition) -> Iterator[list[Cell]]:
+    """Every picture under a condition, in batches of a repeat; more repeats leave the batches of the others alone."""
+    size = subject.settings.batch_size
+    for repeat in range(subject.settings.seeds_per_prompt):
+        told = [Cell(i, p, repeat) for i, p in enumerate(prompts) if p.text(condition) is not None]
+        yield from (told[start : start + size] for start in range(0, len(told), size))
+
+
+def pictures_of(subject: Subject, sets: Sequence[PromptSet]) -> int:
+    """How many pictures an evaluation looks at."""
+    return sum(len(b) for s in sets for c in conditions_of(s.prompts) for b in cells(subject, s.prompts, c))
+
+
+class Drawer:
+    """Draws with a pipeline that is loaded at the first picture that is not there."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._adapter: Adapter | None = None
+        self._pipe: Any = None
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline, without the adapter."""
+        if self._pipe is None:
+            dtype = getattr(torch, self.subject.settings.dtype)
+            self._pipe = load_pipeline(*self.subject.base, dtype=dtype)
+        return self._pipe
+
+    @property
+    def adapter(self) -> Adapter:
+        """FileNotFoundError when there is none."""
+        if self._adapter is None:
+            self._adapter = Adapter.from_pretrained(self.subject.adapter)
+        return self._adapter
+
+    def draw(self, prompts: Sequence[Prompt], on_pictures: Callable[[int], None] | None = None) -> Drawn:
+        """Files of all pictures of a set's prompts. `on_pictures` hears of each batch, those that were there too.
+
+        A batch that lacks a picture is drawn whole: a picture's last bits depend on its neighbours in the batch, and
+        so an evaluation that was killed ends with the same pictures as one that was not.
+        """
+        subject = self.subject
+        drawn: dict[Condition, dict[int, list[Path]]] = {c: {} for c in conditions_of(prompts)}
+        for condition, files in drawn.items():
+            for batch in cells(subject, prompts, condition):
+                recipes = [subject.recipe(each.prompt, condition, each.index, each.repeat) for each in batch]
+                paths = [subject.pictures.path(recipe) for recipe in recipes]
+                if not all(path.is_file() for path in paths):
+                    self._draw(recipes, condition)
+                for each, path in zip(batch, paths, strict=True):
+                    files.setdefault(each.index, []).append(path)
+                if on_pictures is not None:
+                    on_pictures(len(batch))
+        return drawn
+
+    def _draw(self, recipes: Sequence[Recipe], condition: Condition) -> None:
+        settings = self.subject.settings
+        made = generate(
+            self.pipe, [r.prompt for r in recipes], [r.seed for r in recipes],
+            self.adapter if condition == "adapter" else None, weight=settings.weight,
+            steps=settings.steps, guidance=settings.guidance, size=settings.size, batch_size=len(recipes),
+        )  # fmt: skip
+        for recipe, picture in zip(recipes, made, strict=True):
+            self.subject.pictures.write(recipe, picture)

@@ -1,0 +1,54 @@
+"""Prompts that an evaluation asks for: what a person tells, what is asked of the picture, and who can judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sur.shapes.scenes import Scene
+
+Condition = Literal["narrative", "adapter", "complex"]
+CONDITIONS: tuple[Condition, ...] = ("narrative", "adapter", "complex")
+Need = Literal["picture", "narrative", "questions", "scene"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about the picture, and the answers that count as right."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be drawn, as a person tells it and, where there is one, as a complex keyword prompt.
+
+    groups: categories it is counted in. questions: for a VQA model. scene: for the oracle of the shapes world.
+    """
+
+    id: str
+    narrative: str
+    complex: str | None = None
+    groups: tuple[str, ...] = ()
+    questions: tuple[Asked, ...] = ()
+    scene: Scene | None = None
+
+    def text(self, condition: Condition) -> str | None:
+        """What the pipeline is given under a condition; None where the prompt has no complex form."""
+        return self.complex if condition == "complex" else self.narrative
+
+    def has(self, need: Need) -> bool:
+        """Whether a scorer with such a need can judge the prompt's pictures."""
+        return bool(self.questions) if need == "questions" else self.scene is not None or need != "scene"
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts under one name. groups: what its groups mean, in the order in which they are shown."""
+
+    name: str
+    meaning: str
+    prompts: tuple[Prompt, ...]
+    groups: Mapping[str, str] = field(default_factory=dict)

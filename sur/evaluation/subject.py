@@ -1,0 +1,78 @@
+"""What an evaluation is about: an adapter on a pipeline, the settings, and the folder of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from sur.encoders.locate import PIPELINE_WEIGHTS, locate
+from sur.evaluation.config import EvaluateConfig
+from sur.evaluation.pictures import Pictures, Recipe
+from sur.evaluation.prompts import Condition, Prompt
+from sur.fingerprint import pipeline_fingerprint, weights_fingerprint
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter to be judged. base: the pipeline's folder or hub id, and its revision."""
+
+    base: tuple[str, str | None]
+    adapter: Path
+    settings: EvaluateConfig
+    folder: Path
+
+    @classmethod
+    def of_run(cls, config: RunConfig, adapter: str | Path) -> Subject:
+        """An adapter for the pipeline of a run, judged as its config says, in its folder."""
+        return cls(config.base, Path(adapter), config.evaluate, config.run_dir)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """Where its pictures lie."""
+        return Pictures(self.settings.pictures or self.folder / "pictures")
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        """FileNotFoundError when there is no pipeline."""
+        return pipeline_fingerprint(locate(*self.base, needed=PIPELINE_WEIGHTS).folder)
+
+    @cached_property
+    def adapter_fingerprint(self) -> str:
+        """Of its weights, sizes and own dial; FileNotFoundError when there is no adapter."""
+        return weights_fingerprint(self.adapter)
+
+    @cached_property
+    def libraries(self) -> tuple[str, ...]:
+        """The versions that pictures depend on."""
+        return tuple(f"{name} {version(name)}" for name in ("diffusers", "torch", "transformers"))
+
+    def recipe(self, prompt: Prompt, condition: Condition, index: int, repeat: int) -> Recipe:
+        """How the picture of a set's prompt `index` is made; its noise is the same under every condition.
+
+        Raises: ValueError when the prompt has no text under the condition.
+        """
+        text, settings = prompt.text(condition), self.settings
+        if text is None:
+            raise ValueError(f"prompt {prompt.id} has no {condition} text")
+        worn = condition == "adapter"
+        return Recipe(
+            pipeline=self.base_fingerprint,
+            adapter=self.adapter_fingerprint if worn else None,
+            weight=settings.weight if worn else None,
+            prompt=text,
+            seed=10**12 * repeat + 10**6 * settings.seed + index,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            size=settings.size,
+            dtype=settings.dtype,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            libraries=self.libraries,
+        )
