@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -261,11 +262,12 @@ def _publish(training: Training, config: RunConfig, best: Best | None) -> Path:
     """Write <run_dir>/adapter: the weights of the best validation with patience, else the last ones."""
     target = config.run_dir / "adapter"
     if training.accelerator.is_main_process:
-        adapter = training.published
         if config.train.patience and best is not None:
-            adapter = Adapter.from_pretrained(checkpoint_path(config.run_dir / "checkpoints", best.step) / "adapter")
             _log.info("publishing step %d, the best of the validations", best.step)
-        adapter.save_pretrained(target)
+            kept = checkpoint_path(config.run_dir / "checkpoints", best.step)
+            shutil.copytree(kept / "adapter", target, dirs_exist_ok=True)
+        else:
+            training.published.save_pretrained(target)
     wait_for_everyone()
     return target
 

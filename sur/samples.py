@@ -33,7 +33,7 @@ class Sampler:
         train, settings = self.config.train, self.config.evaluate
         asked = [(prompt, seed) for prompt in train.sample_prompts for seed in train.sample_seeds]
         with TemporaryDirectory() as folder:
-            copy = Adapter.from_pretrained(adapter.save_pretrained(folder))
+            copy = type(adapter).from_pretrained(adapter.save_pretrained(folder))
         pictures = generate(
             self._pipe, [prompt for prompt, _ in asked], [seed for _, seed in asked], copy,
             steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,

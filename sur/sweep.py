@@ -63,8 +63,8 @@ def sweep_runs(
     keys = [key for key, _ in swept]
     if twice := [key for key, count in Counter(keys).items() if count > 1]:
         raise ConfigError(f"{twice[0]} is swept twice; give all its values in one --over (--seeds sweeps train.seed)")
-    if own := [key for key in keys if key.split(".")[0] in ("run_dir", "store", "data")]:
-        raise ConfigError(f"{own[0]} cannot be swept: the runs share one store, and have folders of their own")
+    if shared := [key for key in keys if key.split(".")[0] in ("run_dir", "store", "data")]:
+        raise ConfigError(f"{shared[0]} cannot be swept: the runs share one store, and have folders of their own")
     base = load_config(path, overrides)
     runs = []
     for combination in product(*(values for _, values in swept)):

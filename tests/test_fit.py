@@ -115,6 +115,26 @@ def test_a_run_with_other_settings_refuses_the_old_checkpoint(own_config):
         fit(changed(own_config, train={"learning_rate": 0.5}))
 
 
+def test_a_checkpoint_from_before_an_option_was_there_is_gone_on_from(own_config):
+    def stop(step) -> None:
+        if step.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(own_config, stop)
+    state = own_config.run_dir / "checkpoints" / "step-000005" / "state.json"
+    content = json.loads(state.read_text())
+    for name in ("accumulate", "ema_decay", "compile"):
+        del content["settings"]["train"][name]
+    del content["processes"], content["best"]
+    state.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"trained with train.ema_decay = 0.0, the config says 0.9"):
+        fit(changed(own_config, train={"ema_decay": 0.9}))
+    steps = []
+    fit(own_config, steps.append)
+    assert steps[0].step == 6
+
+
 @pytest.mark.slow
 def test_cached_training_equals_training_on_features_encoded_on_the_fly(own_config):
     exact = {"store_dtype": "float32"}

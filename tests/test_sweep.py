@@ -184,3 +184,17 @@ def test_the_command_trains_compares_and_fails_when_a_run_has(path):
     for options, message in ((["--evaluate"], "needs evaluate.sets"), (["--seeds", "a"], "must look like 0,1,2")):
         refused = CliRunner().invoke(app, ["sweep", str(path), *options])
         assert message in str(refused.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+def test_evaluated_runs_have_their_scores_in_the_comparison_and_a_report_each(own_config):
+    options = ["train.steps=2", "--over", "loss.alignment.weight=1,2", "--evaluate"]
+    done = CliRunner().invoke(app, ["sweep", str(save_config(own_config)), *options])
+    assert done.exit_code == 0, done.output
+    folder = own_config.run_dir / "sweep"
+    found = json.loads((folder / "comparison.json").read_text())
+    assert [set(run["measured"]) >= {"templates right", "templates closed", "synonyms right"} for run in found] == [
+        True
+    ] * 2
+    assert all((folder / run["name"] / "report.html").is_file() for run in found)
