@@ -278,6 +278,11 @@ def test_nothing_asked_or_no_adapter_is_told_before_anything_is_drawn(tmp_path):
     assert not (tmp_path / "pictures").exists()
 
 
+def test_a_judge_that_has_gone_since_is_named_too(own):
+    with pytest.raises(ConfigError, match="evaluate.clip.model: there is no model at /no/such/model"):
+        kept_evaluation(changed(own, clip={"model": "/no/such/model"}))
+
+
 def test_a_stage_s_seconds_are_those_of_its_work(own):
     assert list(read_seconds(own.folder)) == ["evaluate"]
     note_seconds(own.folder, "train", 100.0)

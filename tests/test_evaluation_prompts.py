@@ -77,13 +77,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         read_prompts(tmp_path / "absent.jsonl")
 
 
-def test_fewer_prompts_than_a_file_has_are_of_all_its_categories(tmp_path, caplog):
+def test_fewer_prompts_than_a_file_has_are_of_all_its_categories(tmp_path):
     (tmp_path / "own.yaml").write_text(GOOD)
-    with caplog.at_level("INFO"):
-        (made,) = prompt_sets(EvaluateConfig(files=(tmp_path / "own.yaml",), prompts=2))
+    (made,) = prompt_sets(EvaluateConfig(files=(tmp_path / "own.yaml",), prompts=2))
     assert [prompt.id for prompt in made.prompts] == ["1", "b"]
     assert (made.name, dict(made.groups)) == ("own", {"counting": "", "colour": ""})
-    assert "2 of 3 prompts; evaluate.prompts=3 takes all" in caplog.text
+    assert made.meaning == f"2 of 3 prompts of {tmp_path / 'own.yaml'}"
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path):

@@ -219,7 +219,10 @@ def test_any_pipeline_and_adapter_are_judged_from_the_command_line(models, tmp_p
     ]  # fmt: skip
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
-    assert "report: out/report.html" in shown.output and "own, clip, all: adapter - narrative" in shown.output
+    assert (
+        "report: out/report.html" in shown.output
+        and "own, clip, all: no gap to close; adapter - narrative" in shown.output
+    )
     made = Evaluation.model_validate_json((tmp_path / "out" / "evaluation.json").read_text())
     assert [each.name for each in made.scorers] == ["clip", "vqa", "brisque"]
     assert [each.higher_is_better for each in made.scorers] == [True, True, False]

@@ -1,6 +1,7 @@
 """Commands that draw: generate and evaluate."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -109,10 +110,11 @@ def print_scores(result: "Evaluation") -> None:
         pictures = str(row.pictures)
         table.add_row(row.set, row.scorer, row.group, row.condition, pictures, str(row.score), fit, distance)
     console().print(table)
+    closed = {(gap.set, gap.scorer, gap.group): gap.closed for gap in result.gaps}
     for each in result.comparisons:
+        share = closed.get((each.set, each.scorer, each.group))
+        gap = "no gap to close" if share is None or math.isnan(share.value) else f"share of the gap closed {share}"
         typer.echo(
-            f"{each.set}, {each.scorer}, {each.group}: adapter - narrative {each.difference}, "
-            f"{each.wins} prompts better, {each.losses} worse, {each.ties} the same, p = {each.p:.2g}"
+            f"{each.set}, {each.scorer}, {each.group}: {gap}; adapter - narrative {each.difference}, "
+            f"prompts better {each.wins}, worse {each.losses}, the same {each.ties}, p = {each.p:.2g}"
         )
-    for gap in result.gaps:
-        typer.echo(f"{gap.set}, {gap.scorer}, {gap.group}: share of the gap closed {gap.closed}")

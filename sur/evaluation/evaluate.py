@@ -49,8 +49,8 @@ def evaluate(subject: Subject, on_pictures: Callable[[int], None] | None = None)
     began = time.monotonic()
     drawer, sets = Drawer(subject), prompt_sets(subject.settings)
     _ = drawer.adapter  # a missing adapter or judge is told before hours of drawing
-    digest = _digest(subject)
     scorers = build_scorers(subject.settings, sets)
+    digest = _digest(subject)
     drawn = [drawer.draw(each.prompts, on_pictures) for each in sets]
     result = Evaluation(
         digest=digest, adapter=str(subject.adapter), pictures=str(subject.pictures.root), rows=[], gaps=[],

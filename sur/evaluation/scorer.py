@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sur.encoders.locate import LLM_WEIGHTS, locate
+from sur.errors import ConfigError
 from sur.evaluation.config import EvaluateConfig
 from sur.evaluation.prompts import Need, Prompt, PromptSet
 from sur.fingerprint import weights_fingerprint
@@ -60,13 +61,19 @@ def _built(settings: EvaluateConfig, sets: Sequence[PromptSet]) -> Iterator[Scor
 
 
 def judges_identity(settings: EvaluateConfig) -> dict[str, Any]:
-    """Fingerprints of the models that judge and the version of pyiqa, if there is one; loads nothing."""
+    """Fingerprints of the models that judge and the version of pyiqa, if there is one; loads nothing.
+
+    Raises: ConfigError when a model is missing.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     found: dict[str, Any] = {}
     for name, model in (("clip", settings.clip), ("vqa", settings.vqa)):
         if model is not None:
-            found[name] = weights_fingerprint(locate(model.model, model.revision, needed=LLM_WEIGHTS).folder)
+            try:
+                found[name] = weights_fingerprint(locate(model.model, model.revision, needed=LLM_WEIGHTS).folder)
+            except FileNotFoundError as error:
+                raise ConfigError(f"evaluate.{name}.model: {error}") from error
     if settings.iqa:
         try:
             found["pyiqa"] = version("pyiqa")

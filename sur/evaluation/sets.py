@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -12,8 +11,6 @@ from sur.evaluation.everyday import everyday
 from sur.evaluation.files import read_prompts
 from sur.evaluation.prompts import Prompt, PromptSet
 from sur.shapes.questions import GROUPS, SETS, SetName, questions
-
-_log = logging.getLogger(__name__)
 
 
 def prompt_sets(settings: EvaluateConfig) -> list[PromptSet]:
@@ -28,10 +25,8 @@ def prompt_sets(settings: EvaluateConfig) -> list[PromptSet]:
     for path in settings.files:
         found = read_prompts(path)
         kept = spread(found, settings.prompts)
-        if len(kept) < len(found):
-            _log.info("%s: %d of %d prompts; evaluate.prompts=%d takes all", path, len(kept), len(found), len(found))
         groups = {group: "" for prompt in found for group in prompt.groups}
-        made.append(PromptSet(path.stem, str(path), tuple(kept), groups))
+        made.append(PromptSet(path.stem, f"{len(kept)} of {len(found)} prompts of {path}", tuple(kept), groups))
     names = [each.name for each in made]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two prompt sets are called {sorted(twice)[0]!r}; rename a file, or name the set once")
