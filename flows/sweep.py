@@ -9,7 +9,7 @@ from flows.pipeline import evaluate_adapter
 from flows.train import fit_adapter
 from sur.comparison import write_comparison
 from sur.config import RunConfig, save_config
-from sur.evaluate import Evaluation
+from sur.evaluation import Evaluation, Subject
 from sur.report import write_report
 from sur.sweep import FOLDER, Outcome, SweepRun, run_sweep
 
@@ -30,5 +30,5 @@ def _train(config: RunConfig) -> Path:
 
 def _evaluate(config: RunConfig, adapter: Path) -> Evaluation:
     evaluation = evaluate_adapter(config, adapter)
-    write_report(config, evaluation)
+    write_report(Subject.of_run(config, adapter), evaluation, config)
     return evaluation

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sur.errors import ConfigError
+from sur.hub import adapter_folder
 
 FORMAT_VERSION = 1
 SMALLEST_VARIANCE = 1e-4  # of the largest; smaller ones are not blown up
@@ -154,16 +155,12 @@ class Adapter(nn.Module):
         return folder
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Adapter:
-        """Load an adapter of the variant that the folder holds, ready for inference (eval mode, no gradients).
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> Adapter:
+        """Load an adapter of the variant that a folder or hub repository holds, ready for inference (no gradients).
 
-        Raises FileNotFoundError when `folder` holds none, ValueError when it is from a newer version.
+        Raises FileNotFoundError when there is none, ValueError when it is from a newer version.
         """
-        folder = Path(folder)
-        if not (folder / _CONFIG).is_file():
-            raise FileNotFoundError(
-                f"no adapter in {folder}: {_CONFIG} is missing; give the folder that `sur train` printed"
-            )
+        folder = adapter_folder(name, revision)
         content = json.loads((folder / _CONFIG).read_text())
         if content.get("format_version", 0) > FORMAT_VERSION:
             raise ValueError(

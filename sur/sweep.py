@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from sur.checkpoint import latest_checkpoint, read_extra
 from sur.config import RunConfig, load_config
 from sur.errors import ConfigError
-from sur.evaluate import Evaluation
+from sur.evaluation import Evaluation
 from sur.fit import CURVES
 
 FOLDER = "sweep"
@@ -119,13 +119,14 @@ def final_losses(config: RunConfig) -> dict[str, float]:
 
 
 def scores(evaluation: Evaluation) -> dict[str, float]:
-    """What an evaluation says of the adapter: pictures right, and the share of the gap closed, of every set."""
-    right = {
-        f"{row.set} right": row.score.value
+    """What an evaluation says of the adapter: each judge's score, and the share of the gap closed, of every set."""
+    found = {
+        f"{row.set} {row.scorer}": row.score.value
         for row in evaluation.rows
         if row.group == "all" and row.condition == "adapter"
     }
-    return right | {f"{gap.set} closed": gap.closed.value for gap in evaluation.gaps if gap.group == "all"}
+    closed = {f"{gap.set} {gap.scorer} closed": gap.closed.value for gap in evaluation.gaps if gap.group == "all"}
+    return found | closed
 
 
 def run_name(values: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import convert, pictures, runs, serving, stores, sweeps
+from sur.cli import convert, pictures, publishing, runs, serving, stores, sweeps
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ for command in (
     serving.serve,
     serving.dequantise,
     convert.convert,
+    publishing.publish,
 ):
     app.command()(_stoppable(command))
 

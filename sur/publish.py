@@ -1,0 +1,106 @@
+"""A folder to hand on: the adapter, sample grids, and a model card of what was measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cache import Manifest
+from sur.adapter import Adapter
+from sur.checkpoint import latest_checkpoint, read_extra
+from sur.config import RESOLVED_NAME, RunConfig, load_config
+from sur.errors import ConfigError
+from sur.evaluation.results import RESULT, Evaluation, Row
+from sur.fit import MANIFEST
+
+CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
+LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of
+
+
+def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: str | None = None) -> Path:
+    """Write the folder; returns it. `licences`: one for each of LICENSED that took part in the run.
+
+    repository: the hub id that the card names. Raises FileNotFoundError when the run has no adapter, ConfigError for a
+    licence that is missing or a folder that has something in it.
+    """
+    config = load_config(run_dir / RESOLVED_NAME)
+    source = run_dir / "adapter"
+    adapter = Adapter.from_pretrained(source)
+    wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]
+    if missing := [each for each in wanted if not licences.get(each)]:
+        raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty; give another folder, or empty it")
+    adapter.save_pretrained(folder)
+    grids = sorted(run_dir.glob("grid-*.png"))
+    for grid in grids:
+        shutil.copyfile(grid, folder / grid.name)
+    licences = {each: licences[each] for each in wanted}
+    (folder / CARD).write_text(_card(config, adapter, [grid.name for grid in grids], licences, repository))
+    return folder
+
+
+def _card(
+    config: RunConfig, adapter: Adapter, pictures: list[str], licences: dict[str, str], repository: str | None
+) -> str:
+    run_dir = config.run_dir
+    evaluated = run_dir / RESULT
+    evaluation = Evaluation.model_validate_json(evaluated.read_text()) if evaluated.is_file() else None
+    newest = latest_checkpoint(run_dir / "checkpoints")
+    manifest = Manifest.load(run_dir / MANIFEST) if (run_dir / MANIFEST).is_file() else None
+    trained_on = adapter.trained_on
+    return (
+        Environment(loader=PackageLoader("sur"), undefined=StrictUndefined, trim_blocks=True)
+        .get_template("model-card.md.j2")
+        .render(
+            base_model=config.base_model,
+            base_revision=config.base_model_revision,
+            here=repository or PLACEHOLDER,
+            pictures=pictures,
+            conditions=list(_conditions(evaluation)),
+            rows=list(_rows(evaluation)),
+            rows_trained_on="an unknown number" if manifest is None else len(manifest.ids),
+            manifest="" if manifest is None else manifest.digest[:16],
+            data=config.data.slug,
+            steps=read_extra(newest)["step"] if newest else config.train.steps,
+            batch_size=config.train.batch_size,
+            variant=adapter.variant,
+            features=trained_on.get("features", {}),
+            losses=yaml.safe_dump(trained_on.get("loss", {}), sort_keys=False),
+            licences=licences,
+        )
+    )
+
+
+def _conditions(evaluation: Evaluation | None) -> Iterator[str]:
+    if evaluation is not None:
+        yield from dict.fromkeys(row.condition for row in evaluation.rows)
+
+
+def _rows(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
+    """A line for each set, group and scorer: a score under every condition, and the paired comparison."""
+    if evaluation is None:
+        return
+    conditions = list(_conditions(evaluation))
+    scores = {(r.set, r.group, r.scorer, r.condition): r for r in evaluation.rows}
+    paired = {(c.set, c.group, c.scorer): c for c in evaluation.comparisons}
+    for key in dict.fromkeys((r.set, r.group, r.scorer) for r in evaluation.rows):
+        found = [scores.get((*key, condition)) for condition in conditions]
+        comparison = paired.get(key)
+        yield {
+            "set": key[0],
+            "group": key[1],
+            "scorer": key[2],
+            "prompts": max(row.prompts for row in found if row is not None),
+            "scores": [_shown(row) for row in found],
+            "paired": f"{comparison.wins} / {comparison.losses} ({comparison.p:.3g})" if comparison else "",
+        }
+
+
+def _shown(row: Row | None) -> str:
+    return "" if row is None else f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]"
