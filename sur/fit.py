@@ -32,7 +32,7 @@ from sur.empty_prompt import load_empty_prompt
 from sur.errors import ConfigError
 from sur.families import family_of
 from sur.fingerprint import weights_fingerprint
-from sur.losses import Objective, prepare_denoiser
+from sur.losses import LossConfig, Objective, prepare_denoiser
 from sur.patience import Best, better
 from sur.processes import as_first, in_any, wait_for_everyone
 from sur.readout import load_readout, readout_name
@@ -294,18 +294,20 @@ def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
     for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
         if saved.get(key) != wanted[key]:
             raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
-    if (before := saved.get("processes", 1)) != wanted["processes"]:
+    if (processes := saved.get("processes", 1)) != wanted["processes"]:
         raise ConfigError(
-            f"{path} was trained by {before} processes, now there are {wanted['processes']}; start as many as before, "
+            f"{path} was trained by {processes} processes, now there are {wanted['processes']}; start as many as before, "
             "or choose another run_dir"
         )
-    saved["settings"]["train"] = TrainConfig().model_dump(mode="json") | saved["settings"]["train"]
+    before = {**saved["settings"]}
+    for section, model in (("loss", LossConfig), ("train", TrainConfig)):  # settings that are newer than the checkpoint
+        before[section] = model.model_validate(before[section]).model_dump(mode="json")
     for section, values in wanted["settings"].items():
         for key, value in values.items():
-            if saved["settings"][section].get(key) != value:
+            if before[section].get(key) != value:
                 raise ConfigError(
-                    f"{path} was trained with {section}.{key} = {saved['settings'][section].get(key)}, the config says "
-                    f"{value}; choose another run_dir, or remove {path.parent} to start over"
+                    f"{path} was trained with {section}.{key} = {before[section].get(key)}, the config says {value}; "
+                    f"choose another run_dir, or remove {path.parent} to start over"
                 )
 
 
