@@ -296,8 +296,8 @@ def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> No
             raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
     if (processes := saved.get("processes", 1)) != wanted["processes"]:
         raise ConfigError(
-            f"{path} was trained by {processes} processes, now there are {wanted['processes']}; start as many as before, "
-            "or choose another run_dir"
+            f"{path} was trained by {processes} processes, now there are {wanted['processes']}; start as many as "
+            "before, or choose another run_dir"
         )
     before = {**saved["settings"]}
     for section, model in (("loss", LossConfig), ("train", TrainConfig)):  # settings that are newer than the checkpoint
