@@ -97,7 +97,7 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
 
 
 def _fingerprint(config: RunConfig, condition: Condition) -> str:
-    """Of what a result depends on, the code aside; where files lie does not matter."""
+    """Of what a result depends on, the code and its defaults aside; where files lie does not matter."""
     parts: list[Any] = [config.evaluate.model_dump(mode="json", include=SETTINGS)]
     parts += [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
     parts += [hashlib.sha256((Path(config.base_model) / "tokenizer/tokenizer.json").read_bytes()).hexdigest()]
@@ -105,7 +105,10 @@ def _fingerprint(config: RunConfig, condition: Condition) -> str:
     parts += [repr(questions(name, config.evaluate.prompts, config.evaluate.seed)) for name in sets]
     if condition == "adapter":
         store = Store.open(config.store.path)
-        parts += [settings_of(config), frozen_parts(store, config)]
+        chosen = config.model_dump(mode="json", exclude_defaults=True)  # a setting that is new changes no old result
+        compared = settings_of(config)
+        parts += [{s: {k: chosen.get(s, {}).get(k) for k in compared[s] if k in chosen.get(s, {})} for s in compared}]
+        parts += [frozen_parts(store, config)]
         loader = open_loader(store, config, "train")
         parts += [loader.manifest.ids.tobytes().hex()]
         parts += [{name: store.spec(name).identity_digest for name in loader.features}]
