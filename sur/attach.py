@@ -15,7 +15,7 @@ import torch
 from sur.adapter import Adapter
 from sur.families import family_of
 
-_ORIGINAL = "_encode_prompt_without_adapter"
+_ORIGINAL, _ATTACHED = "_encode_prompt_without_adapter", "_attached_adapter"
 
 
 def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
@@ -23,12 +23,12 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
 
     The adapter computes in its own dtype (float32) and hands back the pipeline's, so fp16, bf16 and fp32
     pipelines work. Raises TypeError for a pipeline without `encode_prompt`, ValueError for an unknown family or text
-    states of another width, RuntimeError when an adapter is attached already.
+    states of another width, RuntimeError when another adapter is attached; the same one is attached anew.
     """
     if not callable(getattr(pipe, "encode_prompt", None)):
         raise TypeError(f"{type(pipe).__name__} has no encode_prompt; attach a text-to-image pipeline of diffusers")
-    if hasattr(pipe, _ORIGINAL):
-        raise RuntimeError("this pipeline has an adapter already; call detach first")
+    if getattr(pipe, _ATTACHED, adapter) is not adapter:
+        raise RuntimeError("this pipeline has another adapter already; call detach first")
     family = family_of(type(pipe).__name__)
     denoiser = getattr(pipe, family.denoiser, None)
     width = adapter.config.dim if denoiser is None else denoiser.config[family.width]
@@ -37,6 +37,8 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
             f"the adapter was trained on states {adapter.config.dim} wide, {type(pipe).__name__} makes {width}; "
             "train one for this pipeline's text encoder"
         )
+    if hasattr(pipe, _ORIGINAL):
+        detach(pipe)
     adapter.eval()
     original = pipe.encode_prompt
     signature = inspect.signature(original)
@@ -53,6 +55,7 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
         return (adapt(adapter, encoded[0], weight, mask), *encoded[1:])
 
     setattr(pipe, _ORIGINAL, original)
+    setattr(pipe, _ATTACHED, adapter)
     pipe.encode_prompt = encode_prompt
     return pipe
 
@@ -63,6 +66,7 @@ def detach(pipe: Any) -> Any:
         raise RuntimeError("this pipeline has no adapter attached")
     del pipe.encode_prompt
     delattr(pipe, _ORIGINAL)
+    delattr(pipe, _ATTACHED)
     return pipe
 
 

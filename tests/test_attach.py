@@ -81,6 +81,15 @@ def test_weight_zero_draws_what_the_bare_pipeline_draws(pipe):
     assert np.array_equal(pixels(bare), pixels(off))
 
 
+def test_attaching_the_same_adapter_again_changes_its_weight_and_nothing_else(pipe):
+    adapter = trained()
+    once = generate(pipe, PROMPTS[:1], [0], adapter, steps=3)
+    adapter.attach(pipe, weight=0.3)
+    again = generate(pipe, PROMPTS[:1], [0], adapter, steps=3)  # attaches it once more, and takes it off
+    assert np.array_equal(pixels(once), pixels(again))
+    assert "encode_prompt" not in vars(pipe) and not [name for name in vars(pipe) if "adapter" in name]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_pipelines_work_and_come_close(pipe, dtype):
     half = load_pipeline(WEIGHTS, dtype=dtype)
