@@ -34,7 +34,7 @@ from sur.families import family_of
 from sur.fingerprint import weights_fingerprint
 from sur.losses import LossConfig, Objective, prepare_denoiser
 from sur.patience import Best, better
-from sur.processes import as_first, in_any, wait_for_everyone
+from sur.processes import as_first, in_any, together, wait_for_everyone
 from sur.readout import load_readout, readout_name
 from sur.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
 from sur.released.objective import ReleasedObjective
@@ -50,6 +50,7 @@ MANIFEST = "manifest.safetensors"
 _log = logging.getLogger(__name__)
 
 
+@together()
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 

@@ -7,7 +7,8 @@ two modules, and which of their parameters get a gradient changes in the course 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,17 @@ def joined(cpu: bool) -> tuple[int, int]:
     """Join the other processes; returns the number of this one and how many there are."""
     state = PartialState(cpu=cpu)
     return state.process_index, state.num_processes
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Leave the other processes in order at the end: torch's threads abort a process that just ends."""
+    try:
+        yield
+    finally:
+        if PartialState._shared_state and PartialState().num_processes > 1:
+            PartialState().destroy_process_group()
+            PartialState._reset_state()
 
 
 def average_gradients(parameters: Sequence[Tensor]) -> None:
