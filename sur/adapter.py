@@ -126,6 +126,11 @@ class Adapter(nn.Module):
         weight = self.weight if weight is None else weight
         return AdapterOutput(x + weight * (self.output(a) + self.hidden_output(hidden)), hidden)
 
+    @property
+    def t5_tokens(self) -> int | None:
+        """States that T5 made of a prompt in training; None where that is the pipeline's own number, or no T5."""
+        return self.trained_on.get("text", {}).get("t5_tokens")
+
     def attach(self, pipe, weight: float | None = None):
         """Put the adapter on an unmodified diffusers pipeline; see `sur.attach.attach`. Returns the pipeline."""
         from sur.attach import attach

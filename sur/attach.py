@@ -1,7 +1,8 @@
 """One call puts an adapter onto any stock diffusers pipeline that has `encode_prompt`.
 
 Only the positive prompt's states change; the negative prompt's, pooled states (SDXL, SD 3, Flux) and embeddings that
-the caller made himself pass through. The pipeline's class and its modules stay untouched.
+the caller made himself pass through. The pipeline's class and its modules stay untouched. One exception: Flux encodes a
+negative prompt (with `true_cfg_scale`) by the same call as the other, so it is adapted too, unless given as embeddings.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from sur.adapter import Adapter
-from sur.families import family_of
+from sur.families import STABLE_DIFFUSION_3, family_of
 
 _ORIGINAL, _ATTACHED = "_encode_prompt_without_adapter", "_attached_adapter"
 
@@ -37,6 +38,11 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
             f"the adapter was trained on states {adapter.config.dim} wide, {type(pipe).__name__} makes {width}; "
             "train one for this pipeline's text encoder"
         )
+    trained = adapter.trained_on.get("text", {}).get("pipeline")
+    if trained is not None and family_of(trained) is not family:
+        raise ValueError(f"the adapter was trained for {family_of(trained).name}, this is {family.name}; train another")
+    if family is STABLE_DIFFUSION_3 and getattr(pipe, "text_encoder_3", None) is None:
+        raise ValueError("this Stable Diffusion 3 has no T5 (text_encoder_3), which the adapter was trained with")
     if hasattr(pipe, _ORIGINAL):
         detach(pipe)
     adapter.eval()

@@ -72,7 +72,7 @@ def needs(config: RunConfig) -> Needs:
         simple=config.text.feature_name("simple"),
         complex=config.text.feature_name("complex") if aligned else None,
         llm=llm,
-        also=tuple(loss.distillation.also),
+        also=tuple(sorted(loss.distillation.also)),
         latents=latents,
         unpaired=loss.uses_llm and config.variant == "corrected",
         caption_dropout=loss.denoising.caption_dropout if loss.denoising.weight > 0 else 0.0,

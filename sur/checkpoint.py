@@ -99,6 +99,22 @@ def prune_checkpoints(folder: Path, keep: int, best: int | None = None) -> None:
         shutil.rmtree(path)
 
 
+def published_step(run_dir: Path, patient: bool) -> tuple[int, int | None]:
+    """Step of a run's newest checkpoint (0 for none), and with patience that of the best one, which is published."""
+    newest = latest_checkpoint(run_dir / "checkpoints")
+    if newest is None:
+        return 0, None
+    saved = read_extra(newest)
+    best = saved.get("best") if patient else None
+    return saved["step"], None if best is None else best["step"]
+
+
+def processes_of(run_dir: Path) -> int:
+    """How many processes trained a run."""
+    newest = latest_checkpoint(run_dir / "checkpoints")
+    return 1 if newest is None else read_extra(newest).get("processes", 1)
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint under `folder`, if any."""
     found = folder.glob("step-*") if folder.is_dir() else []

@@ -162,6 +162,13 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
     for name in wanted.required:
         if name not in specs:
             raise ConfigError(f"{store.path} has no feature {name}; run `sur extract` with this config first")
+    for name in wanted.also:
+        if specs[name].kind != "llm":
+            raise ConfigError(
+                f"loss.distillation.also names {name}, which holds no LLM's states but {specs[name].kind}"
+            )
+    if config.variant == "released" and "mask" in specs[wanted.simple].arrays:
+        raise ConfigError("variant released knows no masks, which this pipeline's text states have; use corrected")
     dim = specs[wanted.simple].arrays["states"].shape[-1]
     torch.manual_seed(config.train.seed)
     read = [wanted.simple, wanted.complex, wanted.llm, *wanted.also, wanted.latents]
@@ -252,10 +259,11 @@ def check_settings(store: Store, config: RunConfig) -> None:
         made.append(("readout", store.assets()[readout_name(config)], config.readout))
     for section, spec, model in made:
         for key, value in model.model_dump(mode="json", exclude={"model"}).items():
-            if key in spec.identity and spec.identity[key] != value:
+            stored = spec.identity.get(key)  # t5_tokens is in an identity only where it was given
+            if (key in spec.identity or key == "t5_tokens") and stored != value:
                 raise ConfigError(
-                    f"{spec.name} in {store.path} was made with {section}.{key} = {spec.identity[key]!r}, the config "
-                    f"says {value!r}; train with the stored value, or extract with the new one under another slug"
+                    f"{spec.name} in {store.path} was made with {section}.{key} = {stored!r}, the config says "
+                    f"{value!r}; train with the stored value, or extract with the new one under another slug"
                 )
 
 

@@ -46,27 +46,31 @@ def generate(
     guidance: float = 7.5,
     weight: float | None = None,
     size: int | None = None,
+    t5_tokens: int | None = None,
     batch_size: int = 64,
     on_pictures: Callable[[int], None] | None = None,
 ) -> list[Image.Image]:
-    """One picture a prompt; picture i depends on prompt i and seed i alone.
+    """One picture a prompt; picture i depends on prompt i and seed i alone, unless the adapter is a released one.
 
-    size: pixels of a picture's side, None = the pipeline's own. The adapter is attached for the call and detached
-    after it; `on_pictures` hears how many pictures each batch made. Raises ValueError unless there is a
-    seed a prompt.
+    size: pixels of a picture's side, None = the pipeline's own. t5_tokens: states that T5 makes of a prompt, as the
+    adapter was trained with (`Adapter.t5_tokens`), None = the pipeline's own number. The adapter is attached for the
+    call and detached after it; `on_pictures` hears how many pictures each batch made. Raises ValueError unless there
+    is a seed a prompt.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
     if adapter is not None:
         adapter.attach(pipe, weight)
-    sides = {} if size is None else {"height": size, "width": size}
+    given = {} if size is None else {"height": size, "width": size}
+    if t5_tokens is not None:
+        given["max_sequence_length"] = t5_tokens
     try:
         pictures: list[Image.Image] = []
         for start in range(0, len(prompts), batch_size):
             part = slice(start, start + batch_size)
             noise = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
             made = pipe(
-                list(prompts[part]), num_inference_steps=steps, guidance_scale=guidance, generator=noise, **sides
+                list(prompts[part]), num_inference_steps=steps, guidance_scale=guidance, generator=noise, **given
             )
             pictures += made.images
             if on_pictures is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sur.errors import ConfigError
+
 ADAPTER_FILES = ("config.json", "adapter.safetensors")
 PUBLISHED = (*ADAPTER_FILES, "README.md", "*.png")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -18,7 +20,8 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
     folder = Path(name)
     if (folder / ADAPTER_FILES[0]).is_file():
         return folder
-    if folder.exists() or not isinstance(name, str) or not _HUB_ID.fullmatch(name):
+    name = str(name)
+    if folder.exists() or not _HUB_ID.fullmatch(name):
         raise FileNotFoundError(
             f"no adapter in {folder}: {ADAPTER_FILES[0]} is missing; give the folder that `sur train` printed, or a "
             "hub id such as somebody/their-adapter"
@@ -37,20 +40,29 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
 def push(folder: Path, repository: str, private: bool = True, revision: str | None = None) -> str:
     """Upload a published adapter, that is its weights, config, card and pictures; returns the address of the commit.
 
-    The token is huggingface_hub's own (`hf auth login`, or HF_TOKEN). Raises FileNotFoundError without a card.
+    The token is huggingface_hub's own (`hf auth login`, or HF_TOKEN). Raises FileNotFoundError without a card,
+    ConfigError when the hub does not take it.
     """
+    import httpx
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     for name in (*ADAPTER_FILES, "README.md"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} lacks {name}; make the folder with `sur publish`")
     api = HfApi()
-    api.create_repo(repository, private=private, exist_ok=True)
-    made = api.upload_folder(
-        repo_id=repository,
-        folder_path=folder,
-        allow_patterns=list(PUBLISHED),
-        revision=revision,
-        commit_message="SUR-adapter with its card",
-    )
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        made = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=list(PUBLISHED),
+            revision=revision,
+            commit_message="SUR-adapter with its card",
+        )
+    except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError, httpx.HTTPError, ValueError) as error:
+        raise ConfigError(
+            f"{repository} was not written ({type(error).__name__}: {error}). {folder} is ready; log in with "
+            f"`hf auth login`, unset HF_HUB_OFFLINE, and push it with `hf upload {repository} {folder}`"
+        ) from error
     return str(made)

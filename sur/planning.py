@@ -114,7 +114,8 @@ def make_plan(config: RunConfig, records: Sequence[RowRecord], quarantined: Iter
             rows = len(new) + (rows_stored if pending == old_partitions else pending * rows_per_partition)
             row_bytes = sum(array_bytes(spec) for spec in arrays.values())
             slots = (pending + new_partitions) * rows_per_partition
-            stored_bytes = sum(stored_array_bytes(spec, tokens_per_row) for spec in arrays.values())
+            padding = tokens_per_row if encoder.kind == "llm" else None  # a pipeline's padding is real numbers
+            stored_bytes = sum(stored_array_bytes(spec, padding) for spec in arrays.values())
             overhead = CHUNK_OVERHEAD_BYTES * len(arrays)
             features.append(
                 FeaturePlan(

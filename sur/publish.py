@@ -9,14 +9,17 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import ValidationError
 
 from cache import Manifest
 from sur.adapter import Adapter
-from sur.checkpoint import latest_checkpoint, read_extra
+from sur.checkpoint import processes_of, published_step
 from sur.config import RESOLVED_NAME, RunConfig, load_config
 from sur.errors import ConfigError
 from sur.evaluation.results import RESULT, Evaluation, Row
+from sur.fingerprint import weights_fingerprint
 from sur.fit import MANIFEST
+from sur.grid import NAME as GRID
 
 CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
 LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of
@@ -26,7 +29,7 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
     """Write the folder; returns it. `licences`: one for each of LICENSED that took part in the run.
 
     repository: the hub id that the card names. Raises FileNotFoundError when the run has no adapter, ConfigError for a
-    licence that is missing or a folder that has something in it.
+    licence that is missing, a folder that is not empty, or an evaluation of other weights.
     """
     config = load_config(run_dir / RESOLVED_NAME)
     source = run_dir / "adapter"
@@ -34,47 +37,69 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
     wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]
     if missing := [each for each in wanted if not licences.get(each)]:
         raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty; give another folder, or empty it")
-    adapter.save_pretrained(folder)
-    grids = sorted(run_dir.glob("grid-*.png"))
-    for grid in grids:
-        shutil.copyfile(grid, folder / grid.name)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; give another folder, or remove it")
+    grid = run_dir / GRID
     licences = {each: licences[each] for each in wanted}
-    (folder / CARD).write_text(_card(config, adapter, [grid.name for grid in grids], licences, repository))
+    card = _card(config, run_dir, adapter, [grid.name] if grid.is_file() else [], licences, repository)
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    if grid.is_file():
+        shutil.copyfile(grid, folder / grid.name)
+    (folder / CARD).write_text(card)
     return folder
 
 
 def _card(
-    config: RunConfig, adapter: Adapter, pictures: list[str], licences: dict[str, str], repository: str | None
+    config: RunConfig,
+    run_dir: Path,
+    adapter: Adapter,
+    pictures: list[str],
+    licences: dict[str, str],
+    repository: str | None,
 ) -> str:
-    run_dir = config.run_dir
-    evaluated = run_dir / RESULT
-    evaluation = Evaluation.model_validate_json(evaluated.read_text()) if evaluated.is_file() else None
-    newest = latest_checkpoint(run_dir / "checkpoints")
+    evaluation = _evaluation(run_dir)
     manifest = Manifest.load(run_dir / MANIFEST) if (run_dir / MANIFEST).is_file() else None
-    trained_on = adapter.trained_on
+    step, best = published_step(run_dir, config.train.patience > 0)
+    trained_on, base = adapter.trained_on, config.base_model
     return (
         Environment(loader=PackageLoader("sur"), undefined=StrictUndefined, trim_blocks=True)
         .get_template("model-card.md.j2")
         .render(
-            base_model=config.base_model,
+            base_model=Path(base).name if Path(base).exists() else base,
+            base_is_public=not Path(base).exists(),
             base_revision=config.base_model_revision,
+            t5_tokens=adapter.t5_tokens,
             here=repository or PLACEHOLDER,
             pictures=pictures,
             conditions=list(_conditions(evaluation)),
             rows=list(_rows(evaluation)),
+            dial=evaluation.weight if evaluation is not None else None,
             rows_trained_on="an unknown number" if manifest is None else len(manifest.ids),
             manifest="" if manifest is None else manifest.digest[:16],
             data=config.data.slug,
-            steps=read_extra(newest)["step"] if newest else config.train.steps,
-            batch_size=config.train.batch_size,
+            steps=best or step or config.train.steps,
+            rows_a_step=config.train.batch_size * config.train.accumulate * processes_of(run_dir),
             variant=adapter.variant,
             features=trained_on.get("features", {}),
             losses=yaml.safe_dump(trained_on.get("loss", {}), sort_keys=False),
             licences=licences,
         )
     )
+
+
+def _evaluation(run_dir: Path) -> Evaluation | None:
+    """The run's evaluation. Raises ConfigError for one that is of other weights, or of another version."""
+    path = run_dir / RESULT
+    if not path.is_file():
+        return None
+    again = f"run `sur evaluate` again, or remove {path}"
+    try:
+        found = Evaluation.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ConfigError(f"{path} is of another version of this package; {again}") from error
+    if found.adapter_fingerprint != weights_fingerprint(run_dir / "adapter"):
+        raise ConfigError(f"{path} is about another adapter ({found.adapter}) than the run's; {again}")
+    return found
 
 
 def _conditions(evaluation: Evaluation | None) -> Iterator[str]:

@@ -169,7 +169,7 @@ def _skeleton(folder: Path) -> Any:
     family = family_of(json.loads((folder / "model_index.json").read_text())["_class_name"])
     if family.denoiser != "unet":
         raise ConfigError(
-            f"{family.name} reads text and picture in one attention, of which there is no read-out; set "
+            f"there is no read-out of {family.name}, whose attention does not read the text states as they are; set "
             "loss.alignment.form=denoiser (or tokens), and no distillation form `teacher`"
         )
     with torch.device("meta"):

@@ -37,6 +37,7 @@ class Sampler:
         pictures = generate(
             self._pipe, [prompt for prompt, _ in asked], [seed for _, seed in asked], copy,
             steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,
+            t5_tokens=copy.t5_tokens,
         )  # fmt: skip
         target = self.config.run_dir / "samples" / f"step-{step:06d}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

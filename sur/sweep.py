@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from sur.checkpoint import latest_checkpoint, read_extra
+from sur.checkpoint import published_step
 from sur.config import RunConfig, load_config
 from sur.errors import ConfigError
 from sur.evaluation import Evaluation
@@ -96,7 +96,7 @@ def run_sweep(
             measured = final_losses(run.config)
             if evaluate is not None:
                 measured |= scores(evaluate(run.config, adapter))
-            step, _ = _published(run.config)
+            step, _ = published_step(run.config.run_dir, run.config.train.patience > 0)
             outcomes.append(Outcome(name=run.name, values=run.values, step=step, measured=measured))
         except Exception as error:
             _log.warning("sweep: run %s failed: %s", run.name, error)
@@ -109,7 +109,7 @@ def final_losses(config: RunConfig) -> dict[str, float]:
 
     The curves' names say which: validation/alignment, train/alignment.
     """
-    _, best = _published(config)
+    _, best = published_step(config.run_dir, config.train.patience > 0)
     records = [json.loads(line) for line in (config.run_dir / CURVES).read_text().splitlines()]
     for kind in ("validation", "train"):
         found = [r for r in records if kind in r and (best is None or kind == "train" or r["step"] == best)]
@@ -134,16 +134,6 @@ def run_name(values: Mapping[str, Any]) -> str:
     raw = "_".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
     name = re.sub(r"[^\w.=+-]+", "-", raw, flags=re.ASCII)[:LONGEST_NAME]
     return name if name == raw else f"{name}~{hashlib.sha256(raw.encode()).hexdigest()[:6]}"
-
-
-def _published(config: RunConfig) -> tuple[int, int | None]:
-    """Step of the newest checkpoint, and with patience the best one's."""
-    newest = latest_checkpoint(config.run_dir / "checkpoints")
-    if newest is None:
-        return 0, None
-    saved = read_extra(newest)
-    best = saved.get("best") if config.train.patience else None
-    return saved["step"], None if best is None else best["step"]
 
 
 def _weight(config: RunConfig, loss: str) -> float:

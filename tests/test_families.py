@@ -22,7 +22,7 @@ from sur.extraction import extract
 from sur.families import FAMILIES as KNOWN
 from sur.families import family_of
 from sur.fit import fit
-from sur.generate import load_pipeline
+from sur.generate import generate, load_pipeline
 from sur.readout import readout_arrays
 
 # numpy's word to diffusers' DPM-Solver scheduler, which PixArt has
@@ -102,6 +102,29 @@ def test_how_many_t5_states_is_what_diffusers_says():
     for name in ("StableDiffusion3Pipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "FluxPipeline"):
         known = inspect.signature(getattr(diffusers, name).encode_prompt).parameters["max_sequence_length"]
         assert family_of(name).t5_tokens == known.default
+
+
+def test_an_adapter_of_another_family_of_the_same_width_is_refused(tmp_path):
+    pipe = load_pipeline(save_family(tmp_path / "flux", "flux"))
+    other = Adapter(AdapterConfig(dim=width(pipe)), trained_on={"text": {"pipeline": "PixArtSigmaPipeline"}})
+    with pytest.raises(ValueError, match="trained for PixArt-sigma, this is Flux"):
+        other.attach(pipe)
+
+
+def test_stable_diffusion_3_without_its_t5_is_refused(tmp_path):
+    folder = save_family(tmp_path / "sd3", "sd3")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+    with pytest.raises(ValueError, match="has no T5"):
+        trained(width(pipe)).attach(pipe)
+
+
+def test_pictures_are_drawn_with_as_many_t5_states_as_the_adapter_was_trained_on(tmp_path):
+    pipe = load_pipeline(save_family(tmp_path / "flux", "flux"))
+    adapter = Adapter(AdapterConfig(dim=width(pipe)), trained_on={"text": {"t5_tokens": 20}}).eval()
+    seen = []
+    adapter.register_forward_pre_hook(lambda _module, given: seen.append(given[0].shape[1]))
+    generate(pipe, ["a cat"], [0], adapter, t5_tokens=adapter.t5_tokens, steps=1, size=32)
+    assert seen == [20]
 
 
 @pytest.mark.parametrize("name", ["Flux2Pipeline", "StableDiffusionLDM3DPipeline", "HunyuanDiTPipeline", ""])

@@ -20,6 +20,7 @@ from sur.adapter import Adapter
 from sur.batches import needs, open_loader, row_batches
 from sur.config import RunConfig, save_config
 from sur.encoders import build_encoders
+from sur.errors import ConfigError
 from sur.extraction import extract
 from sur.fit import build_training, fit
 from sur.losses import RowBatch
@@ -197,6 +198,17 @@ def test_the_denoising_loss_sets_in_at_its_first_step(own_config):
     config = changed(own_config, loss={"denoising": {"weight": 1.0, "first_step": 2}}, train={"steps": 4})
     batches = row_batches(open_loader(Store.open(config.store.path), config, "train").forever(), needs(config), 0)
     assert ["denoising" in step for step in losses(config, batches)] == [False, False, True, True]
+
+
+def test_another_number_of_t5_states_than_was_cached_is_refused(own_config):
+    with pytest.raises(ConfigError, match="text.t5_tokens = None, the config says 16"):
+        fit(changed(own_config, text={"t5_tokens": 16}))
+
+
+def test_further_targets_have_to_be_states_of_an_llm(own_config):
+    loss = {"distillation": {"form": "pooled", "also": {"text.shapes.complex": 1.0}}}
+    with pytest.raises(ConfigError, match="is of kind text, not llm"):
+        fit(changed(own_config, loss=loss))
 
 
 def test_missing_features_are_named(own_config):

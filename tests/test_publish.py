@@ -18,7 +18,9 @@ from sur.config import save_config
 from sur.errors import ConfigError
 from sur.evaluation.results import RESULT, Comparison, Evaluation, Row
 from sur.evaluation.statistics import Interval
+from sur.fingerprint import weights_fingerprint
 from sur.fit import fit
+from sur.grid import NAME as GRID
 from sur.hub import adapter_folder, push
 from sur.publish import publish
 
@@ -39,27 +41,29 @@ def run(tmp_path_factory):
     scored = (("narrative", 0.25), ("adapter", 0.5), ("complex", 0.75))
     rows = [Row(**key, condition=c, prompts=9, pictures=9, score=interval(v)) for c, v in scored]
     comparison = Comparison(**key, difference=interval(0.25), wins=6, losses=2, ties=1, p=0.0421)
-    empty = {"digest": "", "adapter": "", "pictures": "", "sets": [], "scorers": [], "gaps": []}
-    result = Evaluation(rows=rows, comparisons=[comparison], **empty)
+    empty = {"digest": "", "adapter": "", "pictures": "", "sets": [], "scorers": [], "gaps": [], "weight": None}
+    fingerprint = weights_fingerprint(config.run_dir / "adapter")
+    result = Evaluation(rows=rows, comparisons=[comparison], adapter_fingerprint=fingerprint, **empty)
     (config.run_dir / RESULT).write_text(result.model_dump_json())
-    Image.new("RGB", (8, 8)).save(config.run_dir / "grid-everyday.png")
+    Image.new("RGB", (8, 8)).save(config.run_dir / GRID)
     return config
 
 
 def test_the_folder_holds_the_adapter_and_a_card_of_what_was_measured(run, tmp_path):
     folder = publish(run.run_dir, tmp_path / "out", LICENCES, "me/mine")
     assert {file.name for file in folder.iterdir()} == {
-        "README.md", "adapter.safetensors", "config.json", "grid-everyday.png",
+        "README.md", "adapter.safetensors", "config.json", GRID,
     }  # fmt: skip
     ours, theirs = (Adapter.from_pretrained(each).state_dict() for each in (run.run_dir / "adapter", folder))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     card = (folder / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
-    assert header["license"] == "apache-2.0" and header["base_model"] == run.base_model
+    assert header["license"] == "apache-2.0" and "base_model" not in header  # a folder of this machine
+    assert str(run.base_model) not in card
     assert "| everyday (9) | clip | 0.250 [0.150, 0.350] | 0.500 [0.400, 0.600] | 0.750 [0.650, 0.850] |" in card
     assert "6 / 2 (0.0421)" in card
     assert 'from_pretrained("me/mine")' in card
-    assert "![pictures" in card and "grid-everyday.png" in card
+    assert "![pictures" in card and GRID in card
     assert "| LLM | mit |" in card and "| data | cc-by-4.0 |" in card
     identities = json.loads((folder / "config.json").read_text())["trained_on"]["features"]
     assert len(identities) == 4  # simple, complex, LLM, latents
@@ -77,6 +81,28 @@ def test_a_run_without_an_evaluation_says_so(run, tmp_path):
     assert "Nothing was measured" in card and "YOUR-NAME/YOUR-ADAPTER" in card
 
 
+def test_scores_of_other_weights_are_not_published(run, tmp_path):
+    path = run.run_dir / RESULT
+    kept = path.read_text()
+    path.write_text(kept.replace(weights_fingerprint(run.run_dir / "adapter"), "another"))
+    try:
+        with pytest.raises(ConfigError, match="is about another adapter"):
+            publish(run.run_dir, tmp_path / "out", LICENCES)
+        path.write_text('{"digest": "of an older version"}')
+        with pytest.raises(ConfigError, match="another version .* sur evaluate"):
+            publish(run.run_dir, tmp_path / "out", LICENCES)
+    finally:
+        path.write_text(kept)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_that_does_not_answer_is_said_and_the_folder_is_ready(run, tmp_path):
+    folder = publish(run.run_dir, tmp_path / "out", LICENCES)
+    with pytest.raises(ConfigError, match="hf upload nobody/nothing"):  # HF_HUB_OFFLINE is set
+        push(folder, "nobody/nothing")
+    assert Adapter.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("missing", LICENCES)
 def test_every_inputs_licence_is_asked_for(run, tmp_path, missing):
     with pytest.raises(ConfigError, match=f"give the licence of: {missing}"):
@@ -86,7 +112,7 @@ def test_every_inputs_licence_is_asked_for(run, tmp_path, missing):
 
 def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match="is there already"):
         publish(run.run_dir, tmp_path, LICENCES)
 
 

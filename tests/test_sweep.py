@@ -168,7 +168,16 @@ def test_an_evaluation_s_scores_are_the_adapter_s_on_all_questions():
         for g, c, v in (("all", "adapter", 0.75), ("all", "narrative", 0.25), ("counts", "adapter", 0.1))
     ]
     gaps = [Gap(set="synonyms", group="all", scorer="oracle", closed=interval(0.6))]
-    empty = {"digest": "", "adapter": "", "pictures": "", "sets": [], "scorers": [], "comparisons": []}
+    empty = {
+        "digest": "",
+        "adapter": "",
+        "adapter_fingerprint": "",
+        "weight": None,
+        "pictures": "",
+        "sets": [],
+        "scorers": [],
+        "comparisons": [],
+    }
     found = scores(Evaluation(rows=rows, gaps=gaps, **empty))
     assert found == {"synonyms oracle": 0.75, "synonyms oracle closed": 0.6}
 

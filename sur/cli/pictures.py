@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def generate(
     base_model: Annotated[str, typer.Argument(help="Diffusers pipeline folder.", show_default=False)],
     prompts: Annotated[list[str], typer.Argument(help="One or more prompts.", show_default=False)],
-    adapter: Annotated[Path | None, typer.Option(help="Adapter folder; none: the bare pipeline only.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Adapter folder or hub id; none: the bare pipeline only.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generated"),
     seed: Annotated[int, typer.Option(help="Seed, the same with and without the adapter.")] = 0,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 25,
@@ -34,7 +36,8 @@ def generate(
     pipe = load_pipeline(base_model)
     out.mkdir(parents=True, exist_ok=True)
     for variant, worn in (("plain", None), ("adapter", loaded))[: 1 if loaded is None else 2]:
-        pictures = draw(pipe, prompts, [seed] * len(prompts), worn, steps=steps, guidance=guidance, weight=weight)
+        pictures = draw(pipe, prompts, [seed] * len(prompts), worn, steps=steps, guidance=guidance, weight=weight,
+                        t5_tokens=loaded.t5_tokens if loaded else None)  # fmt: skip
         for index, picture in enumerate(pictures):
             path = out / f"{index:03d}-{variant}.png"
             picture.save(path)
@@ -46,7 +49,7 @@ def evaluate(
         str | None, typer.Argument(help="YAML file, such as configs/shapes.yaml; none with --pipeline.")
     ] = None,
     overrides: OverridesArgument = None,
-    adapter: Annotated[Path | None, typer.Option(help="Adapter folder; default: the run folder's.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Adapter folder or hub id; default: the run folder's.")] = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Pipeline folder or hub id, to evaluate an adapter without a config.")
     ] = None,
@@ -88,6 +91,7 @@ def _subject(
     from sur.config import evaluation_settings
     from sur.errors import ConfigError
     from sur.evaluation import Subject
+    from sur.hub import adapter_folder
 
     if prompts is not None:
         overrides = [*overrides, "evaluate.sets=[]", f"evaluate.files={json.dumps([str(prompts)])}"]
@@ -95,9 +99,11 @@ def _subject(
         if config is None:
             raise ConfigError("give a config file, or --pipeline FOLDER --adapter FOLDER --prompts FILE")
         run = read_config(Path(config), overrides)
-        return run, Subject(run.base, adapter or run.run_dir / "adapter", run.evaluate, out or run.run_dir)
+        chosen = run.run_dir / "adapter" if adapter is None else adapter_folder(adapter)
+        return run, Subject(run.base, chosen, run.evaluate, out or run.run_dir)
     if adapter is None:
         raise ConfigError("--pipeline wants --adapter FOLDER beside it")
+    adapter = adapter_folder(adapter)
     settings = evaluation_settings(overrides if config is None else [config, *overrides])
     return None, Subject((pipeline, None), adapter, settings, out or Path("runs/evaluation"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 LLM_CONFIG = ("config.json",)
 LLM_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.py")
 PIPELINE_CONFIG = ("model_index.json", "config.json", "*/config.json", "*/tokenizer_config.json")
+TOKENIZER = (*PIPELINE_CONFIG, "tokenizer*")
 TEXT_WEIGHTS = (*PIPELINE_CONFIG, "text_encoder*.safetensors", "text_encoder*.json", "tokenizer*")
 VAE_WEIGHTS = (*PIPELINE_CONFIG, "vae/diffusion_pytorch_model*.safetensors", "vae/*.index.json")
 DENOISER_WEIGHTS = (

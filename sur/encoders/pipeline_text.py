@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sur.encoders.base import free_memory
-from sur.encoders.locate import PIPELINE_CONFIG, TEXT_WEIGHTS, locate
+from sur.encoders.locate import PIPELINE_CONFIG, TEXT_WEIGHTS, TOKENIZER, locate
 from sur.encoders.quiet import quiet_libraries
 from sur.families import FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_3, STABLE_DIFFUSION_XL, Family, family_of
 from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
@@ -118,6 +118,8 @@ class PipelineText:
         given: dict[str, Any] = {"do_classifier_free_guidance": False, "prompt_2": None, "prompt_3": None}
         if family.t5_tokens:
             given["max_sequence_length"] = self.t5_tokens
+        if cleans_captions():  # as the pipeline does when it draws
+            given["clean_caption"] = True
         known = inspect.signature(pipe.encode_prompt).parameters
         given = {name: value for name, value in given.items() if name in known}
         with quiet_libraries():
@@ -139,7 +141,7 @@ class PipelineText:
             part = self.family.tokenizer
             kind = getattr(transformers, self.index()[part][1])
             with quiet_libraries():
-                self._tokenizer = kind.from_pretrained(self.folder(TEXT_WEIGHTS) / part, local_files_only=True)
+                self._tokenizer = kind.from_pretrained(self.folder(TOKENIZER) / part, local_files_only=True)
         if self.family.mask is not None:  # as these pipelines read prompts themselves
             prompts = [prompt.lower().strip() for prompt in prompts]
         with quiet_libraries():
@@ -168,6 +170,13 @@ class PipelineText:
         """Forget the weights."""
         self._pipe = None
         free_memory()
+
+
+def cleans_captions() -> bool:
+    """Whether PixArt's pipelines clean prompts of links and HTML: where the packages for it are installed."""
+    from diffusers.utils import is_bs4_available, is_ftfy_available
+
+    return is_bs4_available() and is_ftfy_available()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from cache import ArraySpec, Codec, FeatureSpec
@@ -19,7 +20,7 @@ from sur.encoders.base import (
     stored_numpy,
     to_stored,
 )
-from sur.encoders.pipeline_text import PipelineText
+from sur.encoders.pipeline_text import PipelineText, cleans_captions
 
 ENCODER_VERSION = 1
 
@@ -107,6 +108,8 @@ class TextEncoder:
             "engine_version": f"{major_version('diffusers')} on transformers {major_version('transformers')}",
             "encoder_version": ENCODER_VERSION,
         }
+        if self._pipeline.family.mask is not None:
+            identity["clean_caption"] = cleans_captions()
         if self.config.t5_tokens is not None:
             identity["t5_tokens"] = self._pipeline.t5_tokens
         return [FeatureSpec(self.feature_name, self.kind, identity, self.shapes()[self.feature_name])]
@@ -128,9 +131,10 @@ class TextEncoder:
                 if made is not None:
                     values[name][rows], faults = to_stored(made, self.config.store_dtype)
                     bad |= {start + item: f"{name} is {fault}" for item, fault in faults.items()}
+            lengths = self._pipeline.lengths(prompts)
             if encoding.mask is not None:
                 values["mask"][rows] = encoding.mask.cpu().numpy()
-            lengths = self._pipeline.lengths(prompts)
+                lengths = torch.where(lengths > limit, lengths, encoding.mask.sum(1).cpu())  # of the prompt as cleaned
             values["length"][rows] = lengths.clamp(max=limit).numpy()
             stats["tokens"] += int(lengths.clamp(max=limit).sum())
             stats["truncated"] += int((lengths > limit).sum())

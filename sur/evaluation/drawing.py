@@ -33,7 +33,7 @@ def conditions_of(prompts: Sequence[Prompt]) -> list[Condition]:
 
 def cells(subject: Subject, prompts: Sequence[Prompt], condition: Condition) -> Iterator[list[Cell]]:
     """Every picture under a condition, in batches of a repeat; more repeats leave the batches of the others alone."""
-    size = subject.settings.batch_size
+    size = 1 if condition == "adapter" and subject.rows_meet else subject.settings.batch_size
     for repeat in range(subject.settings.seeds_per_prompt):
         told = [Cell(i, p, repeat) for i, p in enumerate(prompts) if p.text(condition) is not None]
         yield from (told[start : start + size] for start in range(0, len(told), size))
@@ -93,6 +93,7 @@ class Drawer:
             self.pipe, [r.prompt for r in recipes], [r.seed for r in recipes],
             self.adapter if condition == "adapter" else None, weight=settings.weight,
             steps=settings.steps, guidance=settings.guidance, size=settings.size, batch_size=len(recipes),
+            t5_tokens=recipes[0].t5_tokens,
         )  # fmt: skip
         for recipe, picture in zip(recipes, made, strict=True):
             self.subject.pictures.write(recipe, picture)

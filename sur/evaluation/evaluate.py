@@ -53,7 +53,8 @@ def evaluate(subject: Subject, on_pictures: Callable[[int], None] | None = None)
     digest = _digest(subject)
     drawn = [drawer.draw(each.prompts, on_pictures) for each in sets]
     result = Evaluation(
-        digest=digest, adapter=str(subject.adapter), pictures=str(subject.pictures.root), rows=[], gaps=[],
+        digest=digest, adapter=str(subject.adapter), adapter_fingerprint=subject.adapter_fingerprint,
+        weight=subject.settings.weight, pictures=str(subject.pictures.root), rows=[], gaps=[],
         comparisons=[], sets=[Asked(name=s.name, meaning=s.meaning, groups=dict(s.groups)) for s in sets],
         scorers=[_about(scorer) for scorer in scorers],
     )  # fmt: skip

@@ -18,8 +18,8 @@ DRAWING_VERSION = 1  # to be raised when the same recipe leads to another pictur
 class Recipe(NamedTuple):
     """All that a picture depends on but the rounding of processors and of its neighbours in a batch.
 
-    pipeline, adapter: fingerprints. weight: the adapter's dial. size: pixels, None = the pipeline's own.
-    libraries: versions, as "torch 2.9".
+    pipeline, adapter: fingerprints. weight: the adapter's dial. size: pixels, t5_tokens: T5's states; None = the
+    pipeline's own. libraries: versions, as "torch 2.9".
     """
 
     pipeline: str
@@ -30,6 +30,7 @@ class Recipe(NamedTuple):
     steps: int
     guidance: float
     size: int | None
+    t5_tokens: int | None
     dtype: str
     device: str
     libraries: tuple[str, ...]

@@ -79,10 +79,15 @@ class Asked(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """Everything that the report shows of an evaluation; `digest` stands for all that it depends on."""
+    """Everything that the report shows of an evaluation; `digest` stands for all that it depends on.
+
+    adapter_fingerprint: of its weights. weight: the dial it was judged at, None = its own.
+    """
 
     digest: str
     adapter: str
+    adapter_fingerprint: str
+    weight: float | None
     pictures: str
     sets: list[Asked]
     scorers: list[About]

@@ -26,6 +26,8 @@ def prompt_sets(settings: EvaluateConfig) -> list[PromptSet]:
         found = read_prompts(path)
         kept = spread(found, settings.prompts)
         groups = {group: "" for prompt in found for group in prompt.groups}
+        if "all" in groups:
+            raise ConfigError(f"{path}: a category cannot be called `all`, which stands for the whole set; rename it")
         made.append(PromptSet(path.stem, f"{len(kept)} of {len(found)} prompts of {path}", tuple(kept), groups))
     names = [each.name for each in made]
     if twice := {name for name in names if names.count(name) > 1}:

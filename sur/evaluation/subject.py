@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +16,7 @@ from sur.evaluation.config import EvaluateConfig
 from sur.evaluation.pictures import Pictures, Recipe
 from sur.evaluation.prompts import Condition, Prompt
 from sur.fingerprint import pipeline_fingerprint, weights_fingerprint
+from sur.hub import adapter_folder
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -50,6 +52,17 @@ class Subject:
         return weights_fingerprint(self.adapter)
 
     @cached_property
+    def trained(self) -> dict[str, Any]:
+        """Variant of the adapter and the text states that it was trained on; FileNotFoundError when there is none."""
+        content = json.loads((adapter_folder(self.adapter) / "config.json").read_text())
+        return {"variant": content.get("variant"), "text": content["trained_on"].get("text", {})}
+
+    @property
+    def rows_meet(self) -> bool:
+        """Whether a prompt's states depend on the others of its batch, as a released adapter's do."""
+        return self.trained["variant"] == "released"
+
+    @cached_property
     def libraries(self) -> tuple[str, ...]:
         """The versions that pictures depend on."""
         return tuple(f"{name} {version(name)}" for name in ("diffusers", "torch", "transformers"))
@@ -72,6 +85,7 @@ class Subject:
             steps=settings.steps,
             guidance=settings.guidance,
             size=settings.size,
+            t5_tokens=self.trained["text"].get("t5_tokens"),
             dtype=settings.dtype,
             device="cuda" if torch.cuda.is_available() else "cpu",
             libraries=self.libraries,

@@ -30,7 +30,10 @@ class DenoisingConfig(BaseModel):
         default=0.0, ge=0, description="a constant added to each channel's noise (0.05 is usual)"
     )
     caption_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of rows that are given the empty prompt, for this loss alone"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of rows with the empty prompt in place of theirs, for this loss alone",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the denoiser's frozen weights"

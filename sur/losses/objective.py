@@ -166,7 +166,8 @@ class Objective(nn.Module):
             raise ValueError("distillation is on, but the batch has no LLM features")
         if self.projection is not None:
             loss = self.projection(*_of(own, output.hidden, batch.length, batch.llm, batch.llm_length))
-            further = zip(config.also.values(), self.also, batch.also, batch.also_length, strict=True)
+            factors = [config.also[name] for name in sorted(config.also)]
+            further = zip(factors, self.also, batch.also, batch.also_length, strict=True)
             for factor, projection, states, length in further:
                 loss = loss + factor * projection(*_of(own, output.hidden, batch.length, states, length))
             return {"distillation": config.weight * loss}
