@@ -222,9 +222,15 @@ def run_case(case: str, size: dict[str, Any], store: Store, steps: int) -> dict[
         "waited": [step.loader_seconds for step in taken],
         "operations": counter.get_total_flops(),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "frozen": sum(p.numel() for p in made.objective.parameters() if not p.requires_grad),
+        "frozen": sum(each.numel() for each in frozen_values(made.objective)),
         "learnt": sum(p.numel() for p in made.parameters),
     }
+
+
+def frozen_values(objective: Objective) -> Iterator[torch.Tensor]:
+    """Weights of the denoiser, or the read-out."""
+    yield from (parameter for parameter in objective.parameters() if not parameter.requires_grad)
+    yield from objective.buffers()
 
 
 def main() -> None:
