@@ -89,7 +89,7 @@ def test_scores_of_other_weights_are_not_published(run, tmp_path):
         with pytest.raises(ConfigError, match="is about another adapter"):
             publish(run.run_dir, tmp_path / "out", LICENCES)
         path.write_text('{"digest": "of an older version"}')
-        with pytest.raises(ConfigError, match="another version .* sur evaluate"):
+        with pytest.raises(ConfigError, match="another version .*`sur evaluate`"):
             publish(run.run_dir, tmp_path / "out", LICENCES)
     finally:
         path.write_text(kept)
