@@ -207,7 +207,7 @@ def test_another_number_of_t5_states_than_was_cached_is_refused(own_config):
 
 def test_further_targets_have_to_be_states_of_an_llm(own_config):
     loss = {"distillation": {"form": "pooled", "also": {"text.shapes.complex": 1.0}}}
-    with pytest.raises(ConfigError, match="is of kind text, not llm"):
+    with pytest.raises(ConfigError, match="holds no LLM's states but text"):
         fit(changed(own_config, loss=loss))
 
 
