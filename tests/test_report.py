@@ -55,7 +55,7 @@ def evaluation(run, tmp_path) -> Evaluation:
     gaps = [Gap(set=s, group=g, scorer="oracle", closed=some) for s in SET_NAMES for g in ("all", *GROUPS)]
     made = Evaluation(
         digest="", adapter=str(tmp_path / "runs/one/adapter"), pictures=str(run.run_dir / "pictures"), rows=rows,
-        gaps=gaps, comparisons=[], scorers=[ORACLE],
+        gaps=gaps, comparisons=[], scorers=[ORACLE], adapter_fingerprint="", weight=None,
         sets=[Asked(name=s, meaning=SETS[s], groups=GROUPS) for s in SET_NAMES],
     )  # fmt: skip
     write_result(run.run_dir, made, list(draw(run)))
