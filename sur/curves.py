@@ -89,5 +89,7 @@ def _open_at(path: Path, step: int):
     """The curves file, cut back to what a checkpoint at `step` had seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = path.read_text().splitlines() if path.exists() and step else []
+    if kept and not kept[-1].endswith("}"):  # cut short by a power failure
+        kept.pop()
     path.write_text("".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
     return path.open("a")
