@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -166,12 +166,7 @@ class Adapter(nn.Module):
         Raises FileNotFoundError when there is none, ValueError when it is from a newer version.
         """
         folder = adapter_folder(name, revision)
-        content = json.loads((folder / _CONFIG).read_text())
-        if content.get("format_version", 0) > FORMAT_VERSION:
-            raise ValueError(
-                f"{folder} has adapter format {content['format_version']}, this version reads up to {FORMAT_VERSION}; "
-                "upgrade the package"
-            )
+        content = saved_settings(folder)
         if content.get("variant") == "released":
             from sur.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
 
@@ -181,3 +176,17 @@ class Adapter(nn.Module):
             adapter = Adapter(AdapterConfig(**content["adapter"]), content["weight"], content["trained_on"])
         adapter.load_state_dict(load_file(folder / _WEIGHTS))
         return adapter.eval().requires_grad_(False)
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """An adapter's config.json: `adapter`, `weight`, `trained_on`, and `variant` where it is not the corrected one.
+
+    Raises ValueError when it is from a newer version.
+    """
+    content = json.loads((folder / _CONFIG).read_text())
+    if content.get("format_version", 0) > FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} has adapter format {content['format_version']}, this version reads up to {FORMAT_VERSION}; "
+            "upgrade the package"
+        )
+    return content

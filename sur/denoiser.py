@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sur.encoders.locate import DENOISER_WEIGHTS, locate
 from sur.encoders.quiet import quiet_libraries
 from sur.errors import ConfigError
-from sur.families import FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Family, family_of
+from sur.families import FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_3, Family, family_in
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 FLUX_GUIDANCE = 1.0  # what guidance-distilled Flux is told while training: pictures are as they are
@@ -68,8 +68,7 @@ class FrozenDenoiser(nn.Module):
         self.scaling_factor = float(vae.get("scaling_factor", 0.18215))
         self.shift_factor = float(vae.get("shift_factor") or 0.0)
         self.pixels_per_latent = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-        flow = family in (STABLE_DIFFUSION_3, FLUX)
-        self.prediction: Prediction = "flow" if flow else schedule.config.prediction_type
+        self.prediction: Prediction = "flow" if family.flow else schedule.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction", "flow"):
             raise ConfigError(f"prediction type {self.prediction!r} is not supported, expected epsilon or v_prediction")
 
@@ -82,10 +81,9 @@ class FrozenDenoiser(nn.Module):
 
         folder = denoiser_folder(model, revision)
         index = json.loads((folder / "model_index.json").read_text())
-        family = family_of(index["_class_name"])
+        family = family_in(folder)
         kind = getattr(diffusers, index[family.denoiser][1])
-        flow = family in (STABLE_DIFFUSION_3, FLUX)
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler if flow else diffusers.DDPMScheduler
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler if family.flow else diffusers.DDPMScheduler
         with quiet_libraries():
             schedule = scheduler.from_pretrained(folder, subfolder="scheduler")
             denoiser = kind.from_pretrained(folder, subfolder=family.denoiser, torch_dtype=dtype, use_safetensors=True)
@@ -222,7 +220,7 @@ def denoiser_folder(model: str, revision: str | None = None) -> Path:
 
 def weights_folder(folder: Path) -> Path:
     """Where in a pipeline's folder the denoiser's weights are."""
-    return folder / family_of(json.loads((folder / "model_index.json").read_text())["_class_name"]).denoiser
+    return folder / family_in(folder).denoiser
 
 
 def refuse_other_inputs(model: Any) -> None:

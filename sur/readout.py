@@ -7,7 +7,6 @@ text states without loading the denoiser (`sur.losses.alignment`).
 
 from __future__ import annotations
 
-import json
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from sur.denoiser import FrozenDenoiser, Text, denoiser_folder, refuse_other_inp
 from sur.encoders.base import major_version, pick_device
 from sur.encoders.locate import PIPELINE_CONFIG, locate
 from sur.errors import ConfigError
-from sur.families import family_of
+from sur.families import family_in
 from sur.fingerprint import weights_fingerprint
 from sur.losses.alignment import ReadOut
 
@@ -166,7 +165,7 @@ def _skeleton(folder: Path) -> Any:
     """The denoiser's module tree on the meta device: shapes without weights."""
     from diffusers import UNet2DConditionModel
 
-    family = family_of(json.loads((folder / "model_index.json").read_text())["_class_name"])
+    family = family_in(folder)
     if family.denoiser != "unet":
         raise ConfigError(
             f"there is no read-out of {family.name}, whose attention does not read the text states as they are; set "

@@ -6,6 +6,7 @@ import inspect
 
 import diffusers
 import numpy as np
+import peft
 import pytest
 import torch
 from tiny_families import FAMILIES, save_family
@@ -284,7 +285,6 @@ def test_with_offloaded_models(pipeline):
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl", "sd3", "flux"])
 def test_with_a_lora_loaded(kind, tmp_path):
-    peft = pytest.importorskip("peft")
     pipe = load_pipeline(save_family(tmp_path / "pipe", kind))
     torch.manual_seed(0)
     encoder = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)

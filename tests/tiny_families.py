@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import CORPUS, _clip_config, _clip_tokenizer, save_pipeline
+from tiny_models import CORPUS, _clip_config, _clip_tokenizer, save_pipeline, tiny_vae
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "pixart-alpha", "pixart-sigma", "flux")
@@ -88,18 +88,7 @@ def _save_pixart(folder: Path, family: str) -> Path:
 
 
 def _vae() -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 16),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=32,
-        shift_factor=0.1,
-        scaling_factor=0.5,
-    )
+    return tiny_vae(shift_factor=0.1, scaling_factor=0.5)
 
 
 def _t5() -> tuple[T5Tokenizer, T5EncoderModel]:

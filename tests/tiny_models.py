@@ -95,10 +95,24 @@ def _bpe_tokenizer(bos: bool) -> PreTrainedTokenizerFast:
     return made
 
 
+def tiny_vae(**changes: Any) -> Any:
+    """A random VAE of factor 4."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+        **changes,
+    )
+
+
 def save_pipeline(folder: Path, xl: bool = False, seed: int = 0) -> Path:
     """A random StableDiffusion(XL)Pipeline with factor-4 VAE and 77-token CLIP; returns its folder."""
     from diffusers import (
-        AutoencoderKL,
         DDIMScheduler,
         StableDiffusionPipeline,
         StableDiffusionXLPipeline,
@@ -106,14 +120,7 @@ def save_pipeline(folder: Path, xl: bool = False, seed: int = 0) -> Path:
     )
 
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 16),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=32,
-    )
+    vae = tiny_vae()
     dim = 32 + 40 if xl else 32
     addition = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8} if xl else {}
     if xl:

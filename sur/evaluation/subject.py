@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sur.adapter import saved_settings
 from sur.encoders.locate import PIPELINE_WEIGHTS, locate
 from sur.evaluation.config import EvaluateConfig
 from sur.evaluation.pictures import Pictures, Recipe
@@ -54,7 +54,7 @@ class Subject:
     @cached_property
     def trained(self) -> dict[str, Any]:
         """Variant of the adapter and the text states that it was trained on; FileNotFoundError when there is none."""
-        content = json.loads((adapter_folder(self.adapter) / "config.json").read_text())
+        content = saved_settings(adapter_folder(self.adapter))
         return {"variant": content.get("variant"), "text": content["trained_on"].get("text", {})}
 
     @property
