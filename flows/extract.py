@@ -1,5 +1,6 @@
 """Flow `extract`: plan, then one task a batch of partitions of each encoder, in order."""
 
+import logging
 import sys
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
@@ -16,7 +17,9 @@ from prefect.tasks import Task, exponential_backoff
 
 from cache import StoreBusy
 from flows.progress import flow_progress
+from flows.workers import WorkerLost, Workers
 from sur.config import RunConfig
+from sur.devices import claim_device, on_device
 from sur.errors import USER_ERRORS
 from sur.extraction import (
     PartitionsDone,
@@ -31,6 +34,9 @@ from sur.planning import Plan
 from sur.standing import partitions, timed
 from sur.units import format_bytes
 from sur.vllm.errors import EngineGone
+
+LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in between
+_log = logging.getLogger(__name__)
 
 
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
@@ -52,8 +58,15 @@ def plan_rows(config: RunConfig) -> Plan:
     persist_result=False,
     retry_condition_fn=may_help,
 )
-def encode_partitions(config: RunConfig, encoder: str, partitions: list[int]) -> PartitionsDone:
-    """Encode a batch of partitions with one encoder; what has its receipt is skipped."""
+def encode_partitions(
+    config: RunConfig, encoder: str, partitions: list[int], scope: str | None = None
+) -> PartitionsDone:
+    """Encode a batch of partitions with one encoder; what has its receipt is skipped.
+
+    scope: of the devices that the workers of a run share out among them.
+    """
+    if scope is not None:
+        config = on_device(config, claim_device(config.flow.devices, scope))
     return extract_partitions(config, encoder, partitions)
 
 
@@ -86,23 +99,51 @@ def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
     """The flow's tasks in their order; returns the plan and what each batch did."""
     plan = plan_rows(config)
     create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
-    encode = encode_partitions.with_options(
-        retries=config.flow.retries, retry_delay_seconds=exponential_backoff(config.flow.retry_seconds)
-    )
     done: list[PartitionsDone] = []
     try:
-        for key in encoder_keys(config):
-            pending = pending_partitions(config, key)
-            with flow_progress(key, len(pending), "partitions") as progress:
-                step = config.flow.partitions_per_task
-                for start in range(0, len(pending), step):
-                    batch = pending[start : start + step]
-                    done.append(encode(config, key, batch))
-                    progress.advance(len(batch))
+        with Workers(config.flow) as workers:
+            for key in encoder_keys(config):
+                done += encode_with(workers, config, key)
     finally:
         close_encoders()
     store_assets(config)
     return plan, done
+
+
+def encode_with(workers: Workers, config: RunConfig, key: str) -> list[PartitionsDone]:
+    """Compute what one encoder's features lack, again where a worker died, until nothing is left that can be done.
+
+    Raises: WorkerLost when workers die and nothing gets done in between.
+    """
+    encode = encode_partitions.with_options(
+        retries=config.flow.retries,
+        retry_delay_seconds=exponential_backoff(config.flow.retry_seconds),
+        timeout_seconds=config.flow.task_timeout_seconds,
+    )
+    done: list[PartitionsDone] = []
+    in_vain = 0
+    pending, step = pending_partitions(config, key), config.flow.partitions_per_task
+    with flow_progress(key, len(pending), "partitions") as progress:
+        while pending:
+            batches = [pending[start : start + step] for start in range(0, len(pending), step)]
+            calls = ({"config": config, "encoder": key, "partitions": b, "scope": workers.scope} for b in batches)
+            try:
+                for made in workers.run(encode, calls):
+                    done.append(made)
+                    progress.advance(len(made.partitions))
+                break
+            except WorkerLost as loss:
+                left = pending_partitions(config, key)
+                in_vain = in_vain + 1 if len(left) == len(pending) else 0
+                if in_vain == LOSSES_IN_VAIN:
+                    raise WorkerLost(
+                        f"{key}: workers died {in_vain} times and finished none of {len(left)} partitions (the last: "
+                        f"{loss}). What kills them is most often memory, see the kernel's log (dmesg): lower "
+                        "the encoder's batch size or flow.workers, or give them more"
+                    ) from loss
+                _log.warning("%s: %s; %d partitions are handed out again", key, loss, len(left))
+                pending = left
+    return done
 
 
 def feature_table(plan: Plan) -> list[dict[str, str]]:

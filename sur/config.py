@@ -22,6 +22,7 @@ from sur.encoders import LLMConfig, TextConfig, VAEConfig
 from sur.errors import ConfigError
 from sur.evaluation.config import EvaluateConfig
 from sur.losses import LossConfig
+from sur.promotion import PromoteConfig
 from sur.readout import ReadoutConfig
 from sur.released.config import ReleasedAdapterConfig, refuse_other_losses, with_released_losses
 from sur.rows import DataConfig
@@ -49,13 +50,38 @@ class StoreConfig(BaseModel):
 
 
 class FlowConfig(BaseModel):
-    """How extraction is cut into tasks, and what happens when one fails."""
+    """How extraction is cut into tasks, where they run, and what happens when one fails."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     partitions_per_task: int = Field(default=4, ge=1, description="partitions that one task encodes")
     retries: int = Field(default=3, ge=0, description="times a failed task is tried again")
     retry_seconds: float = Field(default=2.0, gt=0, description="seconds before the first retry; doubled each time")
+    task_timeout_seconds: float | None = Field(
+        default=None, gt=0, description="seconds after which a task counts as failed and is tried again; none: never"
+    )
+    runner: Literal["inline", "processes", "dask", "ray"] = Field(
+        default="inline", description="where tasks run: in the flow's process, in processes of its host, on a cluster"
+    )
+    workers: int = Field(default=1, ge=1, description="worker processes, or those of the cluster; inline has none")
+    address: str | None = Field(
+        default=None, description="address of a Dask scheduler or Ray cluster that runs; none: a local one for this run"
+    )
+    devices: tuple[str, ...] = Field(
+        default=(), description="torch devices of a host, one for each worker there, such as [cuda:0, cuda:1]"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "FlowConfig":
+        if self.address is not None and self.runner not in ("dask", "ray"):
+            raise ValueError(f"address is for the runners dask and ray, but runner is {self.runner}; drop one of them")
+        if self.runner == "inline" and (self.workers > 1 or self.devices):
+            raise ValueError("workers and devices are for other processes; set runner to processes, dask or ray")
+        if self.devices and not self.address and self.workers > len(self.devices):
+            raise ValueError(
+                f"{self.workers} workers for {len(self.devices)} devices; name a device for each (a CPU several times)"
+            )
+        return self
 
 
 class RunConfig(BaseModel):
@@ -85,7 +111,10 @@ class RunConfig(BaseModel):
     loss: LossConfig = Field(default_factory=LossConfig, description="what training minimises")
     train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, schedule, checkpoints")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
-    flow: FlowConfig = Field(default_factory=FlowConfig, description="tasks and retries of the extraction")
+    promote: PromoteConfig = Field(
+        default_factory=PromoteConfig, description="when the nightly flow trains, and what takes the adapter's place"
+    )
+    flow: FlowConfig = Field(default_factory=FlowConfig, description="tasks, workers and retries of the extraction")
 
     @property
     def base(self) -> tuple[str, str | None]:
@@ -111,6 +140,16 @@ class RunConfig(BaseModel):
     def _losses_are_the_variants(self) -> "RunConfig":
         if self.variant == "released":
             refuse_other_losses(self.loss)
+        return self
+
+    @model_validator(mode="after")
+    def _one_server_for_all_workers(self) -> "RunConfig":
+        launches = self.llm is not None and self.llm.vllm is not None and self.llm.vllm.launch is not None
+        if launches and self.flow.runner != "inline":
+            raise ValueError(
+                f"flow.runner={self.flow.runner} would start a vLLM server in every worker; start one by `sur serve` "
+                "and give its llm.vllm.endpoint"
+            )
         return self
 
     @model_validator(mode="after")

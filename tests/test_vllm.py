@@ -22,10 +22,10 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from cache import IdentityMismatch, Store
+from sur import guard
 from sur.cli.app import app
 from sur.encoders import LLMConfig, LLMEncoder
 from sur.errors import ConfigError
-from sur.vllm import guard
 from sur.vllm.client import Client, Expected
 from sur.vllm.config import VLLMConfig
 from sur.vllm.errors import EngineGone, EngineRefused

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from sur.vllm import guard
+from sur import guard
 from sur.vllm.config import VLLMConfig
 from sur.vllm.errors import EngineGone
 

@@ -1,0 +1,80 @@
+"""Flow `nightly`: encode what is new; if enough came, train a candidate, evaluate it, promote it if it is better."""
+
+import sys
+
+if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
+    from flows.launch import main
+
+    sys.exit(main("nightly"))
+
+from dataclasses import dataclass
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.extract import extract
+from flows.pipeline import evaluate_adapter
+from flows.train import train
+from sur.config import RunConfig
+from sur.evaluation.results import read_singles
+from sur.promotion import Verdict, judge, next_candidate, promoted_name, read_verdicts, settle
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a night did. partitions: computed by it. waiting: new rows that were too few to train on, else None."""
+
+    rows: int
+    partitions: int
+    waiting: int | None
+    verdict: Verdict | None
+
+
+@flow(name="nightly", persist_result=False)
+def nightly(config: RunConfig) -> Night:
+    """Bring the store up to date, and the adapter in use, which lies behind <run_dir>/promoted."""
+    done = extract(config)
+    candidate = next_candidate(config)
+    if isinstance(candidate, int):
+        night = Night(int(done["rows"]), int(done["partitions"]), candidate, None)
+    else:
+        evaluation = evaluate_adapter(candidate.config, train(candidate.config))
+        verdict = judge(candidate, evaluation, read_singles(candidate.config.run_dir), _in_use(config))
+        settle(config.run_dir, verdict)
+        night = Night(int(done["rows"]), int(done["partitions"]), None, verdict)
+    create_markdown_artifact(_summary(config, night), key="nightly", description="What the night did")
+    return night
+
+
+def _in_use(config: RunConfig) -> list | None:
+    """What the promoted adapter draws for the prompts of today's settings; nothing is drawn twice."""
+    name = promoted_name(config.run_dir)
+    if name is None:
+        return None
+    folder = config.run_dir / "candidates" / name
+    evaluate_adapter(config.model_copy(update={"run_dir": folder}), folder / "adapter")
+    return read_singles(folder)
+
+
+def _summary(config: RunConfig, night: Night) -> str:
+    """The night in words, and every candidate so far."""
+    need = config.promote.min_new_rows
+    if night.verdict is None:
+        head = f"{night.waiting} new rows of the {need} that make a training worth it: **nothing was trained**."
+    else:
+        head = f"Candidate {night.verdict.candidate}: **{'promoted' if night.verdict.promoted else 'not promoted'}**."
+    lines = [
+        f"{night.rows} rows in the store, {night.partitions} partitions computed. {head}",
+        f"In use: {promoted_name(config.run_dir) or 'no adapter yet'}.",
+        "",
+        "| candidate | rows | new | judged by | against | gain a prompt, 95 % | promoted |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in reversed(read_verdicts(config.run_dir)):
+        value, low, high = each.gain
+        judged, yes = f"{each.scorer}, {each.prompts} prompts", "yes" if each.promoted else "no"
+        gain = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+        lines.append(
+            f"| {each.candidate} | {each.rows} | {each.new_rows} | {judged} | {each.against} | {gain} | {yes} |"
+        )
+    return "\n".join(lines)

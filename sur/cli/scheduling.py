@@ -1,0 +1,89 @@
+"""Commands that put the flows on a schedule: deploy, up, nightly."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sur.cli.arguments import ConfigArgument, OverridesArgument, read_config
+
+POOL_HELP = "Work pool whose workers start the runs; made where there is none."
+
+
+def nightly(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Encode what is new; if enough came, train, evaluate, and promote the adapter if it is better."""
+    from flows.launch import run_flow
+
+    settings = read_config(config, overrides)
+    night = run_flow("nightly", settings)
+    typer.echo(f"{night.rows} rows, {night.partitions} partitions computed")
+    if night.verdict is None:
+        typer.echo(f"{night.waiting} new rows of the {settings.promote.min_new_rows} that make a training worth it")
+        return
+    verdict, (gain, low, high) = night.verdict, night.verdict.gain
+    done = "promoted" if verdict.promoted else "not promoted"
+    typer.echo(
+        f"candidate {verdict.candidate} against {verdict.against} by {verdict.scorer}: {gain:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] on {verdict.prompts} prompts: {done}"
+    )
+    typer.echo(f"in use: {settings.run_dir / 'promoted'}")
+
+
+def deploy(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    flow: Annotated[
+        list[str] | None, typer.Option(help="extract, train, pipeline or nightly; may be repeated; default: all.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the deployments; default: the file's name.")] = None,
+    pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
+    cron: Annotated[str | None, typer.Option(help="When they run; nightly: '0 2 * * *' if not given.")] = None,
+    every: Annotated[float | None, typer.Option(min=0.1, help="Minutes between runs, instead of --cron.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Of --cron, such as Europe/Berlin; default: UTC.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Beside the tag `sur`; may be repeated.")] = None,
+) -> None:
+    """Register the flows of a configuration with your Prefect server, to be run by its form or on a schedule."""
+    from flows.launch import configured_server, prefect_ready
+    from sur.errors import ConfigError
+
+    settings = read_config(config, overrides)
+    if configured_server(os.environ) is None:
+        raise ConfigError(
+            "there is no Prefect server to deploy to: set PREFECT_API_URL to yours, or start one by `sur up` in "
+            "another terminal and set what it prints"
+        )
+    with prefect_ready(settings.run_dir):
+        from flows.deployments import DEPLOYABLES, Target, schedule_of
+        from flows.deployments import deploy as register
+
+        target = Target(name or config.stem, pool, tuple(tag or ()), Path.cwd(), schedule_of(cron, every, timezone))
+        for full in register(settings, flow or [each.flow for each in DEPLOYABLES], target):
+            typer.echo(f"deployed {full}")
+    typer.echo(f"run one by: prefect deployment run '{(flow or ['extract'])[0]}/{target.name}'")
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server on 127.0.0.1.")] = 4200,
+    pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
+    runs: Annotated[int, typer.Option(min=1, help="Runs that the worker starts at a time.")] = 1,
+    logs: Annotated[Path, typer.Option(help="Folder of the server's and the worker's logs.")] = Path("runs/up"),
+) -> None:
+    """Start a Prefect server and a worker on this machine, for those who have none; Ctrl-C ends both."""
+    from flows.launch import configured_server
+    from flows.up import server_address
+    from flows.up import up as serve
+    from sur.errors import ConfigError
+
+    address = server_address(port)
+    if (other := configured_server(os.environ)) not in (None, address):
+        raise ConfigError(
+            f"you have a Prefect server, {other}; start a worker of it by "
+            f"`prefect worker start --pool {pool} --type process`, or unset PREFECT_API_URL"
+        )
+
+    def ready() -> None:
+        typer.echo(f"Prefect: {address.removesuffix('/api')}, worker of pool {pool}; logs in {logs}; Ctrl-C ends both")
+        typer.echo(f"in another terminal: export PREFECT_API_URL={address}")
+
+    serve(port, pool, runs, logs, ready)
