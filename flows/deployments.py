@@ -8,7 +8,6 @@ deploy` was called in, since a configuration's paths may be relative.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -148,11 +147,15 @@ def schedule_of(cron: str | None, every_minutes: float | None, timezone: str | N
     return ()
 
 
-def read_config(config: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Step of `prefect.yaml`: a configuration's file as the parameter of its deployments."""
+def read_config(config: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Step of `prefect.yaml`: what a configuration's file gives its deployments."""
     if not config:
         raise ConfigError("set SUR_CONFIG to the configuration that is to be deployed: SUR_CONFIG=configs/shapes.yaml")
-    return {"config": parameter(load_config(config, overrides)), "working_dir": os.getcwd()}
+    return {
+        "name": Path(config).stem,
+        "config": parameter(load_config(config, overrides)),
+        **job_variables(Path.cwd()),
+    }
 
 
 def parameter(config: RunConfig) -> dict[str, Any]:

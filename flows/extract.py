@@ -32,7 +32,7 @@ from sur.extraction import (
 )
 from sur.planning import Plan
 from sur.standing import partitions, timed
-from sur.units import format_bytes
+from sur.units import arrays_of, format_bytes
 from sur.vllm.errors import EngineGone
 
 LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in between
@@ -151,10 +151,10 @@ def feature_table(plan: Plan) -> list[dict[str, str]]:
     return [
         {
             "feature": feature.name,
-            "arrays": ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in feature.arrays.items()),
-            "bytes a row": str(feature.bytes_per_row),
             "partitions done": f"{feature.partitions_done} of {feature.partitions_total}",
             "to write": format_bytes(feature.bytes_to_write),
+            "bytes a row": str(feature.bytes_per_row or ""),
+            "arrays": arrays_of(feature.arrays),
         }
         for feature in plan.features
     ]

@@ -150,7 +150,8 @@ def _runner(config: FlowConfig) -> TaskRunner[Any]:
         ) from error
     if config.address:
         return RayTaskRunner(address=config.address)
-    own = {"num_cpus": config.workers, "include_dashboard": False, "log_to_driver": False}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {"num_cpus": config.workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     return RayTaskRunner(init_kwargs=own)
 
 

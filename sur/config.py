@@ -39,7 +39,7 @@ class StoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path | str = Field(
-        description="folder of the Zarr store, or a URL (s3://bucket/prefix); default: <run_dir>/store.zarr"
+        description="folder of the Zarr store, or a URL (s3://bucket/prefix); default: store.zarr in the run folder"
     )
     rows_per_partition: int = Field(default=512, ge=1, description="rows in a partition, fixed when a store is made")
 

@@ -1,5 +1,13 @@
 """Quantities as people read them."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache import ArraySpec
+
 
 def format_bytes(count: float) -> str:
     """Bytes in a unit that people read."""
@@ -10,8 +18,20 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def format_count(count: int) -> str:
+    """A number of things, from a million on in millions."""
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:,.4g} M"
+
+
 def format_seconds(seconds: float) -> str:
     """A duration in a unit that people read."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def arrays_of(arrays: Mapping[str, ArraySpec]) -> str:
+    """What lies in a feature; of many arrays (a read-out's) only how many."""
+    if len(arrays) > 4:
+        return f"{len(arrays)} arrays"
+    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())

@@ -6,17 +6,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, arrays_of, console, read_config
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
 
-def plan(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+def plan(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Instead: bytes, hours, tasks and requests of any number of rows.")
+    ] = False,
+    rows: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: rows; may be repeated.")] = None,
+    gpus: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: GPUs; may be repeated.")] = None,
+    assume: Annotated[list[str] | None, typer.Option(help="With --cluster: name=value; may be repeated.")] = None,
+) -> None:
     """Say what extraction would write: rows, tokens, bytes for each feature, free space."""
+    if cluster:
+        from sur.cli.sizes import print_sizes
+
+        print_sizes(read_config(config, overrides), rows or [], gpus or [], assume or [])
+        return
+    if rows or gpus or assume:
+        from sur.errors import ConfigError
+
+        raise ConfigError("--rows, --gpus and --assume are for --cluster; add it, or leave them out")
     from sur.log import log_to_stderr
     from sur.planning import plan_extraction
-    from sur.units import format_bytes
+    from sur.units import arrays_of, format_bytes
 
     with log_to_stderr():
         made = plan_extraction(read_config(config, overrides))

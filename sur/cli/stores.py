@@ -8,7 +8,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sur.cli.arguments import StoreArgument, arrays_of, console, read_config, store_path
+from sur.cli.arguments import StoreArgument, console, read_config, store_path
+from sur.units import arrays_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ class LLMConfig(BaseModel):
         default="hf", description="engine that runs the model: transformers in this process, or vLLM in its own"
     )
     vllm: VLLMConfig | None = Field(default=None, description="vLLM's server, for backend vllm")
-    model: str = Field(description="folder, hub id, .gguf file, or package:<name> of one that ships it")
+    model: str = Field(description="folder, hub id, .gguf file, or package:NAME of one that ships it")
     gguf_file: str | None = Field(default=None, description="name of the GGUF file inside the model's folder")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")

@@ -1,0 +1,43 @@
+"""What `sur plan --cluster` prints."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from sur.cli.arguments import console
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+
+def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], settings: Sequence[str]) -> None:
+    """Every scenario's costs, each encoder's share of them, and what was assumed."""
+    from dataclasses import asdict
+
+    from sur.sizes import assume, cost, encoder_costs, scenarios
+    from sur.units import format_bytes, format_count
+
+    assumptions = assume(settings)
+    encoders = encoder_costs(config, assumptions)
+    out = console()
+    parts = Table("encoder", "arrays", "bytes a row", "operations a row", title="one row")
+    for each in encoders:
+        parts.add_row(each.key, str(each.arrays), f"{each.bytes_per_row:,}", f"{each.flops / 1e9:,.0f} GFLOP")
+    out.print(parts)
+    table = Table(
+        "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "hours: encode", "decode", "network",
+        "Prefect", "wall", "requests", "a second", title=f"{config.store.rows_per_partition} rows a partition",
+    )  # fmt: skip
+    for scenario in scenarios(rows, gpus):
+        made = cost(config, scenario, encoders, assumptions)
+        counts = made.partitions, made.shards, made.tasks
+        hours = made.compute_hours, made.picture_hours, made.network_hours, made.orchestration_hours, made.hours
+        table.add_row(
+            format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(made.bytes), *map(format_count, counts),
+            f"{made.gpu_hours:,.2f}", *(f"{each:.2f}" for each in hours), format_count(made.requests),
+            f"{made.requests_per_second:,.0f}",
+        )  # fmt: skip
+    out.print(table)
+    given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())
+    out.print(f"assumed (change by --assume name=value): {given}", markup=False)
