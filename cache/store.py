@@ -127,6 +127,10 @@ class Store:
         """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
         return self._rows.slot_ids()
 
+    def replaced(self) -> bool:
+        """Whether other rows lie at this place than those this object knows: the store was removed and made anew."""
+        return self.n_partitions > 0 and self._rows.receipt(0).rows_digest != self._rows.digest(0)
+
     def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
         """Make a data set exactly the rows of these ids; returns how many left it, and how many it has now.
 

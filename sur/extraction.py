@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -158,22 +159,36 @@ def load_encoder(config: RunConfig, key: str) -> Encoder:
 
 
 def close_encoders() -> None:
-    """Forget the loaded encoder and its weights, or end the server that runs for it."""
-    while _held:
-        _, encoders = _held.popitem()
-        for encoder in encoders:
-            encoder.close()
+    """Forget the loaded encoder and its weights, or end the server that runs for it; forget the store's rows too."""
+    _stores.clear()
+    _close_weights()
 
 
 _held: dict[tuple[str, object], list[Encoder]] = {}
+_stores: dict[Path | str, Store] = {}
+
+
+def _store(path: Path | str) -> Store:
+    """The store, opened once for many tasks: it remembers its rows, and finds what others add to it."""
+    if path not in _stores or _stores[path].replaced():
+        _stores.clear()
+        _stores[path] = Store.open(path, writable=True)
+    return _stores[path]
 
 
 def _encoders(section: str, model: object) -> list[Encoder]:
     """The encoders of one config section; at most one section's weights are held."""
     if (section, model) not in _held:
-        close_encoders()
+        _close_weights()
         _held[section, model] = build_encoders(**{section: model})  # pyright: ignore[reportArgumentType]
     return _held[section, model]
+
+
+def _close_weights() -> None:
+    while _held:
+        _, encoders = _held.popitem()
+        for encoder in encoders:
+            encoder.close()
 
 
 class _Work:
@@ -182,7 +197,7 @@ class _Work:
     def __init__(self, config: RunConfig, key: str, writes: Behind) -> None:
         self.writes = writes
         self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
-        self.store = Store.open(config.store.path, writable=True)
+        self.store = _store(config.store.path)
         self.encoder = load_encoder(config, key)
         self.names = list(self.encoder.shapes())
         source: RowSource | None = open_rows(config.data) if self.encoder.consumes == "image" else None

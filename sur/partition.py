@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class Duplicates:
     def __init__(self, store: Store, consumes: str) -> None:
         self.rows_per_partition = store.rows_per_partition
         self.consumes = consumes
-        self._first = _first_rows(store.path, store.n_rows, consumes)
+        self._first = _first_rows(store, store.n_rows, consumes)
 
     def owner(self, row: RowRecord) -> RowRecord | None:
         """The row of an earlier partition whose value is this row's too, or None."""
@@ -50,9 +49,8 @@ class Duplicates:
 
 
 @lru_cache(maxsize=2)
-def _first_rows(path: Path | str, n_rows: int, consumes: str) -> dict[str, RowRecord]:
+def _first_rows(store: Store, n_rows: int, consumes: str) -> dict[str, RowRecord]:
     """The first row of the store that holds each prompt or picture reference (n_rows renews the cache)."""
-    store = Store.open(path)
     first: dict[str, RowRecord] = {}
     for partition in range(store.n_partitions):
         for row in store.rows(partition):

@@ -159,8 +159,10 @@ def settle(run_dir: Path, verdict: Verdict) -> None:
         new.unlink(missing_ok=True)
         new.symlink_to(Path(CANDIDATES) / verdict.candidate / "adapter")
         new.replace(run_dir / PROMOTED)
-    with (run_dir / HISTORY).open("a", encoding="utf-8") as history:
-        history.write(json.dumps(asdict(verdict)) + "\n")
+    path = run_dir / HISTORY
+    cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a crash; its line stays for people to see
+    with path.open("a", encoding="utf-8") as history:
+        history.write(("\n" if cut else "") + json.dumps(asdict(verdict)) + "\n")
         history.flush()
         os.fsync(history.fileno())
     low, high = verdict.gain[1:]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sur.config import RunConfig
 
 MULTIPART_BYTES = 5 * 1024 * 1024  # obstore sends larger objects in parts of so many bytes
+SMALL_REQUESTS = 25  # of a feature and partition, besides its shards
+START_REQUESTS = 24  # of a worker and partition: it reads all rows' ids once, and their prompts to find duplicates
 HOUR = 3600.0
 
 
@@ -93,8 +95,13 @@ class Cost:
 
     @property
     def requests_per_second(self) -> float:
-        """Mean over the run."""
+        """Of an object store, mean over the run."""
         return self.requests / (self.hours * HOUR)
+
+    @property
+    def tasks_per_second(self) -> float:
+        """Of one Prefect server, mean over the run."""
+        return self.tasks / (self.hours * HOUR)
 
 
 def encoder_costs(config: RunConfig, assumptions: Assumptions) -> list[EncoderCost]:
@@ -135,21 +142,21 @@ def cost(config: RunConfig, scenario: Scenario, encoders: Sequence[EncoderCost],
         picture_hours=scenario.rows / (assumptions.pictures * scenario.gpus) / HOUR if config.vae else 0.0,
         network_hours=2 * bytes_ / (assumptions.network_bytes * scenario.gpus) / HOUR,  # written, then read back
         orchestration_hours=tasks * assumptions.task_seconds / scenario.gpus / HOUR,
-        requests=partitions * requests_of_a_partition(config, encoders),
+        requests=partitions * (requests_of_a_partition(config, encoders) + scenario.gpus * START_REQUESTS),
     )
 
 
 def requests_of_a_partition(config: RunConfig, encoders: Sequence[EncoderCost]) -> int:
     """Requests to an object store by which a partition of every feature is claimed, put, read back and sealed.
 
-    A shard is one put and one get, or a multipart upload (start, parts, end) and one get; a feature besides has its
-    receipt (put, read back), its lock (put, delete) and looks for the receipt (before the claim, under it, after it).
+    A shard is one put and one get, or a multipart upload (start, parts, end) and one get. Rows, declarations, lock and
+    receipt are small, and were counted on a real extraction (tests/test_sizes.py does so again).
     """
     requests = 0
     for each in encoders:
         shard = each.bytes_per_row * config.store.rows_per_partition / max(1, each.arrays)
         puts = 1 if shard <= MULTIPART_BYTES else math.ceil(shard / MULTIPART_BYTES) + 2
-        requests += each.arrays * (puts + 1) + each.features * (2 + 2 + 3)
+        requests += each.arrays * (puts + 1) + each.features * SMALL_REQUESTS
     return requests
 
 

@@ -20,7 +20,7 @@ def format_bytes(count: float) -> str:
 
 def format_count(count: int) -> str:
     """A number of things, from a million on in millions."""
-    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:,.4g} M"
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:,.0f} M" if count >= 1e9 else f"{count / 1e6:.4g} M"
 
 
 def format_seconds(seconds: float) -> str:

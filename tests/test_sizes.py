@@ -10,9 +10,11 @@ from cache import bucket
 from sur.cli.app import app
 from sur.config import load_config
 from sur.errors import ConfigError
-from sur.extraction import extract, prepare
+from sur.extraction import _stores, close_encoders, encoder_keys, extract, extract_partitions, load_encoder, prepare
+from sur.partition import Duplicates
 from sur.sizes import (
     MULTIPART_BYTES,
+    START_REQUESTS,
     Assumptions,
     EncoderCost,
     Scenario,
@@ -66,42 +68,56 @@ def test_large_shards_are_sent_in_parts(released):
     assert difference == 3 + 2 - 1  # three parts, their start and their end, instead of one put
 
 
-def test_requests_are_those_of_a_real_extraction_into_a_bucket(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory):
+    """Requests for features, and for rows at a worker's start, of an extraction of one partition and of three."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", region_name="us-east-1", endpoint_url=url).create_bucket(Bucket="sizes")
-    made = []
-    for name in ("put", "get", "get_range", "head", "delete"):
-        real = getattr(bucket.obstore, name)
+    access = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "REGION": "us-east-1", "ENDPOINT_URL": url}
+    made, counts = [], {}
 
-        def counted(store, key, *args, _real=real, _name=name, **options):
-            made.append((_name, key))
-            return _real(store, key, *args, **options)
+    def counting(real):
+        def counted(store, key, *args, **options):
+            made.append(str(key))
+            return real(store, key, *args, **options)
 
-        monkeypatch.setattr(bucket.obstore, name, counted)
-    try:
-        counts = {}
+        return counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**access, "ALLOW_HTTP": "true"}.items():
+            patch.setenv(f"AWS_{name}", value)
+        boto3.client("s3", region_name="us-east-1", endpoint_url=url).create_bucket(Bucket="sizes")
+        for name in ("put", "get", "get_range", "head", "delete"):
+            patch.setattr(bucket.obstore, name, counting(getattr(bucket.obstore, name)))
         for pictures in (2, 6):  # one partition, and three
-            folder = tmp_path / str(pictures)
+            folder = tmp_path_factory.mktemp("sizes")
             models, rows = save_models(folder / "models"), save_rows(folder / "rows", pictures=pictures, broken=False)
-            config = load_config(save_config_file(folder, models, rows), [f"store.path=s3://sizes/{pictures}"])
+            places = [f"store.path=s3://sizes/{pictures}", "loss.alignment.form=tokens"]
+            config = load_config(save_config_file(folder, models, rows), places)
             prepare(config)
             made.clear()
             extract(config)
-            counts[pictures] = sum("features/" in str(key) for _, key in made)
-    finally:
-        server.stop()
+            counts[pictures] = sum("features/" in key for key in made)
+            made.clear()
+            for key in encoder_keys(config):  # as a worker of which others have done the work
+                extract_partitions(config, key, [])
+                Duplicates(_stores[config.store.path], load_encoder(config, key).consumes)
+            close_encoders()
+            counts[pictures, "start"] = sum(key.startswith(("receipts/rows/", "rows/")) for key in made)
+    server.stop()
+    return config, counts
+
+
+def test_requests_are_those_of_a_real_extraction_into_a_bucket(requests):
+    config, counts = requests
     expected = requests_of_a_partition(config, encoder_costs(config, Assumptions()))
     assert (counts[6] - counts[2]) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_a_worker_reads_the_rows_once(requests):
+    _, counts = requests
+    assert (counts[6, "start"] - counts[2, "start"]) / 2 == pytest.approx(START_REQUESTS, rel=0.15)
 
 
 def test_scenarios_are_the_documented_ones_unless_told_otherwise():

@@ -26,8 +26,9 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         parts.add_row(each.key, str(each.arrays), f"{each.bytes_per_row:,}", f"{each.flops / 1e9:,.0f} GFLOP")
     out.print(parts)
     table = Table(
-        "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "hours: encode", "decode", "network",
-        "Prefect", "wall", "requests", "a second", title=f"{config.store.rows_per_partition} rows a partition",
+        "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "encode h", "decode h",
+        "network h", "Prefect h", "wall h", "tasks/s", "requests", "req/s",
+        title=f"{config.store.rows_per_partition} rows a partition",
     )  # fmt: skip
     for scenario in scenarios(rows, gpus):
         made = cost(config, scenario, encoders, assumptions)
@@ -35,8 +36,8 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         hours = made.compute_hours, made.picture_hours, made.network_hours, made.orchestration_hours, made.hours
         table.add_row(
             format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(made.bytes), *map(format_count, counts),
-            f"{made.gpu_hours:,.2f}", *(f"{each:.2f}" for each in hours), format_count(made.requests),
-            f"{made.requests_per_second:,.0f}",
+            f"{made.gpu_hours:,.2f}", *(f"{each:.2f}" for each in hours), f"{made.tasks_per_second:.3g}",
+            format_count(made.requests), f"{made.requests_per_second:,.0f}",
         )  # fmt: skip
     out.print(table)
     given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())
