@@ -89,8 +89,8 @@ def print_statistics(found: "FeatureStatistics", out: Console) -> None:
     say("range", f"{found.smallest:.5g} … {found.largest:.5g}")
     say("not finite", f"{found.nan:,} NaN, {found.infinite:,} infinite")
     rank = "" if found.effective_rank is None else f"{found.effective_rank:.1f} of {found.dim}"
-    if rank and found.massive and found.effective_rank_rest is not None:
-        rank += f", without the massive dimensions {found.effective_rank_rest:.1f}"
+    if rank and found.massive and found.effective_rank_ordinary is not None:
+        rank += f", of vectors without massive activations {found.effective_rank_ordinary:.1f}"
     say("effective rank", f"{rank} (covariance of {found.spectrum_vectors:,} vectors)" if rank else "no spread")
     say("dead", f"{len(found.dead)} dimensions" + _named(found.dead))
     massive = [f"{each.dimension} (up to {each.largest:.4g}, {each.rows:,} rows)" for each in found.massive]

@@ -16,6 +16,7 @@ from cache import FeatureSpec, Store
 from sur.inspection.blocks import Block, is_latents, main_array, partition_blocks, valued_slots
 from sur.inspection.moments import Moments
 from sur.inspection.norms import NormHistogram, Norms
+from sur.inspection.spectrum import Covariance
 
 MASSIVE_MAGNITUDE, MASSIVE_RATIO = 100.0, 1000.0  # Sun et al. 2024, section 2
 SPECTRUM_VECTORS = 50_000  # at most about as many, of rows spread evenly, give the covariance
@@ -40,8 +41,8 @@ class FeatureStatistics:
     dead: dimensions that never change. massive: dimensions with activations of a magnitude over 100 and at least 1,000
     times the median magnitude of their row's states (Sun et al. 2024, arXiv 2402.17762).
     effective_rank: exp of the entropy of the normalised spectrum (Roy & Vetterli 2007), of the covariance of
-    `spectrum_vectors` vectors, between 1 and dim; None with fewer than two. effective_rank_rest: the same without the
-    massive dimensions, which else decide it alone.
+    `spectrum_vectors` vectors, between 1 and dim; None without a spread. effective_rank_ordinary: the same of those
+    vectors that hold no massive activation, which else decide it alone.
     token_lengths: (tokens, rows) ascending, empty where rows have no tokens.
     """
 
@@ -65,7 +66,7 @@ class FeatureStatistics:
     dead: tuple[int, ...]
     massive: tuple[MassiveDimension, ...]
     effective_rank: float | None
-    effective_rank_rest: float | None
+    effective_rank_ordinary: float | None
     spectrum_vectors: int
     token_lengths: tuple[tuple[int, int], ...]
     dimension_mean: tuple[float, ...]
@@ -112,6 +113,7 @@ class _Gathered:
         self.nan = self.infinite = 0
         self.lengths: Counter[int] = Counter()
         self.moments, self.norms = Moments(self.dim), Norms()
+        self.spectra: tuple[Covariance, Covariance] | None = None  # of ordinary vectors, and of massive ones
         self.massive: dict[int, list[float]] = {}  # dimension -> activations, rows, largest
         per_row = int(np.prod(shape, dtype=np.int64)) // self.dim
         self.every = max(1, round(rows * per_row / SPECTRUM_VECTORS))  # rows between two that give the covariance
@@ -122,21 +124,37 @@ class _Gathered:
         self.rows += len(block.slots)
         if block.lengths is not None:
             self.lengths.update(block.lengths.tolist())
-        kept = []
-        for row, vectors in enumerate(self._rows(block)):
-            good = np.isfinite(vectors)
-            if not good.all():
-                self.nan += int(np.isnan(vectors).sum())
-                self.infinite += int(np.isinf(vectors).sum())
-                vectors = vectors[good.all(axis=1)]
-            self._look_for_massive(vectors)
-            kept.append((vectors, (self.seen + row) % self.every == 0))
-        self.seen += len(block.slots)
-        vectors = np.concatenate([vectors for vectors, _ in kept])
+        kept = [self._finite(vectors) for vectors in self._rows(block)]
+        vectors = np.concatenate(kept)
         if len(vectors):
-            in_spectrum = np.repeat([sampled for _, sampled in kept], [len(vectors) for vectors, _ in kept])
-            self.moments.add(vectors, in_spectrum)
+            self.moments.add(vectors)
             self.norms.add(np.linalg.norm(vectors, axis=1))
+        massive = [self._look_for_massive(each) for each in kept]
+        sampled = [row for row in range(len(kept)) if (self.seen + row) % self.every == 0]
+        self.seen += len(kept)
+        if sampled:
+            self._add_to_spectra(
+                np.concatenate([kept[row] for row in sampled]), np.concatenate([massive[row] for row in sampled])
+            )
+
+    def _finite(self, vectors: np.ndarray) -> np.ndarray:
+        """The vectors of a row that are finite throughout; other numbers are counted."""
+        good = np.isfinite(vectors)
+        if good.all():
+            return vectors
+        self.nan += int(np.isnan(vectors).sum())
+        self.infinite += int(np.isinf(vectors).sum())
+        return vectors[good.all(axis=1)]
+
+    def _add_to_spectra(self, vectors: np.ndarray, massive: np.ndarray) -> None:
+        if len(vectors) == 0:
+            return
+        if self.spectra is None:
+            ordinary = vectors[~massive] if not massive.all() else vectors
+            origin = ordinary.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self.spectra = (Covariance(origin), Covariance(origin))
+        self.spectra[0].add(vectors[~massive])
+        self.spectra[1].add(vectors[massive])
 
     def _rows(self, block: Block) -> Iterator[np.ndarray]:
         """The vectors that count of each row, float32 (vectors, dim)."""
@@ -148,20 +166,23 @@ class _Gathered:
             else:
                 yield values.reshape(-1, self.dim)
 
-    def _look_for_massive(self, vectors: np.ndarray) -> None:
+    def _look_for_massive(self, vectors: np.ndarray) -> np.ndarray:
+        """Count a row's massive activations; returns which of its vectors hold one, bool (n,)."""
         if vectors.size == 0 or max(vectors.max(), -vectors.min()) <= MASSIVE_MAGNITUDE:
-            return
+            return np.zeros(len(vectors), bool)
         magnitudes = np.abs(vectors)
-        found = magnitudes >= max(MASSIVE_RATIO * float(np.median(magnitudes)), np.nextafter(MASSIVE_MAGNITUDE, np.inf))
+        found = (magnitudes > MASSIVE_MAGNITUDE) & (magnitudes >= MASSIVE_RATIO * np.median(magnitudes))
         for dimension in np.flatnonzero(found.any(axis=0)).tolist():
             entry = self.massive.setdefault(dimension, [0, 0, 0.0])
             entry[0] += int(found[:, dimension].sum())
             entry[1] += 1
             entry[2] = max(entry[2], float(magnitudes[:, dimension].max()))
+        return found.any(axis=1)
 
     def result(self, missing: int, done: int, total: int) -> FeatureStatistics:
         """The statistics of what was counted."""
         moments = self.moments
+        sampled = self.spectra[0] + self.spectra[1] if self.spectra else None
         massive = sorted(self.massive.items(), key=lambda item: (-item[1][0], item[0]))
         return FeatureStatistics(
             name=self.spec.name,
@@ -183,9 +204,9 @@ class _Gathered:
             norms=self.norms.histogram(),
             dead=tuple(np.flatnonzero(moments.smallest == moments.largest).tolist()) if moments.count else (),
             massive=tuple(MassiveDimension(d, int(n), int(rows), most) for d, (n, rows, most) in massive),
-            effective_rank=moments.effective_rank(),
-            effective_rank_rest=moments.effective_rank(without=list(self.massive)),
-            spectrum_vectors=moments.sampled,
+            effective_rank=sampled.effective_rank() if sampled else None,
+            effective_rank_ordinary=self.spectra[0].effective_rank() if self.spectra else None,
+            spectrum_vectors=sampled.count if sampled else 0,
             token_lengths=tuple(sorted(self.lengths.items())),
             dimension_mean=tuple(moments.mean.tolist()),
             dimension_deviation=tuple(moments.deviation().tolist()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,12 +32,17 @@ def similar_texts(texts: Sequence[str], threshold: float) -> list[list[int]]:
     Candidates by MinHash (Broder 1997) in 20 bands of 6: a pair of index 0.8 is missed with probability 0.002, one of
     0.9 with less than 1e-6.
     """
-    sets = [shingles(text) for text in texts]
-    kept = [index for index, each in enumerate(sets) if each]
+    hashed = [_hashes(text) for text in texts]
+    kept = [index for index, each in enumerate(hashed) if len(each)]
     if len(kept) < 2:
         return []
-    hashes = np.concatenate([np.fromiter((zlib.crc32(s.encode()) for s in sets[i]), np.uint64) for i in kept])
-    starts = np.cumsum([0, *(len(sets[i]) for i in kept[:-1])])
+    hashes = np.concatenate([hashed[index] for index in kept])
+    starts = np.cumsum([0, *(len(hashed[index]) for index in kept[:-1])])
+
+    @lru_cache(maxsize=10_000)  # all of them would fill the memory
+    def known(place: int) -> frozenset[str]:
+        return shingles(texts[kept[place]])
+
     keys = np.random.Philox(key=1).random_raw(2 * TEXT_BANDS * TEXT_ROWS).reshape(2, -1) % (2**32 - 1) + 1
     bands = []
     for band in range(TEXT_BANDS):
@@ -47,8 +53,7 @@ def similar_texts(texts: Sequence[str], threshold: float) -> list[list[int]]:
         bands.append(_mixed(smallest))
 
     def alike(one: int, others: np.ndarray) -> np.ndarray:
-        first = sets[kept[one]]
-        return np.array([_jaccard(first, sets[kept[other]]) >= threshold for other in others.tolist()], bool)
+        return np.array([_jaccard(known(one), known(other)) >= threshold for other in others.tolist()], bool)
 
     return [[kept[i] for i in group] for group in _groups(bands, len(kept), alike)]
 
@@ -109,6 +114,10 @@ def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
         mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     return mixed
+
+
+def _hashes(text: str) -> np.ndarray:
+    return np.array([zlib.crc32(each.encode()) for each in shingles(text)], np.uint64)
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
