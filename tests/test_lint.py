@@ -127,22 +127,20 @@ def test_unsafe_words_are_found_as_words_only(tmp_path):
     assert "weak" in report.checked["unsafe-prompt"]
 
 
-@pytest.mark.skipif(not language.can_tell_languages(), reason="lingua is not installed")
-@pytest.mark.slow
 def test_prompts_in_another_language_are_named():
     english = [
         "two red circles above a blue square",
         "a cat sleeps on the table in the kitchen",
-        "a quartet of plum intersections is all there is",  # Latin to the quick model alone
+        "a quartet of plum intersections is all there is",
     ]
     german = "ein roter Kreis liegt über einem blauen Quadrat in der Küche"
     said = language.languages([*english, german, "un chat"])
     assert said[german] == "de" and {said[text] for text in english} <= {"en", ""} and "un chat" not in said
-    with pytest.raises(ValueError, match="no language that lingua knows"):
+    with pytest.raises(ValueError, match="no language that py3langid knows"):
         language.languages(english, expected="xx")
 
 
-def test_without_lingua_the_check_says_what_it_needs(tmp_path, monkeypatch):
+def test_without_py3langid_the_check_says_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = lint_store(store_of(tmp_path, [record("a cat")]))
     assert "pip install 'sur-feature-cache[language]'" in report.skipped["language"]

@@ -1,59 +1,37 @@
-"""The language of prompts, by lingua (an optional package of 96 MB that works offline)."""
+"""The language of prompts, by py3langid (an optional package of 5 MB that works offline; its model is no pickle)."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 FEWEST_WORDS = 4  # shorter prompts are not judged: "a cat" is Romanian as much as English
-SUSPECT, SURE = 0.5, 0.4  # confidence that the quick model and the full one must have in another language
-PROMPTS_AT_ONCE = 2048
-MISSING = "needs lingua: pip install 'sur-feature-cache[language]' (96 MB, works offline)"
+SURE = 0.7  # probability of another language than the usual one from which a prompt counts as in it
+MISSING = "needs py3langid: pip install 'sur-feature-cache[language]' (5 MB, works offline)"
 
 
 def can_tell_languages() -> bool:
-    """Whether lingua is installed."""
-    return importlib.util.find_spec("lingua") is not None
+    """Whether py3langid is installed."""
+    return importlib.util.find_spec("py3langid") is not None
 
 
 def languages(prompts: Iterable[str], expected: str | None = None) -> Mapping[str, str]:
     """The language (ISO 639-1) of each prompt of four words or more; "" where it cannot be told from the usual one.
 
-    A quick model of trigrams (110 MB of memory) reads all. What it takes for another language than most (or than
-    `expected`) is shown to the full model (1.1 GB, loaded only then), which has to be sure as well: the quick one alone
-    takes one English prompt in a hundred for another language.
+    The usual one is `expected`, or that of most prompts; another needs a probability of 0.7.
 
-    Raises: ValueError when `expected` is no language that lingua knows.
+    Raises: ValueError when `expected` is no language that py3langid knows.
     """
-    from lingua import Language, LanguageDetectorBuilder
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    builder = LanguageDetectorBuilder.from_all_languages
-    known = {language.iso_code_639_1.name.lower() for language in Language.all()}
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    known = sorted(code for code, _ in identifier.rank("a"))
     if expected is not None and expected not in known:
-        raise ValueError(f"{expected!r} is no language that lingua knows; give one of {', '.join(sorted(known))}")
+        raise ValueError(f"{expected!r} is no language that py3langid knows; give one of {', '.join(known)}")
     judged = sorted({prompt for prompt in prompts if len(prompt.split()) >= FEWEST_WORDS})
-    if not judged:
+    found = {prompt: identifier.classify(prompt) for prompt in judged}
+    if not found:
         return {}
-    quick = _likeliest(builder().with_low_accuracy_mode().build(), judged)
-    usual = expected or Counter(code for code, _ in quick.values()).most_common(1)[0][0]
-    suspects = [prompt for prompt, (code, sure) in quick.items() if code != usual and sure >= SUSPECT]
-    found = {prompt: code if code == usual else "" for prompt, (code, _) in quick.items()}
-    if suspects:
-        detector = builder().build()
-        for prompt, (code, sure) in _likeliest(detector, suspects).items():
-            if code != usual and sure >= SURE:
-                found[prompt] = code
-    return found
-
-
-def _likeliest(detector: Any, prompts: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """The likeliest language and the confidence in it, by prompt."""
-    found = {}
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        some = prompts[start : start + PROMPTS_AT_ONCE]
-        for prompt, values in zip(some, detector.compute_language_confidence_values_in_parallel(some), strict=True):
-            best = max(values, key=lambda each: each.value)
-            found[prompt] = (best.language.iso_code_639_1.name.lower(), best.value)
-    return found
+    usual = expected or Counter(code for code, _ in found.values()).most_common(1)[0][0]
+    return {prompt: code if code == usual or sure >= SURE else "" for prompt, (code, sure) in found.items()}

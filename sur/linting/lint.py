@@ -162,7 +162,7 @@ class _Lint:
         self.check("same-prompt", "exactly", lambda: same_prompts(rows))
         self.check("unsafe-prompt", "by a short list of words, which is weak", lambda: unsafe_prompts(rows))
         if language.can_tell_languages():
-            self.check("language", "by lingua, prompts of four words or more", self._foreign)
+            self.check("language", "by py3langid, prompts of four words or more", self._foreign)
         else:
             self.skipped["language"] = language.MISSING
 
