@@ -1,0 +1,37 @@
+"""The language of prompts, by py3langid (an optional package of 5 MB that works offline; its model is no pickle)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+FEWEST_WORDS = 4  # shorter prompts are not judged: "a cat" is Romanian as much as English
+SURE = 0.7  # probability of another language than the usual one from which a prompt counts as in it
+MISSING = "needs py3langid: pip install 'sur-feature-cache[language]' (5 MB, works offline)"
+
+
+def can_tell_languages() -> bool:
+    """Whether py3langid is installed."""
+    return importlib.util.find_spec("py3langid") is not None
+
+
+def languages(prompts: Iterable[str], expected: str | None = None) -> Mapping[str, str]:
+    """The language (ISO 639-1) of each prompt of four words or more; "" where it cannot be told from the usual one.
+
+    The usual one is `expected`, or that of most prompts; another needs a probability of 0.7.
+
+    Raises: ValueError when `expected` is no language that py3langid knows.
+    """
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    known = sorted(code for code, _ in identifier.rank("a"))
+    if expected is not None and expected not in known:
+        raise ValueError(f"{expected!r} is no language that py3langid knows; give one of {', '.join(known)}")
+    judged = sorted({prompt for prompt in prompts if len(prompt.split()) >= FEWEST_WORDS})
+    found = {prompt: identifier.classify(prompt) for prompt in judged}
+    if not found:
+        return {}
+    usual = expected or Counter(code for code, _ in found.values()).most_common(1)[0][0]
+    return {prompt: code if code == usual or sure >= SURE else "" for prompt, (code, sure) in found.items()}
