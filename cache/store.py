@@ -279,10 +279,13 @@ class Store:
             for row, reason in sorted(receipt.missing.items())
         }
 
-    def read(self, feature: str, slots: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def read(
+        self, feature: str, slots: np.ndarray | None = None, arrays: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Stored elements at `slots` (n,), or at every filled slot in order; bfloat16 as uint16 bits.
 
-        Missing rows read as zeros. Every chunk is checked against its receipt on the first touch.
+        Of these `arrays`, or of all. Missing rows read as zeros. Every chunk is checked against its receipt on the
+        first touch.
 
         Raises:
             IncompleteFeature: a slot's partition is not done.
@@ -291,7 +294,8 @@ class Store:
         """
         slots = np.flatnonzero(self.filled()) if slots is None else np.asarray(slots, dtype=np.int64)
         self._rows.require(slots)
-        return {name: reader.gather(slots) for name, reader in self._catalog.get(feature).readers.items()}
+        readers = self._catalog.get(feature).readers
+        return {name: readers[name].gather(slots) for name in (readers if arrays is None else arrays)}
 
     def read_partition(self, feature: str, partition: int) -> dict[str, np.ndarray]:
         """Stored elements of a partition's rows in order, read shard by shard; every chunk is checked.
