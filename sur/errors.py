@@ -1,6 +1,7 @@
 """Exceptions that tell the user something to mend: shown as a message without traceback, exit code 2."""
 
 from cache import CacheError
+from sur.inspection.errors import NotInStore
 from sur.rows.source import RowError
 from sur.vllm.errors import EngineGone, EngineRefused
 
@@ -20,6 +21,7 @@ USER_ERRORS: tuple[type[Exception], ...] = (
     EngineGone,
     EngineRefused,
     CacheError,
+    NotInStore,
     FileNotFoundError,
     FloatingPointError,
 )

@@ -43,6 +43,12 @@ def pytest_configure() -> None:
         del os.environ[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Vectors that are kept for neighbours (sur/inspection/vectors.py) stay out of the user's own folder."""
+    os.environ["SUR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shapes_config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """configs/shapes.yaml on 64 paired and 32 unpaired rows, extracted with the real models; read-only."""

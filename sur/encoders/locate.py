@@ -42,10 +42,11 @@ def locate(
     revision: str | None = None,
     gguf_file: str | None = None,
     needed: Sequence[str] = LLM_WEIGHTS,
+    download: bool = True,
 ) -> Located:
     """Find a model: a folder, a .gguf file, `package:<name>` for files that a package ships, or a hub id.
 
-    Of a hub repository only the `needed` files are fetched; with HF_HUB_OFFLINE=1 nothing is.
+    Of a hub repository only the `needed` files are fetched; with HF_HUB_OFFLINE=1, or without `download`, nothing is.
 
     Raises: FileNotFoundError when there is no such model, with what was looked for.
     """
@@ -60,7 +61,7 @@ def locate(
         return _with_gguf(path, gguf_file)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise FileNotFoundError(f"there is no model at {path.absolute()}; correct the path")
-    return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed), gguf_file)
+    return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed, download), gguf_file)
 
 
 def _with_gguf(folder: Path, gguf_file: str | None) -> Located:
@@ -90,11 +91,14 @@ def _package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _hub_folder(model: str, revision: str | None, needed: Sequence[str]) -> Path:
+def _hub_folder(model: str, revision: str | None, needed: Sequence[str], download: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(model, revision=revision, allow_patterns=list(needed), ignore_patterns=list(NEVER))
+        folder = snapshot_download(
+            model, revision=revision, allow_patterns=list(needed), ignore_patterns=list(NEVER),
+            local_files_only=not download,
+        )  # fmt: skip
     except Exception as error:
         raise FileNotFoundError(
             f"model {model!r} is no folder here and the hub gave none ({type(error).__name__}: {error}); "

@@ -169,12 +169,17 @@ class VAEEncoder:
 
     def _load(self) -> Any:
         if self._vae is None:
-            from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-            with quiet_libraries():
-                vae: Any = AutoencoderKL.from_pretrained(
-                    self.folder(VAE_WEIGHTS), local_files_only=True, use_safetensors=True
-                )
-                vae.to(pick_device(self.config.device), getattr(torch, self.config.compute_dtype))
-            self._vae = vae.eval().requires_grad_(False)
+            self._vae = load_vae(
+                self.folder(VAE_WEIGHTS), pick_device(self.config.device), getattr(torch, self.config.compute_dtype)
+            )
         return self._vae
+
+
+def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """A frozen AutoencoderKL from its own folder; safetensors only."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    with quiet_libraries():
+        vae: Any = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        vae.to(device, dtype)
+    return vae.eval().requires_grad_(False)

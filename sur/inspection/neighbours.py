@@ -1,0 +1,71 @@
+"""Nearest neighbours of a row by one feature: cosine of the rows' vectors, exact, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache import Store
+from sur.inspection.errors import NotInStore
+from sur.inspection.vectors import pooled
+
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A row and its cosine to the one asked about."""
+
+    slot: int
+    similarity: float
+
+
+class Neighbours:
+    """The vectors of one feature (`sur.inspection.vectors`), and which lie nearest to one.
+
+    centred: compare deviations from the mean vector. The vectors of language models share a large common part, so that
+    plain cosines of any two rows are nearly 1; of the deviations they are not.
+
+    Raises: as `pooled`.
+    """
+
+    def __init__(
+        self, store: Store, name: str, centred: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.name = name
+        self.vectors, self.slots = pooled(store, name, progress)
+        rows = len(self.vectors)
+        self._mean: np.ndarray | None = None
+        if centred and rows:
+            sums = np.sum([block.sum(axis=0, dtype=np.float64) for block in self._blocks()], axis=0)
+            self._mean = (sums / rows).astype(np.float32)
+        lengths = [np.linalg.norm(block, axis=1) for block in self._blocks()]
+        self._norms = np.concatenate(lengths) if lengths else np.zeros(0, np.float32)
+
+    def nearest(self, slot: int, k: int) -> list[Neighbour]:
+        """The k rows nearest to a slot's, itself left out, the nearest first; ties by slot.
+
+        Raises: NotInStore when the row has no value of the feature.
+        """
+        place = int(np.searchsorted(self.slots, slot))
+        if place == len(self.slots) or self.slots[place] != slot:
+            raise NotInStore(f"slot {slot} has no value of {self.name}, so it has no neighbours by it")
+        query = self.vectors[place] if self._mean is None else self.vectors[place] - self._mean
+        similarity = np.concatenate([block @ query for block in self._blocks()])
+        similarity /= np.maximum(self._norms * self._norms[place], np.finfo(np.float32).tiny)
+        similarity[place] = -np.inf
+        k = max(0, min(k, len(similarity) - 1))
+        if k == 0:
+            return []
+        least = np.partition(similarity, len(similarity) - k)[len(similarity) - k]
+        among = np.flatnonzero(similarity >= least)
+        best = among[np.argsort(-similarity[among], kind="stable")][:k]
+        return [Neighbour(int(self.slots[p]), float(np.clip(similarity[p], -1, 1))) for p in best]
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """The vectors that are compared, some rows at a time."""
+        for start in range(0, len(self.vectors), BLOCK_ROWS):
+            block = np.asarray(self.vectors[start : start + BLOCK_ROWS])
+            yield block if self._mean is None else block - self._mean

@@ -1,0 +1,124 @@
+"""Pictures of rows, from their cached latents."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache import Store
+from sur.inspection.blocks import is_latents, to_float32, valued_slots
+from sur.inspection.errors import NotInStore
+from sur.inspection.models import find_vae
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SAMPLE_ROWS = 64  # rows whose latents give the false colours
+# What the first three principal components of the channels, in standard deviations, add to red, green and blue.
+COLOURS = np.array([[1, 1, 1], [0.7, 0, -0.7], [-0.35, 0.7, -0.35]], np.float32) / 4
+
+
+class LatentPictures:
+    """Decodes the mean of rows' latents: by the VAE that made them where it is here, else to false colours.
+
+    False colours are a linear map of the latent's channels: their first principal component (over 64 rows spread over
+    the store) gives the brightness, the next two give hues, and pixels are enlarged to the picture's size. Shapes can
+    be told in them, colours and light cannot. `how` says which it is, and why.
+
+    store: may grow meanwhile. vae: a pipeline's or VAE's folder or hub id, default: that of the run beside the store;
+    another one than made the latents is not used. feature: default: the first feature of latents.
+
+    Raises: NotInStore when `feature` holds no latents.
+    """
+
+    def __init__(self, store: Store, vae: str | Path | None = None, feature: str | None = None) -> None:
+        self._store, self._given, self._lock = store, vae, Lock()
+        names = [name for name, spec in sorted(store.features().items()) if is_latents(spec)]
+        if feature is not None and feature not in names:
+            raise NotInStore(f"{feature} holds no latents; those that do: {', '.join(names) or 'none'}")
+        self.feature = feature or next(iter(names), None)
+
+    @property
+    def how(self) -> str:
+        """What made the pictures, for people."""
+        return "no pictures: the store holds no latents" if self.feature is None else self._decoder[1]
+
+    def picture(self, slot: int) -> Image:
+        """The picture of a row (its first view).
+
+        Raises: NotInStore when the row has no latent, with the reason.
+        """
+        from PIL import Image
+
+        store, name = self._store, self.feature
+        if name is None:
+            raise NotInStore(f"{store.path} holds no latents; pictures come from the feature of a `vae` section")
+        size = store.rows_per_partition
+        receipt = store.receipt(name, slot // size) if 0 <= slot // size < store.n_partitions else None
+        if receipt is None or slot % size >= receipt.rows:
+            raise NotInStore(f"slot {slot} has no latent in {name}: there is no such row, or it is not extracted yet")
+        if slot % size in receipt.missing:
+            raise NotInStore(f"slot {slot} has no latent in {name}: {receipt.missing[slot % size]}")
+        with self._lock:
+            pixels = self._decoder[0](self._latents(np.array([slot]))[0])
+        return Image.fromarray((pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8))
+
+    @cached_property
+    def _decoder(self) -> tuple[Any, str]:
+        """The function from a latent (channels, height, width) to pixels (height, width, 3) in [0, 1], and its name."""
+        assert self.feature is not None
+        try:
+            folder = find_vae(self._store, self._store.spec(self.feature).identity, self._given)
+        except NotInStore as error:
+            return self._false_colours(), f"false colours, of principal components of the latents: {error}"
+        return _vae_decoder(folder), f"decoded by the VAE in {folder}"
+
+    def _latents(self, slots: np.ndarray) -> np.ndarray:
+        """First views, float32 (n, channels, height, width)."""
+        assert self.feature is not None
+        spec = self._store.spec(self.feature).arrays["mean"]
+        return to_float32(self._store.read(self.feature, slots)["mean"][:, 0], spec.dtype)
+
+    def _false_colours(self) -> Any:
+        assert self.feature is not None
+        slots = valued_slots(self._store, self.feature)[0]
+        chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(SAMPLE_ROWS, len(slots))).astype(np.int64))]
+        latents = np.moveaxis(self._latents(chosen), 1, -1).reshape(
+            -1, self._store.spec(self.feature).arrays["mean"].shape[1]
+        )
+        mean = latents.mean(axis=0)
+        _, deviations, components = np.linalg.svd(latents - mean, full_matrices=False)
+        components = components[:3] * np.where(components[:3].sum(axis=1, keepdims=True) < 0, -1, 1)
+        scales = np.maximum(deviations[: len(components)] / math.sqrt(len(latents)), 1e-6)
+        to_rgb = (components.T / scales) @ COLOURS[: len(components)]
+        enlarge = max(1, self._store.spec(self.feature).identity.get("resolution", 0) // self._shape()[-1])
+
+        def pixels(latent: np.ndarray) -> np.ndarray:
+            rgb = 0.5 + (np.moveaxis(latent, 0, -1) - mean) @ to_rgb
+            return rgb.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+
+        return pixels
+
+    def _shape(self) -> tuple[int, ...]:
+        return self._store.spec(str(self.feature)).arrays["mean"].shape
+
+
+def _vae_decoder(folder: Path) -> Any:
+    import torch
+
+    from sur.encoders.base import pick_device
+    from sur.encoders.vae import load_vae
+
+    vae = load_vae(folder, pick_device("auto"), torch.float32)
+
+    @torch.inference_mode()
+    def pixels(latent: np.ndarray) -> np.ndarray:
+        made = vae.decode(torch.from_numpy(latent)[None].to(vae.device)).sample[0]
+        return (made.float().cpu().permute(1, 2, 0) / 2 + 0.5).numpy()
+
+    return pixels
