@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import convert, pictures, publishing, runs, serving, stores, sweeps
+from sur.cli import convert, pictures, publishing, runs, serving, stores, sweeps, viewing
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -51,6 +51,8 @@ for command in (
     stores.verify,
     stores.drop,
     stores.compact,
+    viewing.view,
+    viewing.report,
     runs.demo,
     serving.serve,
     serving.dequantise,

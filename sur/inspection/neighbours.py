@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +64,25 @@ class Neighbours:
         best = among[np.argsort(-similarity[among], kind="stable")][:k]
         return [Neighbour(int(self.slots[p]), float(np.clip(similarity[p], -1, 1))) for p in best]
 
+    def similarity(self, slot: int, others: Sequence[int]) -> list[float | None]:
+        """Cosine of a slot's vector to each of the others'; None where one of the two has no value of the feature."""
+        first, *rest = (self._vector(each) for each in (slot, *others))
+        return [None if first is None or vector is None else _cosine(first, vector) for vector in rest]
+
+    def _vector(self, slot: int) -> np.ndarray | None:
+        place = int(np.searchsorted(self.slots, slot))
+        if place == len(self.slots) or self.slots[place] != slot:
+            return None
+        vector = np.asarray(self.vectors[place])
+        return vector if self._mean is None else vector - self._mean
+
     def _blocks(self) -> Iterator[np.ndarray]:
         """The vectors that are compared, some rows at a time."""
         for start in range(0, len(self.vectors), BLOCK_ROWS):
             block = np.asarray(self.vectors[start : start + BLOCK_ROWS])
             yield block if self._mean is None else block - self._mean
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(np.clip(a @ b / max(lengths, np.finfo(np.float32).tiny), -1, 1))
