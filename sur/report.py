@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from cache import Store
 from sur.curves import read_curves
 from sur.embedding import picture_uri, svg_uri, write_page
@@ -23,6 +21,7 @@ from sur.grid import NAME as GRID
 from sur.grid import write_grid
 from sur.plots import plot_losses
 from sur.standing import read_seconds
+from sur.templating import render
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -63,27 +62,23 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
     meanings = {each.name: each.meaning for each in evaluation.sets}
     if examples:
         write_grid(subject.folder / GRID, examples, meanings)
-    page = (
-        Environment(loader=PackageLoader("sur"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        .get_template("report.html.j2")
-        .render(
-            sets=meanings,
-            scores={each.name: list(_judged(evaluation, each)) for each in evaluation.sets},
-            titles=_TITLES,
-            examples=examples,
-            picture=picture_uri,
-            curves=svg_uri(plot_losses(records)) if (records := read_curves(subject.folder / CURVES)) else None,
-            cache=None if run is None else Store.open(run.store.path).describe(),
-            store=None if run is None else shown(run.store.path),
-            timings=read_seconds(subject.folder),
-            settings=subject.settings,
-            pipeline=shown(subject.base[0]),
-            folder=shown(subject.folder),
-            config=None if run is None else f"{shown(subject.folder)}/config.yaml",
-            adapter=shown(evaluation.adapter),
-        )
-    )
-    return write_page(subject.folder / NAME, page)
+    context = {
+        "sets": meanings,
+        "scores": {each.name: list(_judged(evaluation, each)) for each in evaluation.sets},
+        "titles": _TITLES,
+        "examples": examples,
+        "picture": picture_uri,
+        "curves": svg_uri(plot_losses(records)) if (records := read_curves(subject.folder / CURVES)) else None,
+        "cache": None if run is None else Store.open(run.store.path).describe(),
+        "store": None if run is None else shown(run.store.path),
+        "timings": read_seconds(subject.folder),
+        "settings": subject.settings,
+        "pipeline": shown(subject.base[0]),
+        "folder": shown(subject.folder),
+        "config": None if run is None else f"{shown(subject.folder)}/config.yaml",
+        "adapter": shown(evaluation.adapter),
+    }
+    return write_page(subject.folder / NAME, render("report.html.j2", context))
 
 
 def _judged(evaluation: Evaluation, asked: Asked) -> Iterator[Judged]:
