@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -54,7 +54,8 @@ class Loader:
 
     Rows without a value of a feature in `features` are skipped, of one in `optional` marked (every partition of
     either must be done: a row without a value is known to have none). With `dataset`, only rows that this data set has
-    now are served; with `manifest`, just the rows that it names, whatever became of them since.
+    now are served, without those whose ids are in `exclude`; with `manifest`, just the rows that it names, whatever
+    became of them since and whatever `exclude` says.
 
     `batch_size` counts the rows of one rank; every rank gets as many. State is (epoch, offset):
     `batches(epoch, offset)` goes on exactly there, at once.
@@ -79,6 +80,7 @@ class Loader:
         optional: Sequence[str] = (),
         dataset: str | None = None,
         manifest: Manifest | None = None,
+        exclude: Collection[bytes] = (),
         batch_size: int,
         seed: int = 0,
         split: Split = "train",
@@ -104,6 +106,8 @@ class Loader:
             has &= which_ids(ids, (row.tobytes() for row in manifest.ids))
         elif dataset is not None:
             has &= store.members(dataset)
+        if exclude and manifest is None:
+            has &= ~which_ids(ids, exclude)
         needed = np.unique(np.flatnonzero(has) // store.rows_per_partition).tolist()
         receipts = {name: _complete(store, name, needed) for name in self.features}
         self._present = {name: _present(store, receipts[name]) for name in self.features}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cache.datasets import dataset_names, read_members, write_members
 from cache.describe import StoreSummary, summarize
 from cache.errors import CacheError, StoreBusy
 from cache.features import Packed
+from cache.reader import ArrayReader
 from cache.receipts import Receipt
 from cache.records import FeatureSpec, RowRecord
 from cache.repair import repair
@@ -280,12 +281,11 @@ class Store:
         }
 
     def read(
-        self, feature: str, slots: np.ndarray | None = None, arrays: Sequence[str] | None = None
+        self, feature: str, slots: np.ndarray | None = None, arrays: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Stored elements at `slots` (n,), or at every filled slot in order; bfloat16 as uint16 bits.
 
-        Of these `arrays`, or of all. Missing rows read as zeros. Every chunk is checked against its receipt on the
-        first touch.
+        `arrays`: only these. Missing rows read as zeros. Every chunk is checked against its receipt on the first touch.
 
         Raises:
             IncompleteFeature: a slot's partition is not done.
@@ -294,17 +294,24 @@ class Store:
         """
         slots = np.flatnonzero(self.filled()) if slots is None else np.asarray(slots, dtype=np.int64)
         self._rows.require(slots)
-        readers = self._catalog.get(feature).readers
-        return {name: readers[name].gather(slots) for name in (readers if arrays is None else arrays)}
+        return {name: reader.gather(slots) for name, reader in self._readers(feature, arrays)}
 
-    def read_partition(self, feature: str, partition: int) -> dict[str, np.ndarray]:
+    def read_partition(
+        self, feature: str, partition: int, arrays: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Stored elements of a partition's rows in order, read shard by shard; every chunk is checked.
+
+        `arrays`: only these.
 
         Raises:
             IncompleteFeature, CorruptStore: as `read`.
         """
         rows = len(self._rows.ids(partition))
-        return {name: reader.whole(partition, rows) for name, reader in self._catalog.get(feature).readers.items()}
+        return {name: reader.whole(partition, rows) for name, reader in self._readers(feature, arrays)}
+
+    def _readers(self, feature: str, arrays: Collection[str] | None) -> list[tuple[str, ArrayReader]]:
+        readers = self._catalog.get(feature).readers
+        return [(name, reader) for name, reader in readers.items() if arrays is None or name in arrays]
 
     def layouts(self, feature: str) -> Mapping[str, Layout]:
         """How each array of a feature lies in its shards."""

@@ -16,6 +16,7 @@ from cache import Batch, Loader, Manifest, Store, bfloat16_to_float32
 from sur.errors import ConfigError
 from sur.losses import RowBatch
 from sur.processes import joined
+from sur.rows.exclude import read_exclude
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
@@ -82,6 +83,7 @@ def needs(config: RunConfig) -> Needs:
 def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:
     """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest.
 
+    Rows of `data.exclude` are left out at once, whether or not they were extracted; a manifest's rows are what it says.
     A batch of split `train` is what this process reads for one step; of others, every process reads the whole.
     """
     wanted = needs(config)
@@ -96,6 +98,7 @@ def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest 
         optional=wanted.optional,
         dataset=dataset,
         manifest=manifest,
+        exclude=read_exclude(config.data.exclude),
         batch_size=config.train.batch_size * (config.train.accumulate if training else 1),
         seed=config.train.seed,
         split=split,  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The `sur` command: its verbs, and one place where errors become messages and exit codes.
 
-Exit codes: 0 done, 1 damage found or a fault of the program, 2 something that the user has to mend, 130 and 143
-stopped by Ctrl-C and by SIGTERM.
+Exit codes: 0 done, 1 damage or faults of the data found, or a fault of the program, 2 something that the user has to
+mend, 130 and 143 stopped by Ctrl-C and by SIGTERM.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import convert, pictures, publishing, runs, serving, stores, sweeps, viewing
+from sur.cli import convert, inspecting, linting, pictures, publishing, runs, serving, stores, sweeps, viewing
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -47,7 +47,8 @@ for command in (
     sweeps.sweep,
     pictures.generate,
     pictures.evaluate,
-    stores.inspect,
+    inspecting.inspect,
+    linting.lint,
     stores.verify,
     stores.drop,
     stores.compact,

@@ -1,95 +1,14 @@
-"""Commands that look into a store, or take something out of it: inspect, verify, drop, compact."""
+"""Commands that check a store, or take something out of it: verify, drop, compact."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from sur.cli.arguments import StoreArgument, arrays_of, console, read_config, store_path
+from sur.cli.arguments import StoreArgument, read_config, store_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cache import RowRecord
-    from cache.describe import FeatureSummary
-
-WEIGHTS = ("weights", "text_encoder", "denoiser")  # fields of an identity that hold a fingerprint
-
-
-def inspect(
-    store: StoreArgument,
-    long: Annotated[
-        bool, typer.Option("--long", help="Also every array, receipts, whole identities and the first rows.")
-    ] = False,
-    rows: Annotated[int, typer.Option(min=0, help="Rows that --long shows.")] = 3,
-) -> None:
-    """Show what a store holds: a line for each feature with its rows, shapes, bytes and model."""
-    from cache import Store
-
-    opened = Store.open(store_path(store))
-    summary = opened.describe()
-    out = console()
-    out.print(
-        f"{summary.path}: {summary.n_rows} rows in {summary.n_partitions} partitions "
-        f"of up to {summary.rows_per_partition}",
-        markup=False,
-    )
-    for name in opened.datasets():
-        out.print(f"data set {name}: {int(opened.members(name).sum())} rows", markup=False)
-    held = [*summary.features, *summary.assets]
-    if not long:
-        out.print(_lines(held))
-        return
-    out.print(_everything(held))
-    for feature in held:
-        out.print(_identity(feature))
-    first = Table("slot", "id", "simple", "complex", "image", title="first rows")
-    shown = opened.rows(0)[:rows] if summary.n_partitions else []
-    for row in shown:
-        first.add_row(str(row.slot), row.id.hex(), *map(escape, (row.simple, row.complex, row.image)))
-    out.print(first)
-
-
-def _lines(held: "Sequence[FeatureSummary]") -> Table:
-    """One line for each feature and asset."""
-    from sur.units import format_bytes
-
-    table = Table("name", "rows", "arrays", "bytes", "made by", box=None, pad_edge=False)
-    for feature in held:
-        rows = f"{feature.rows_done - feature.rows_missing}" if feature.section == "features" else ""
-        if feature.partitions_done < feature.partitions_total:
-            rows += f" ({feature.partitions_done} of {feature.partitions_total} partitions)"
-        arrays = arrays_of(feature.arrays)
-        table.add_row(feature.name, rows, arrays, format_bytes(feature.bytes_on_disk), escape(_maker(feature)))
-    return table
-
-
-def _maker(feature: "FeatureSummary") -> str:
-    """The model that made a feature, the start of its weights' fingerprint, and the layer."""
-    identity = feature.identity
-    weights = str(next((identity[key] for key in WEIGHTS if identity.get(key)), ""))[:8]
-    layer = f"layer {identity['layer']}" if "layer" in identity else ""
-    return " ".join(filter(None, (identity.get("model", feature.kind), weights, layer)))
-
-
-def _everything(held: "Sequence[FeatureSummary]") -> Table:
-    """Every array of each feature and asset."""
-    from sur.units import format_bytes
-
-    table = Table("name", "kind", "arrays", "receipts", "rows without", "bytes")
-    for feature in held:
-        table.add_row(
-            feature.name,
-            feature.kind,
-            ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in feature.arrays.items()),
-            f"{feature.partitions_done} of {feature.partitions_total}",
-            str(feature.rows_missing),
-            format_bytes(feature.bytes_on_disk),
-        )
-    return table
 
 
 def verify(
@@ -175,15 +94,3 @@ def compact(
         f"in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "
         "Set store.path to it, and remove the old store when nothing needs it any more"
     )
-
-
-def _identity(feature: "FeatureSummary") -> Table:
-    table = Table("field", "value", title=f"identity of {feature.name}", title_justify="left")
-    for key, value in sorted(feature.identity.items()):
-        table.add_row(key, escape(_short(value)))
-    return table
-
-
-def _short(value: Any, limit: int = 100) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= limit else text[:limit] + "…"

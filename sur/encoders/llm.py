@@ -112,6 +112,10 @@ class LLMEncoder:
         """
         return [len(each.ids) for each in self._tokenize(prompts)]
 
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Which prompts lose their end to max_tokens. Loads and raises as `count_tokens`."""
+        return [each.truncated for each in self._tokenize(prompts)]
+
     def close(self) -> None:
         """Forget the weights and the tokenizer, or end the server."""
         if self._runs is not None:

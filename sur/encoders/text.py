@@ -149,6 +149,10 @@ class TextEncoder:
         """
         return self._pipeline.lengths(prompts).clamp(max=self._pipeline.counted_tokens()).tolist()
 
+    def truncated(self, prompts: Sequence[str]) -> list[bool]:
+        """Which prompts lose their end to the text encoder's limit. Loads and raises as `count_tokens`."""
+        return (self._pipeline.lengths(prompts) > self._pipeline.counted_tokens()).tolist()
+
     def close(self) -> None:
         """Forget the weights; an encoder that shares them loads them again when it needs them."""
         self._pipeline.close()

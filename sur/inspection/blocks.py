@@ -83,7 +83,7 @@ def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[Bloc
     places = slots - receipt.partition * store.rows_per_partition
     if not len(slots):
         return
-    read = store.read_partition(name, receipt.partition)
+    read = store.read_partition(name, receipt.partition, {main, "length", "mask"})
     size = int(np.prod(spec.arrays[main].shape, dtype=np.int64)) * 4
     step = max(1, BLOCK_BYTES // size)
     for start in range(0, len(slots), step):

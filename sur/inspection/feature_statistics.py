@@ -18,7 +18,7 @@ from sur.inspection.moments import Moments
 from sur.inspection.norms import NormHistogram, Norms
 
 MASSIVE_MAGNITUDE, MASSIVE_RATIO = 100.0, 1000.0  # Sun et al. 2024, section 2
-SPECTRUM_VECTORS = 50_000  # about as many, spread evenly over the rows, give the covariance
+SPECTRUM_VECTORS = 50_000  # at most about as many, of rows spread evenly, give the covariance
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sur.inspection.models import find_vae
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FALSE = "false colours"
 SAMPLE_ROWS = 64  # rows whose latents give the false colours
 # What the first three principal components of the channels, in standard deviations, add to red, green and blue.
 COLOURS = np.array([[1, 1, 1], [0.7, 0, -0.7], [-0.35, 0.7, -0.35]], np.float32) / 4
@@ -48,6 +49,11 @@ class LatentPictures:
         """What made the pictures, for people."""
         return "no pictures: the store holds no latents" if self.feature is None else self._decoder[1]
 
+    @property
+    def faithful(self) -> bool:
+        """Whether pictures are what the VAE decodes."""
+        return self.feature is not None and not self._decoder[1].startswith(FALSE)
+
     def picture(self, slot: int) -> Image:
         """The picture of a row (its first view).
 
@@ -75,14 +81,14 @@ class LatentPictures:
         try:
             folder = find_vae(self._store, self._store.spec(self.feature).identity, self._given)
         except NotInStore as error:
-            return self._false_colours(), f"false colours, of principal components of the latents: {error}"
+            return self._false_colours(), f"{FALSE}, of principal components of the latents: {error}"
         return _vae_decoder(folder), f"decoded by the VAE in {folder}"
 
     def _latents(self, slots: np.ndarray) -> np.ndarray:
         """First views, float32 (n, channels, height, width)."""
         assert self.feature is not None
         spec = self._store.spec(self.feature).arrays["mean"]
-        return to_float32(self._store.read(self.feature, slots)["mean"][:, 0], spec.dtype)
+        return to_float32(self._store.read(self.feature, slots, {"mean"})["mean"][:, 0], spec.dtype)
 
     def _false_colours(self) -> Any:
         assert self.feature is not None

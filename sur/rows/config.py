@@ -33,4 +33,7 @@ class DataConfig(BaseModel):
     max_image_bytes: int = Field(default=256 * 2**20, ge=1, description="bytes; a larger file is not read")
     max_prompt_chars: int = Field(default=20_000, ge=1, description="characters; a longer prompt is quarantined")
     check_images: Literal["decode", "header"] = Field(default="decode", description="how thoroughly")
+    exclude: Path | None = Field(
+        default=None, description="file of row ids (`sur lint --write`) that extraction and training leave out"
+    )
     limit: int | None = Field(default=None, ge=1, description="read at most this many rows")

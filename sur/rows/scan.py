@@ -13,6 +13,7 @@ from rich.progress import track
 
 from cache import RowRecord, row_id
 from sur.images import ImageError, decode, open_checked
+from sur.rows.exclude import read_exclude
 from sur.rows.source import Quarantined, Row, RowError, RowSource
 
 
@@ -26,9 +27,13 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
     records: list[RowRecord] = []
     quarantined: list[Quarantined] = []
     first_seen: dict[bytes, str] = {}
+    left_out = read_exclude(source.config.exclude)
     for row in track(source, "rows", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         if isinstance(row, Row):
-            row = _checked(source, row, need_image, first_seen)
+            at, row = row, _checked(source, row, need_image, first_seen)
+            if isinstance(row, RowRecord) and row.id in left_out:
+                reason = f"left out: its id {row.id.hex()} is in {source.config.exclude}"
+                row = Quarantined(at.position, at.location, "row", reason, "take it from data.exclude to have it back")
         if isinstance(row, RowRecord):
             records.append(row)
         else:

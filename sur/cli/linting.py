@@ -1,0 +1,102 @@
+"""The command that looks for faults of a data set: `sur lint`."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sur.linting.finding import LintReport
+
+
+def lint(
+    source: Annotated[
+        str,
+        typer.Argument(help="A store, or a config file or data folder to check before extraction.", show_default=False),
+    ],
+    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Just this check. Repeatable.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="All but this check. Repeatable.")] = None,
+    language: Annotated[str | None, typer.Option(help="Expected language, such as en; default: most rows'.")] = None,
+    similarity: Annotated[
+        float, typer.Option(min=0, max=1, help="Of prompts, from which they are near-duplicates.")
+    ] = 0.8,
+    validation_fraction: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share that training holds back; default: the config's, or 0.05.")
+    ] = None,
+    safety_checker: Annotated[
+        Path | None, typer.Option(help="Folder of diffusers' safety checker, or of a pipeline that has one.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Findings of a check that are shown.")] = 10,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the ids of rows to leave out to this file, for data.exclude.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Look for duplicates, leakage, cut-off prompts, odd pictures and outliers; exit code 1 when something is found."""
+    from sur.linting.lint import LintOptions
+    from sur.log import log_to_stderr
+    from sur.rows.exclude import write_exclude
+
+    options = {
+        "only": tuple(only or ()),
+        "skip": tuple(skip or ()),
+        "language": language,
+        "text_similarity": similarity,
+    }
+    options |= {"safety_checker": safety_checker}
+    if validation_fraction is not None:
+        options["validation_fraction"] = validation_fraction
+    with log_to_stderr():
+        report = _report(source, options, LintOptions)
+    if write is not None:
+        write_exclude(write, report.leave_out)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        _print_report(report, limit, write)
+    if report.findings:
+        raise typer.Exit(1)
+
+
+def _report(source: str, given: dict, options: type) -> "LintReport":
+    """The report of what `source` is: a config file, a store, or a data source."""
+    import logging
+
+    from cache import Store
+    from sur.cli.arguments import read_config, store_path
+    from sur.linting.lint import lint_data, lint_store
+    from sur.rows import DataConfig
+
+    def say(check: str) -> None:
+        logging.getLogger("sur.linting").info("checking: %s", check)
+
+    if source.endswith((".yaml", ".yml")):
+        config = read_config(Path(source), None)
+        fraction = {"validation_fraction": config.train.validation_fraction}
+        return lint_data(config.data, config, options(**fraction | given), say)
+    location = store_path(source)
+    if Store.exists(location):
+        return lint_store(Store.open(location), options(**given), say)
+    return lint_data(DataConfig(path=Path(source)), None, options(**given), say)
+
+
+def _print_report(report: "LintReport", limit: int, written: Path | None) -> None:
+    """Each check's findings, the first `limit` of each, then what ran and what did not."""
+    counts = Counter(finding.check for finding in report.findings)
+    shown: Counter[str] = Counter()
+    for finding in report.findings:
+        shown[finding.check] += 1
+        if shown[finding.check] <= limit:
+            ids = " ".join(row[:8] for row in finding.rows[:6]) + " …" * (len(finding.rows) > 6)
+            typer.echo(f"{finding.check}: {finding.message}\n    {f'rows {ids}; ' if ids else ''}{finding.remedy}")
+        if shown[finding.check] == limit and counts[finding.check] > limit:
+            typer.echo(f"{finding.check}: … and {counts[finding.check] - limit} more (--limit, or --json for all)")
+    typer.echo(f"{report.source}: {report.rows} rows")
+    for check, how in report.checked.items():
+        typer.echo(f"  {check:24}{counts[check] or 'none':>6}   {how}")
+    for check, why in report.skipped.items():
+        typer.echo(f"  {check:24}     -   not checked: {why}")
+    if written is not None:
+        typer.echo(f"{len(report.leave_out)} rows to leave out: data.exclude={written}")

@@ -1,0 +1,79 @@
+"""Prompts whose end an encoder does not read, because it reads only so many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache import RowRecord, Store
+from sur.errors import ConfigError
+from sur.inspection.blocks import partition_blocks
+from sur.linting.finding import Finding
+from sur.linting.prompts import quoted, single
+
+if TYPE_CHECKING:
+    from sur.config import RunConfig
+
+
+def cut_in_data(config: RunConfig, rows: Sequence[RowRecord]) -> Iterator[Finding]:
+    """Prompts that the encoders of a configuration would cut, by their tokenizers.
+
+    Raises: ConfigError when a tokenizer is not there.
+    """
+    from sur.encoders import build_encoders
+
+    for encoder in build_encoders(config.llm, config.text):
+        truncated = getattr(encoder, "truncated", None)
+        prompts = sorted({getattr(row, encoder.consumes) for row in rows} - {""})
+        if truncated is None or not prompts:
+            continue
+        try:
+            cut = {prompt for prompt, lost in zip(prompts, truncated(prompts), strict=True) if lost}
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{encoder.kind}: no prompt can be counted: {error}; or leave it: --skip cut-off"
+            ) from error
+        names = ", ".join(encoder.shapes())
+        yield from _cut_prompts(rows, encoder.consumes, cut, names)
+
+
+def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
+    """Prompts that were cut when they were encoded.
+
+    A receipt counts them; which they were is told by their length, the greatest. Where more prompts have it than were
+    cut, some just fit, and the finding says so.
+    """
+    said: set[tuple[str, frozenset[str]]] = set()
+    for name, spec in store.features().items():
+        receipts = [r for r in store.receipts(name) if r is not None and r.stats.get("truncated")]
+        if "length" not in spec.arrays or not receipts:
+            continue
+        consumes = spec.identity.get("consumes", "simple")
+        lengths: dict[int, int] = {}
+        for receipt in receipts:
+            for block in partition_blocks(store, name, receipt):
+                lengths |= dict(zip(block.slots.tolist(), _tokens(block.lengths), strict=True))
+        limit = max(lengths.values(), default=0)
+        stored = {row.slot: getattr(row, consumes) for r in receipts for row in store.rows(r.partition)}
+        full = frozenset(stored[slot] for slot, length in lengths.items() if length == limit)
+        count = sum(receipt.stats["truncated"] for receipt in receipts)
+        if (consumes, full) in said:
+            continue  # another layer of the same model
+        said.add((consumes, full))
+        unsure = "" if len(full) == count else f" (or just fits: {count} of {len(full)} prompts of this length were)"
+        yield from _cut_prompts(rows, consumes, full, f"{name}, which reads {limit} tokens{unsure}")
+
+
+def _tokens(lengths: np.ndarray | None) -> list[int]:
+    return [] if lengths is None else lengths.tolist()
+
+
+def _cut_prompts(rows: Sequence[RowRecord], field: str, cut: Collection[str], reader: str) -> Iterator[Finding]:
+    """Prompts (`field`: simple or complex) whose end a reader does not see; `cut` has their texts."""
+    for row in rows:
+        prompt = getattr(row, field)
+        if prompt in cut:
+            said = f"the end of the {field} prompt is cut off by {reader} ({quoted(prompt)})"
+            yield single("cut-off", row, said, "shorten the prompt, or leave the row out: its end is not learnt")
