@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cache import ArraySpec, FeatureSpec, Store
+from cache import Store
+from sur.feature_words import arrays_of, maker_of
 from sur.view.table import FeatureColumn, State, Table
-
-WEIGHTS = ("weights", "text_encoder", "denoiser")  # fields of an identity that hold a fingerprint
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def summarise_store(store: Store, table: Table) -> StoreSummary:
     """What the table and the assets' receipts say; no values are read."""
     features = [feature_line(column) for column in table.features.values()]
     assets = [
-        AssetLine(name, maker(spec), arrays_text(spec.arrays), store.has_asset(spec),
+        AssetLine(name, maker_of(spec.kind, spec.identity), arrays_of(spec.arrays), store.has_asset(spec),
                   sum(array.nbytes for array in spec.arrays.values()))
         for name, spec in store.assets().items()
     ]  # fmt: skip
@@ -94,8 +93,8 @@ def feature_line(column: FeatureColumn) -> FeatureLine:
     counted = lengths is not None and len(lengths) > 0
     return FeatureLine(
         name=column.spec.name,
-        maker=maker(column.spec),
-        arrays=arrays_text(column.spec.arrays),
+        maker=maker_of(column.spec.kind, column.spec.identity),
+        arrays=arrays_of(column.spec.arrays),
         partitions_done=column.partitions_done,
         rows=len(column.states),
         value=column.count(State.VALUE),
@@ -107,21 +106,6 @@ def feature_line(column: FeatureColumn) -> FeatureLine:
         reasons=Counter(column.reasons.values()).most_common(12),
         identity=identity_fields(column.spec.identity),
     )
-
-
-def maker(spec: FeatureSpec) -> str:
-    """The model that made a feature, the start of its weights' fingerprint, and the layer."""
-    identity = spec.identity
-    weights = str(next((identity[key] for key in WEIGHTS if identity.get(key)), ""))[:8]
-    layer = f"layer {identity['layer']}" if "layer" in identity else ""
-    return " ".join(filter(None, (str(identity.get("model", spec.kind)), weights, layer)))
-
-
-def arrays_text(arrays: Mapping[str, ArraySpec]) -> str:
-    """What lies in a feature; of many arrays (a read-out's) only how many."""
-    if len(arrays) > 4:
-        return f"{len(arrays)} arrays"
-    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())
 
 
 def identity_fields(identity: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -7,9 +7,6 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cache import ArraySpec
     from sur.config import RunConfig
 
 ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, such as configs/shapes.yaml.", show_default=False)]
@@ -37,13 +34,6 @@ def store_path(argument: str) -> Path | str:
     from cache import store_location
 
     return store_location(argument)
-
-
-def arrays_of(arrays: "Mapping[str, ArraySpec]") -> str:
-    """What lies in a feature; of many arrays (a read-out's) only how many."""
-    if len(arrays) > 4:
-        return f"{len(arrays)} arrays"
-    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())
 
 
 def console() -> Console:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, arrays_of, console, read_config
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+from sur.feature_words import arrays_of
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
