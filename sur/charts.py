@@ -81,7 +81,7 @@ def _tokens(s: FeatureStatistics) -> Chart | None:
     heights = np.bincount((lengths - low) // width, weights=rows).astype(int).tolist()
     labels = [f"{_range(low + i * width, width)} tokens: {count:,} rows" for i, count in enumerate(heights)]
     mean = float((lengths * rows).sum() / rows.sum())
-    summary = f"mean {mean:.1f}, {low} to {high}; {int(rows[-1]):,} rows have {high}"
+    summary = f"mean {mean:.1f}, {low} to {high}; of {high}: {int(rows[-1]):,}"
     return Chart("Tokens of the prompts", heights, labels, str(low), str(high), "tokens", summary)
 
 

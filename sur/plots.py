@@ -33,13 +33,13 @@ def compared_names(curves: Mapping[str, Sequence[Record]]) -> list[str]:
 def plot_compared(curves: Mapping[str, Sequence[Record]], name: str) -> bytes:
     """One recorded number of several trainings, by their names, over the steps."""
     figure, axes = _figure(6.4, 2.7)
-    positive = True
+    values: list[float] = []
     for run, records in curves.items():
         points = [(r["step"], value) for r in records if (value := flat(r).get(name)) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=run, linewidth=1.2, marker="." if len(points) < 60 else "")
-            positive &= all(value > 0 for _, value in points)
-    if positive:
+            values += [value for _, value in points]
+    if values and min(values) > 0 and max(values) > 10 * min(values):
         axes.set_yscale("log")
     axes.set_ylabel(name)
     return _svg(figure, axes)

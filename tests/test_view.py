@@ -399,11 +399,12 @@ def test_what_is_asked_wrongly_is_told(client):
     assert client.get("/static/..%2F..%2Fapp.py").status_code == 404
 
 
-def test_words_that_not_all_prompts_have_are_marked():
+def test_words_that_only_one_prompt_has_are_marked():
     pieces = marked(["two red cats, sitting", "Two blue cats", "", "two cats."])
     assert ["".join(piece.text for piece in each) for each in pieces] == ["two red cats, sitting", "Two blue cats", "", "two cats."]  # fmt: skip  # noqa: E501
     own = [[piece.text for piece in each if piece.own] for each in pieces]
     assert own == [["red", "sitting"], ["blue"], [], []]
+    assert [[p.text for p in each if p.own] for each in marked(["a b c", "a C d", "a"])] == [["b"], ["d"], []]
 
 
 def test_a_thumbnail_is_decoded_once_and_the_oldest_leave():

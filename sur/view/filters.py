@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 from typing import Literal
 from urllib.parse import urlencode
@@ -74,14 +75,19 @@ def matching(table: Table, wanted: RowFilter) -> np.ndarray:
         low, high = wanted.low or 0, 2**31 - 1 if wanted.high is None else wanted.high
         passed &= none if lengths is None else (lengths >= low) & (lengths <= high)
     places = np.flatnonzero(passed)
-    words = wanted.q.casefold().split()
-    if words:
-        searched = table.searched
-        places = np.array([p for p in places.tolist() if all(w in searched[p] for w in words)], dtype=np.int64)
+    places = _holding(table.searched, places, wanted.q.casefold().split())
     if wanted.order != "slot" and lengths is not None:
         known = lengths[places]
         places = places[np.argsort(-known if wanted.order == "longest" else known, kind="stable")]
     return places
+
+
+def _holding(texts: Sequence[str], places: np.ndarray, words: list[str]) -> np.ndarray:
+    """Those of the places whose texts hold every word; the longest word, which leaves fewest, is looked for first."""
+    left: list[int] = places.tolist() if words else []
+    for word in sorted(words, key=len, reverse=True):
+        left = [place for place in left if word in texts[place]]
+    return np.array(left, dtype=np.int64) if words else places
 
 
 class Found:

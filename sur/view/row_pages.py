@@ -27,12 +27,13 @@ def rows(request: Request, viewer: TheViewer, wanted: Annotated[RowFilter, Query
     table = viewer.table
     places = viewer.found(table, wanted)
     last = max(0, (len(places) - 1) // PAGE_ROWS * PAGE_ROWS)
-    shown = places[wanted.offset : wanted.offset + PAGE_ROWS].tolist()
+    shown = [row_line(viewer, table, p) for p in places[wanted.offset : wanted.offset + PAGE_ROWS].tolist()]
     return page(
         request,
         "rows",
         wanted=wanted,
-        shown=[row_line(viewer, table, place) for place in shown],
+        shown=shown,
+        standing=any(line["missing"] or line["pending"] for line in shown),
         total=len(places),
         page_rows=PAGE_ROWS,
         last=last,

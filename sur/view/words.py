@@ -1,23 +1,24 @@
-"""Prompts beside each other: which words not all of them have."""
+"""Prompts beside each other: which words each of them has alone."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Piece(NamedTuple):
-    """A stretch of a prompt; `own`: words that some other prompt lacks."""
+    """A stretch of a prompt; `own`: words that no other prompt has."""
 
     text: str
     own: bool
 
 
 def marked(prompts: Sequence[str]) -> list[list[Piece]]:
-    """Each prompt in pieces. Words are compared without regard to case; an empty prompt lacks nothing."""
-    words = [set(_words(prompt)) for prompt in prompts if prompt.strip()]
-    shared = set.intersection(*words) if words else set()
+    """Each prompt in pieces. Words are compared without regard to case."""
+    held = Counter(word for prompt in prompts for word in set(_words(prompt)))
+    shared = {word for word, prompts_with_it in held.items() if prompts_with_it > 1}
     return [_pieces(prompt, shared) for prompt in prompts]
 
 
