@@ -45,6 +45,7 @@ def write_store_report(
             "rows": list(_rows(table, pictures)),
             "how": pictures.how,
             "statistics": _statistics(watch.store, table) if statistics else {},
+            "loading": "",  # pictures are in the page
             "runs": runs,
             "settings": different_settings(runs),
             "scores": score_lines(runs),

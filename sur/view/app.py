@@ -28,7 +28,7 @@ def create_app(viewer: Viewer, host: str = "127.0.0.1") -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         viewer.watch.start()
-        viewer.how  # noqa: B018 loads the pictures' weights while the first page is read
+        viewer.load_pictures()  # the VAE's weights, while the first page is read
         yield
         viewer.watch.stop()
         viewer.jobs.stop()

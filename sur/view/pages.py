@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Depends, Request
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from sur.templating import render
@@ -55,6 +56,7 @@ def _rendered(request: Request, template: str, context: dict[str, Any]) -> str:
         "table": viewer.table,
         "trouble": viewer.watch.trouble,
         "n_runs": len(viewer.runs()),
+        "loading": Markup('loading="lazy"'),
         "row_address": row_address,
         "feature_address": feature_address,
     }

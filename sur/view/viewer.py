@@ -61,8 +61,11 @@ class Viewer:
     @property
     def how(self) -> str:
         """What makes the pictures, for people; "" as long as its weights have not been loaded."""
-        job = self.jobs.get(("pictures", id(self.store)), None, lambda _progress: self.pictures.how)
-        return job.result or ""
+        return self.load_pictures().result or ""
+
+    def load_pictures(self) -> Job[str]:
+        """Load what decodes latents, in the background."""
+        return self.jobs.get(("pictures", self.store), None, lambda _progress: self.pictures.how)
 
     def has_picture(self, place: int) -> bool:
         """Whether a row has a latent."""

@@ -53,7 +53,7 @@ class Watch:
         self._lock = threading.Lock()
         self._looked, self._ended = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self.table = self._snapshot()
+        self.table = self._made()
 
     def start(self, wait_seconds: float = 1.5) -> None:
         """Look again and again, in the background; waits so long at most for the first look to end."""
@@ -68,15 +68,16 @@ class Watch:
             self._thread.join()
 
     def refresh(self) -> Table:
-        """Read all that is new; returns the table. Raises CacheError for damage."""
+        """Read all that is new; returns the table. Raises CacheError for damage; what comes before it is shown."""
         with self._lock:
             shown = time.monotonic()
-            for changed in self._read_new():
-                if self._ended.is_set():
-                    break
-                if changed and time.monotonic() - shown > 0.5:  # a large store comes bit by bit
-                    self.table, shown = self._snapshot(), time.monotonic()
-            if self._number:
+            try:
+                for changed in self._read_new():
+                    if self._ended.is_set():
+                        break
+                    if changed and time.monotonic() - shown > 0.5:  # a large store comes bit by bit
+                        self.table, shown = self._snapshot(), time.monotonic()
+            finally:
                 self.table = self._snapshot()
             return self.table
 
@@ -164,8 +165,10 @@ class Watch:
         return not same
 
     def _snapshot(self) -> Table:
-        if self._number and self.table.number == self._number:
-            return self.table
+        """The table of what is read; the one before if it has not changed."""
+        return self.table if self.table.number == self._number else self._made()
+
+    def _made(self) -> Table:
         n_rows = len(self._texts[0])
         members = {name: np.pad(each, (0, n_rows - len(each))) for name, each in self._members.items()}
         return Table(
