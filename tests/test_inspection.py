@@ -131,8 +131,13 @@ def test_massive_dimensions_are_over_100_and_1000_times_the_rows_median(tmp_path
     spec = {"states": ArraySpec("bfloat16", (TOKENS, DIM)), "length": ArraySpec("int32", ())}
     store.ensure_feature(FeatureSpec("x", "llm", {}, spec))
     write(store, "x", {"states": float32_to_bfloat16(states), "length": np.full(3, TOKENS, np.int32)})
-    (found,) = feature_statistics(store, "x").massive
-    assert (found.dimension, found.activations, found.rows, found.largest) == (2, 2, 1, 150)
+    found = feature_statistics(store, "x")
+    (massive,) = found.massive
+    assert (massive.dimension, massive.activations, massive.rows, massive.largest) == (2, 2, 1, 150)
+    rest = np.cov(np.delete(states.reshape(-1, DIM).astype(np.float64), 2, axis=1).T, bias=True)
+    share = np.linalg.eigvalsh(rest).clip(0) / np.trace(rest)
+    share = share[share > 0]
+    assert found.effective_rank_rest == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
 
 
 def test_numbers_that_are_not_finite_are_counted_and_left_out(tmp_path, monkeypatch):
@@ -230,19 +235,22 @@ def test_vectors_come_also_where_nothing_can_be_kept(filled, tmp_path, monkeypat
     assert "are not kept" in caplog.text
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, centred):
+@pytest.mark.parametrize("standardised", [False, True])
+def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, standardised):
     monkeypatch.setattr("sur.inspection.neighbours.BLOCK_ROWS", 32)
     store = Store.create(tmp_path / "s.zarr", 64)
     add_rows(store, 0, 150)
-    values = np.random.default_rng(3).standard_normal((150, 16)).astype(np.float32) + 2
+    values = (
+        np.random.default_rng(3).standard_normal((150, 16)).astype(np.float32) * np.arange(1, 17, dtype=np.float32) + 2
+    )
     store.ensure_feature(FeatureSpec("x", "llm", {}, {"states": ArraySpec("float32", (16,))}))
     write(store, "x", {"states": values}, missing={7})
     slots = np.array([n for n in range(150) if n != 7])
     wide = values[slots].astype(np.float64)
-    wide -= wide.mean(axis=0) * centred
+    if standardised:
+        wide = (wide - wide.mean(axis=0)) / wide.std(axis=0)
     unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-    neighbours = Neighbours(store, "x", centred)
+    neighbours = Neighbours(store, "x", standardised)
     for slot in (0, 80, 149):
         cosines = unit @ unit[slots == slot][0]
         cosines[slots == slot] = -2

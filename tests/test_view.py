@@ -146,7 +146,7 @@ def test_nearest_rows_are_those_of_the_inspection(client, run, monkeypatch, tmp_
     row = store.rows()[2]
     page = wait_for(lambda: text_of(client.get(f"/rows/{row.id.hex()}/neighbours?feature={name}")), "data-again")
     found = re.findall(r'compare\?row=\w+&row=(\w+)"', page)
-    nearest = Neighbours(store, name, centred=True).nearest(row.slot, 12)
+    nearest = Neighbours(store, name, standardised=True).nearest(row.slot, 12)
     assert found == [store.rows()[each.slot].id.hex() for each in nearest] and found
     assert [f"{each.similarity:.3f}" for each in nearest] == re.findall(r"<b>(-?[\d.]+)</b>", page)
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -38,13 +38,11 @@ def inspect(
 ) -> None:  # fmt: skip
     """Show what a store holds: all of it, a row, a feature, what a search finds, or what differs from another."""
     from cache import Store
-    from sur.errors import ConfigError
 
     if sum(option is not None for option in (row, search, diff if diff is not None else feature)) > 1:
-        raise ConfigError("--row, --search, --feature and --diff are views of their own; ask for one (or --feature "
-                          "with --diff)")  # fmt: skip
+        _refuse("--row, --search, --feature and --diff are views of their own; ask for one (or --feature with --diff)")
     if row is None and picture is not None:
-        raise ConfigError("--picture is the picture of a row; name it with --row")
+        _refuse("--picture is the picture of a row; name it with --row")
     opened = Store.open(store_path(store))
     if row is not None:
         _row(opened, row, picture, vae, neighbours, as_json)
@@ -74,7 +72,7 @@ def _row(store: "Store", key: str, picture: Path | None, vae: str | None, k: int
     near = {}
     for feature in found.features if k else ():
         if not feature.missing:
-            near[feature.name] = Neighbours(store, feature.name, centred=True).nearest(found.slot, k)
+            near[feature.name] = Neighbours(store, feature.name, standardised=True).nearest(found.slot, k)
     said, image = "", None
     if picture is not None:
         pictures = LatentPictures(store, vae)
@@ -83,7 +81,7 @@ def _row(store: "Store", key: str, picture: Path | None, vae: str | None, k: int
         try:
             image.save(picture)
         except ValueError:
-            raise typer.BadParameter(f"{picture} has no picture's ending; write .png") from None
+            _refuse(f"--picture {picture} has no picture's ending; write .png")
         said = f"{picture}: {pictures.how}"
     if as_json:
         plain = {name: [vars(each) for each in found] for name, found in near.items()}
@@ -138,6 +136,12 @@ def _diff(store: "Store", other: str, feature: str | None, as_json: bool) -> Non
         _print_json(found.to_json())
     else:
         views.print_difference(found, console())
+
+
+def _refuse(message: str) -> NoReturn:
+    from sur.errors import ConfigError  # with it come the model libraries, which no view needs
+
+    raise ConfigError(message)
 
 
 def _print_json(value: Any) -> None:

@@ -43,7 +43,7 @@ def print_row(store: "Store", row: "RowDescription", near: Mapping[str, Sequence
         table.add_row(feature.name, "" if feature.tokens is None else str(feature.tokens), *numbers, spread)
     out.print(table)
     for name, found in near.items():
-        out.print(f"nearest by {name} (cosine of deviations from the mean)", markup=False, highlight=False)
+        out.print(f"nearest by {name} (cosine of standardised vectors)", markup=False, highlight=False)
         rows = row_records(store, [each.slot for each in found])
         for each, record in zip(found, rows, strict=True):
             line = f"  {each.similarity:.4f}  {each.slot:6d}  {record.simple}"
@@ -89,6 +89,8 @@ def print_statistics(found: "FeatureStatistics", out: Console) -> None:
     say("range", f"{found.smallest:.5g} … {found.largest:.5g}")
     say("not finite", f"{found.nan:,} NaN, {found.infinite:,} infinite")
     rank = "" if found.effective_rank is None else f"{found.effective_rank:.1f} of {found.dim}"
+    if rank and found.massive and found.effective_rank_rest is not None:
+        rank += f", without the massive dimensions {found.effective_rank_rest:.1f}"
     say("effective rank", f"{rank} (covariance of {found.spectrum_vectors:,} vectors)" if rank else "no spread")
     say("dead", f"{len(found.dead)} dimensions" + _named(found.dead))
     massive = [f"{each.dimension} (up to {each.largest:.4g}, {each.rows:,} rows)" for each in found.massive]

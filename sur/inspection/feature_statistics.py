@@ -40,7 +40,8 @@ class FeatureStatistics:
     dead: dimensions that never change. massive: dimensions with activations of a magnitude over 100 and at least 1,000
     times the median magnitude of their row's states (Sun et al. 2024, arXiv 2402.17762).
     effective_rank: exp of the entropy of the normalised spectrum (Roy & Vetterli 2007), of the covariance of
-    `spectrum_vectors` vectors, between 1 and dim; None with fewer than two.
+    `spectrum_vectors` vectors, between 1 and dim; None with fewer than two. effective_rank_rest: the same without the
+    massive dimensions, which else decide it alone.
     token_lengths: (tokens, rows) ascending, empty where rows have no tokens.
     """
 
@@ -64,6 +65,7 @@ class FeatureStatistics:
     dead: tuple[int, ...]
     massive: tuple[MassiveDimension, ...]
     effective_rank: float | None
+    effective_rank_rest: float | None
     spectrum_vectors: int
     token_lengths: tuple[tuple[int, int], ...]
     dimension_mean: tuple[float, ...]
@@ -182,6 +184,7 @@ class _Gathered:
             dead=tuple(np.flatnonzero(moments.smallest == moments.largest).tolist()) if moments.count else (),
             massive=tuple(MassiveDimension(d, int(n), int(rows), most) for d, (n, rows, most) in massive),
             effective_rank=moments.effective_rank(),
+            effective_rank_rest=moments.effective_rank(without=list(self.massive)),
             spectrum_vectors=moments.sampled,
             token_lengths=tuple(sorted(self.lengths.items())),
             dimension_mean=tuple(moments.mean.tolist()),

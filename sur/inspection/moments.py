@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 CHUNK = 4096  # vectors whose squares are summed at once, in float64
@@ -21,13 +23,13 @@ class Moments:
         self._sum = np.zeros(dim)
         self._products: np.ndarray | None = None
 
-    def add(self, vectors: np.ndarray, sampled: np.ndarray) -> None:
+    def add(self, vectors: np.ndarray, sampled: np.ndarray | None = None) -> None:
         """Count vectors, float32 (n, dim); those `sampled`, bool (n,), give the covariance too."""
         for start in range(0, len(vectors), CHUNK):
             self._merge(vectors[start : start + CHUNK])
         np.minimum(self.smallest, vectors.min(axis=0), out=self.smallest)
         np.maximum(self.largest, vectors.max(axis=0), out=self.largest)
-        if sampled.any():
+        if sampled is not None and sampled.any():
             self._add_products(vectors[sampled])
 
     def overall_mean(self) -> float:
@@ -42,12 +44,16 @@ class Moments:
         """Standard deviation of each dimension, float64 (dim,)."""
         return np.sqrt(self._squares / max(self.count, 1))
 
-    def effective_rank(self) -> float | None:
-        """exp(-sum p log p), p the eigenvalues of the covariance over their sum; None without a spread to speak of."""
+    def effective_rank(self, without: Sequence[int] = ()) -> float | None:
+        """exp(-sum p log p), p the eigenvalues of the covariance over their sum; None without a spread to speak of.
+
+        `without`: dimensions that are left out.
+        """
         if self._products is None or self.sampled < 2:
             return None
         mean = self._sum / self.sampled
         covariance = self._products / self.sampled - np.outer(mean, mean)
+        covariance = np.delete(np.delete(covariance, list(without), axis=0), list(without), axis=1)
         spectrum = np.linalg.eigvalsh(covariance).clip(min=0)
         if spectrum.sum() <= 0:
             return None

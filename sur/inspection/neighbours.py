@@ -9,6 +9,7 @@ import numpy as np
 
 from cache import Store
 from sur.inspection.errors import NotInStore
+from sur.inspection.moments import Moments
 from sur.inspection.vectors import pooled
 
 BLOCK_ROWS = 8192
@@ -25,22 +26,26 @@ class Neighbour:
 class Neighbours:
     """The vectors of one feature (`sur.inspection.vectors`), and which lie nearest to one.
 
-    centred: compare deviations from the mean vector. The vectors of language models share a large common part, so that
-    plain cosines of any two rows are nearly 1; of the deviations they are not.
+    standardised: compare deviations from the mean vector, each dimension in its standard deviations. Without, the large
+    common part and the massive dimensions of a language model's states decide: any two rows' cosine is nearly 1, and
+    the order is that of the prompts' lengths.
 
     Raises: as `pooled`.
     """
 
     def __init__(
-        self, store: Store, name: str, centred: bool = False, progress: Callable[[int, int], None] | None = None
+        self, store: Store, name: str, standardised: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.name = name
         self.vectors, self.slots = pooled(store, name, progress)
-        rows = len(self.vectors)
-        self._mean: np.ndarray | None = None
-        if centred and rows:
-            sums = np.sum([block.sum(axis=0, dtype=np.float64) for block in self._blocks()], axis=0)
-            self._mean = (sums / rows).astype(np.float32)
+        self._mean = self._scale = None
+        if standardised and len(self.vectors):
+            moments = Moments(self.vectors.shape[1])
+            for block in self._blocks():
+                moments.add(block)
+            deviation = moments.deviation()
+            self._mean = moments.mean.astype(np.float32)
+            self._scale = (np.where(deviation > 0, 1, 0) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
         lengths = [np.linalg.norm(block, axis=1) for block in self._blocks()]
         self._norms = np.concatenate(lengths) if lengths else np.zeros(0, np.float32)
 
@@ -52,7 +57,7 @@ class Neighbours:
         place = int(np.searchsorted(self.slots, slot))
         if place == len(self.slots) or self.slots[place] != slot:
             raise NotInStore(f"slot {slot} has no value of {self.name}, so it has no neighbours by it")
-        query = self.vectors[place] if self._mean is None else self.vectors[place] - self._mean
+        query = self._compared(self.vectors[place])
         similarity = np.concatenate([block @ query for block in self._blocks()])
         similarity /= np.maximum(self._norms * self._norms[place], np.finfo(np.float32).tiny)
         similarity[place] = -np.inf
@@ -73,14 +78,17 @@ class Neighbours:
         place = int(np.searchsorted(self.slots, slot))
         if place == len(self.slots) or self.slots[place] != slot:
             return None
-        vector = np.asarray(self.vectors[place])
-        return vector if self._mean is None else vector - self._mean
+        return self._compared(self.vectors[place])
 
     def _blocks(self) -> Iterator[np.ndarray]:
         """The vectors that are compared, some rows at a time."""
         for start in range(0, len(self.vectors), BLOCK_ROWS):
-            block = np.asarray(self.vectors[start : start + BLOCK_ROWS])
-            yield block if self._mean is None else block - self._mean
+            yield self._compared(self.vectors[start : start + BLOCK_ROWS])
+
+    def _compared(self, vectors: np.ndarray) -> np.ndarray:
+        if self._mean is None or self._scale is None:
+            return np.asarray(vectors)
+        return (vectors - self._mean) * self._scale
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

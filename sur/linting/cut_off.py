@@ -45,7 +45,7 @@ def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
     A receipt counts them; which they were is told by their length, the greatest. Where more prompts have it than were
     cut, some just fit, and the finding says so.
     """
-    said: set[tuple[str, frozenset[str]]] = set()
+    said: set[tuple[object, frozenset[str]]] = set()
     for name, spec in store.features().items():
         receipts = [r for r in store.receipts(name) if r is not None and r.stats.get("truncated")]
         if "length" not in spec.arrays or not receipts:
@@ -59,9 +59,10 @@ def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
         stored = {row.slot: getattr(row, consumes) for r in receipts for row in store.rows(r.partition)}
         full = frozenset(stored[slot] for slot, length in lengths.items() if length == limit)
         count = sum(receipt.stats["truncated"] for receipt in receipts)
-        if (consumes, full) in said:
+        model = (spec.kind, spec.identity.get("model"), consumes)
+        if (model, full) in said:
             continue  # another layer of the same model
-        said.add((consumes, full))
+        said.add((model, full))
         unsure = "" if len(full) == count else f" (or just fits: {count} of {len(full)} prompts of this length were)"
         yield from _cut_prompts(rows, consumes, full, f"{name}, which reads {limit} tokens{unsure}")
 

@@ -226,7 +226,11 @@ def _decoded(pictures: LatentPictures, options: LintOptions) -> Callable[[RowRec
 
 
 def _unusable(quarantined: Iterable[Quarantined]) -> Iterator[Finding]:
+    from sur.rows.scan import EXCLUDED
+
     for each in quarantined:
+        if each.field == EXCLUDED:
+            continue  # on purpose
         said = f"{each.location}: {each.field}: {each.reason}"
         yield Finding("duplicate" if each.field == "duplicate" else "unusable", said, each.remedy, (), ())
 

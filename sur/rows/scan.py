@@ -16,6 +16,8 @@ from sur.images import ImageError, decode, open_checked
 from sur.rows.exclude import read_exclude
 from sur.rows.source import Quarantined, Row, RowError, RowSource
 
+EXCLUDED = "data.exclude"  # field of a row that was left out on purpose
+
 
 def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Quarantined]]:
     """Check all rows, images included; exact duplicates are kept once and reported (field "duplicate").
@@ -33,7 +35,7 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
             at, row = row, _checked(source, row, need_image, first_seen)
             if isinstance(row, RowRecord) and row.id in left_out:
                 reason = f"left out: its id {row.id.hex()} is in {source.config.exclude}"
-                row = Quarantined(at.position, at.location, "row", reason, "take it from data.exclude to have it back")
+                row = Quarantined(at.position, at.location, EXCLUDED, reason, "take it from the file to have it back")
         if isinstance(row, RowRecord):
             records.append(row)
         else:

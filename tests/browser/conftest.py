@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sur.config import load_config
 from sur.evaluation.results import About, Asked, Evaluation, Gap, Row, Single, write_result
@@ -24,6 +24,7 @@ from sur.view.viewer import Viewer
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 FLAGS += ("--disable-component-update", "--disable-sync")
+expect.set_options(timeout=30_000)  # a busy machine is slow
 SMALL = ("store.rows_per_partition=32", "llm=null", "loss.distillation.form=none", "readout.rows=8")
 
 
