@@ -1,4 +1,5 @@
 # Two doors: `make demo` and `make test`. Each sets up its own .venv; nothing global, nothing by hand.
+# `make test-browser` tests the pages of `sur view` in Chromium, which is the system's (`apt-get install chromium`).
 # `make test-vllm` tests with the real vLLM, which has an environment of its own (.venv-vllm, made by `make vllm`).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,13 +13,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-vllm vllm lint format clean distclean
+.PHONY: demo test test-browser test-vllm vllm lint format clean distclean
 
 demo: $(RUN_INSTALLED)
 	$(BIN)/sur demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-browser: $(DEV_INSTALLED)
+	$(BIN)/python -m pytest tests/browser
 
 test-vllm: $(DEV_INSTALLED) $(VLLM_INSTALLED)
 	$(BIN)/python -m pytest tests/vllm

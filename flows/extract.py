@@ -30,9 +30,10 @@ from sur.extraction import (
     pending_partitions,
     prepare,
 )
+from sur.feature_words import arrays_of
 from sur.planning import Plan
 from sur.standing import partitions, timed
-from sur.units import arrays_of, format_bytes
+from sur.units import format_bytes
 from sur.vllm.errors import EngineGone
 
 LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in between

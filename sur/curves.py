@@ -47,6 +47,12 @@ class Curves:
             self._file.flush()
 
 
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The records of a curves file, without a last line that is being written or was cut short; [] if there is none."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
 def start_trackers(
     accelerator: Accelerator, names: Sequence[str] | None, folder: Path, settings: Mapping[str, Any], step: int
 ) -> None:

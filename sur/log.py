@@ -11,9 +11,12 @@ OURS = ("sur", "cache", "flows")
 
 
 @contextmanager
-def log_to_stderr() -> Iterator[None]:
-    """Write what `sur`, `cache` and `flows` have to say to stderr inside the block."""
+def log_to_stderr(once: bool = False) -> Iterator[None]:
+    """Write what `sur`, `cache` and `flows` have to say to stderr inside the block; `once`: the same line only once."""
     handler = logging.StreamHandler()
+    if once:
+        said: set[str] = set()
+        handler.addFilter(lambda record: (text := record.getMessage()) not in said and not said.add(text))
     handler.setFormatter(logging.Formatter(LINE, "%H:%M:%S"))
     loggers = [logging.getLogger(name) for name in OURS]
     levels = [ours.level for ours in loggers]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from typing import TYPE_CHECKING, TypeVar
 
 from cache import Store
+from sur.curves import read_curves
+from sur.embedding import picture_uri, svg_uri, write_page
 from sur.evaluation.prompts import CONDITIONS, Condition
 from sur.evaluation.results import About, Asked, Comparison, Evaluation, Gap, Row
 from sur.evaluation.statistics import Interval
@@ -23,13 +19,14 @@ from sur.examples import read_examples
 from sur.fit import CURVES
 from sur.grid import NAME as GRID
 from sur.grid import write_grid
+from sur.plots import plot_losses
 from sur.standing import read_seconds
+from sur.templating import render
 
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
 NAME = "report.html"
-_LARGEST = 256  # pixels of a picture's side on the page
 T = TypeVar("T", Row, Gap, Comparison)
 _TITLES: dict[Condition, str] = {
     "narrative": "narrative", "adapter": "narrative + adapter", "complex": "complex prompt",
@@ -65,31 +62,23 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
     meanings = {each.name: each.meaning for each in evaluation.sets}
     if examples:
         write_grid(subject.folder / GRID, examples, meanings)
-    page = (
-        Environment(loader=PackageLoader("sur"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        .get_template("report.html.j2")
-        .render(
-            sets=meanings,
-            scores={each.name: list(_judged(evaluation, each)) for each in evaluation.sets},
-            titles=_TITLES,
-            examples=examples,
-            picture=_picture,
-            curves=_curves(subject.folder / CURVES),
-            cache=None if run is None else Store.open(run.store.path).describe(),
-            store=None if run is None else _shown(run.store.path),
-            timings=read_seconds(subject.folder),
-            settings=subject.settings,
-            pipeline=_shown(subject.base[0]),
-            folder=_shown(subject.folder),
-            config=None if run is None else f"{_shown(subject.folder)}/config.yaml",
-            adapter=_shown(evaluation.adapter),
-        )
-    )
-    target = subject.folder / NAME
-    partial = target.with_name(f".{NAME}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
-    return target
+    context = {
+        "sets": meanings,
+        "scores": {each.name: list(_judged(evaluation, each)) for each in evaluation.sets},
+        "titles": _TITLES,
+        "examples": examples,
+        "picture": picture_uri,
+        "curves": svg_uri(plot_losses(records)) if (records := read_curves(subject.folder / CURVES)) else None,
+        "cache": None if run is None else Store.open(run.store.path).describe(),
+        "store": None if run is None else shown(run.store.path),
+        "timings": read_seconds(subject.folder),
+        "settings": subject.settings,
+        "pipeline": shown(subject.base[0]),
+        "folder": shown(subject.folder),
+        "config": None if run is None else f"{shown(subject.folder)}/config.yaml",
+        "adapter": shown(evaluation.adapter),
+    }
+    return write_page(subject.folder / NAME, render("report.html.j2", context))
 
 
 def _judged(evaluation: Evaluation, asked: Asked) -> Iterator[Judged]:
@@ -117,53 +106,8 @@ def _parts(evaluation: Evaluation, asked: Asked, scorer: str) -> Iterator[Scores
             )
 
 
-def _picture(path: Path) -> str:
-    """A picture for the page; one larger than it is shown is made smaller."""
-    with Image.open(path) as picture:
-        if picture.width <= _LARGEST:
-            return _data_uri("image/png", path.read_bytes())
-        picture.thumbnail((_LARGEST, _LARGEST))
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, "WEBP", quality=88)
-        return _data_uri("image/webp", buffer.getvalue())
-
-
-def _shown(place: Path | str) -> str:
+def shown(place: Path | str) -> str:
     """A path below the working directory relative to it, anything else as it was given."""
     path = Path(place)
     inside = path.is_absolute() and path.is_relative_to(Path.cwd())
     return str(path.relative_to(Path.cwd())) if inside else str(place)
-
-
-def _curves(path: Path) -> str | None:
-    """Losses over steps, as an SVG image; None when nothing was recorded."""
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    if not records:
-        return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.subplots()
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right"]].set_visible(False)
-    for kind, style in (("train", {"alpha": 0.55, "linewidth": 1}), ("validation", {"linewidth": 1.8, "marker": "."})):
-        names = dict.fromkeys(name for record in records for name in record.get(kind, {}))
-        for name in names:
-            points = [(r["step"], r[kind][name]) for r in records if name in r.get(kind, {})]
-            axes.plot(*zip(*points, strict=True), label=f"{name}, {kind}", **style)
-    axes.set_yscale("log")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _svg(figure)
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _data_uri("image/svg+xml", buffer.getvalue())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

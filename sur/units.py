@@ -1,13 +1,5 @@
 """Quantities as people read them."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cache import ArraySpec
-
 
 def format_bytes(count: float) -> str:
     """Bytes in a unit that people read."""
@@ -28,10 +20,3 @@ def format_seconds(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def arrays_of(arrays: Mapping[str, ArraySpec]) -> str:
-    """What lies in a feature; of many arrays (a read-out's) only how many."""
-    if len(arrays) > 4:
-        return f"{len(arrays)} arrays"
-    return ", ".join(f"{name} {spec.dtype}{list(spec.shape)}" for name, spec in arrays.items())

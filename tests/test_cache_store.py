@@ -82,6 +82,18 @@ def test_values_come_back_as_written_at_any_slots(store):
     assert len(store.read(STATES.name)["length"]) == 20
 
 
+def test_one_array_of_a_feature_can_be_read_without_the_others(store):
+    slots = np.array([1, 0])
+    expected = store.read(STATES.name, slots)["length"]
+    shard = store.path / "features" / STATES.name / "states" / "c.0.0"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    again = Store.open(store.path)
+    read = again.read(STATES.name, slots, ["length"])
+    assert list(read) == ["length"] and np.array_equal(read["length"], expected)
+    with pytest.raises(CorruptStore):
+        again.read(STATES.name, slots)
+
+
 @pytest.mark.parametrize("slots", [[20], [-1], [24], [3, 10**6]])
 def test_slots_without_a_row_are_refused(store, slots):
     with pytest.raises(IndexError, match="holds no row"):

@@ -277,8 +277,8 @@ def test_two_runs_fill_one_store_though_one_is_killed(up, long_run, tmp_path, wo
     run, store = long_run
     first = up.engines()
     up.call(
-        SUR, "deploy", str(world), *SMALL, f"run_dir={tmp_path / 'two'}", f"store.path={store}", "llm.layers=[2,8,14,20,26]",
-        "flow.partitions_per_task=1", "--name", f"{tmp_path.name}-b", "--flow", "extract",
+        SUR, "deploy", str(world), *SMALL, f"run_dir={tmp_path / 'two'}", f"store.path={store}",
+        "llm.layers=[2,8,14,20,26]", "flow.partitions_per_task=1", "--name", f"{tmp_path.name}-b", "--flow", "extract",
     )  # fmt: skip
     second = up.start(f"extract/{tmp_path.name}-b")
     up.wait(second, "Running")

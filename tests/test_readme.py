@@ -2,10 +2,12 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -42,5 +44,22 @@ def test_every_command_of_the_readme_runs(tmp_path):
     ]
     assert len(commands) >= 8
     for command in commands:
+        if command[1] == "view":
+            check_pages(command, tmp_path)
+            continue
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def check_pages(command: list[str], folder: Path) -> None:
+    """`sur view` serves until it is stopped: its first page is asked for, then Ctrl-C is sent."""
+    serving = [*command, "--port", "0", "--no-open"]
+    with subprocess.Popen(serving, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            said = server.stdout.readline()
+            page = httpx.get(re.findall(r"http://\S+", said)[0], timeout=60)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 130, server.stderr.read()
+        finally:
+            server.kill()
+    assert page.status_code == 200 and "64 rows in 1 partitions" in page.text

@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import convert, inspecting, linting, pictures, publishing, runs, scheduling, serving, stores, sweeps
+from sur.cli import (
+    convert,
+    inspecting,
+    linting,
+    pictures,
+    publishing,
+    runs,
+    scheduling,
+    serving,
+    stores,
+    sweeps,
+    viewing,
+)
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -55,6 +67,8 @@ for command in (
     stores.verify,
     stores.drop,
     stores.compact,
+    viewing.view,
+    viewing.report,
     runs.demo,
     serving.serve,
     serving.dequantise,

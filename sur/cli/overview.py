@@ -8,13 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sur.cli.arguments import arrays_of
+from sur.feature_words import arrays_of, maker_of
 
 if TYPE_CHECKING:
     from cache import Store
     from cache.describe import FeatureSummary
-
-WEIGHTS = ("weights", "text_encoder", "denoiser")  # fields of an identity that hold a fingerprint
 
 
 def print_overview(store: "Store", out: Console, long: bool, rows: int) -> None:
@@ -58,16 +56,14 @@ def _lines(held: Sequence["FeatureSummary"]) -> Table:
         if feature.partitions_done < feature.partitions_total:
             rows += f" ({feature.partitions_done} of {feature.partitions_total} partitions)"
         arrays = arrays_of(feature.arrays)
-        table.add_row(feature.name, rows, arrays, format_bytes(feature.bytes_on_disk), escape(_maker(feature)))
+        table.add_row(
+            feature.name,
+            rows,
+            arrays,
+            format_bytes(feature.bytes_on_disk),
+            escape(maker_of(feature.kind, feature.identity)),
+        )
     return table
-
-
-def _maker(feature: "FeatureSummary") -> str:
-    """The model that made a feature, the start of its weights' fingerprint, and the layer."""
-    identity = feature.identity
-    weights = str(next((identity[key] for key in WEIGHTS if identity.get(key)), ""))[:8]
-    layer = f"layer {identity['layer']}" if "layer" in identity else ""
-    return " ".join(filter(None, (identity.get("model", feature.kind), weights, layer)))
 
 
 def _everything(held: Sequence["FeatureSummary"]) -> Table:

@@ -32,9 +32,10 @@ def plan(
         from sur.errors import ConfigError
 
         raise ConfigError("--rows, --gpus and --assume are for --cluster; add it, or leave them out")
+    from sur.feature_words import arrays_of
     from sur.log import log_to_stderr
     from sur.planning import plan_extraction
-    from sur.units import arrays_of, format_bytes
+    from sur.units import format_bytes
 
     with log_to_stderr():
         made = plan_extraction(read_config(config, overrides))

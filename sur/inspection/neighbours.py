@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,17 @@ class Neighbours:
         best = among[np.argsort(-similarity[among], kind="stable")][:k]
         return [Neighbour(int(self.slots[p]), float(np.clip(similarity[p], -1, 1))) for p in best]
 
+    def similarity(self, slot: int, others: Sequence[int]) -> list[float | None]:
+        """Cosine of a slot's vector to each of the others'; None where one of the two has no value of the feature."""
+        first, *rest = (self._vector(each) for each in (slot, *others))
+        return [None if first is None or vector is None else _cosine(first, vector) for vector in rest]
+
+    def _vector(self, slot: int) -> np.ndarray | None:
+        place = int(np.searchsorted(self.slots, slot))
+        if place == len(self.slots) or self.slots[place] != slot:
+            return None
+        return self._compared(self.vectors[place])
+
     def _blocks(self) -> Iterator[np.ndarray]:
         """The vectors that are compared, some rows at a time."""
         for start in range(0, len(self.vectors), BLOCK_ROWS):
@@ -78,3 +89,8 @@ class Neighbours:
         if self._mean is None or self._scale is None:
             return np.asarray(vectors)
         return (vectors - self._mean) * self._scale
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return float(np.clip(a @ b / max(lengths, np.finfo(np.float32).tiny), -1, 1))

@@ -1,0 +1,56 @@
+"""Pages that need nothing beside them: pictures as data: addresses, and a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from sur.images import FORMATS, decode
+
+LARGEST = 256  # pixels of a picture's side on a page
+
+
+def picture_uri(path: Path) -> str:
+    """A picture file for a page; one larger than it is shown is made smaller.
+
+    Raises: ImageError when it is no picture, or has more pixels than are safe to decode.
+    """
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        if picture.width <= LARGEST and picture.format == "PNG":
+            return data_uri("image/png", content)
+    return image_uri(decode(content))
+
+
+def image_uri(image: Image.Image) -> str:
+    """A decoded picture for a page, small ones without loss."""
+    buffer = io.BytesIO()
+    if max(image.size) <= LARGEST:
+        image.save(buffer, "PNG", optimize=True)
+        return data_uri("image/png", buffer.getvalue())
+    small = image.convert("RGB")
+    small.thumbnail((LARGEST, LARGEST))
+    small.save(buffer, "WEBP", quality=88)
+    return data_uri("image/webp", buffer.getvalue())
+
+
+def svg_uri(content: bytes) -> str:
+    """An SVG image for a page."""
+    return data_uri("image/svg+xml", content)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes of a media type as an address."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def write_page(target: Path, page: str) -> Path:
+    """Write a page in place of an older one, all or nothing; returns its path."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(target)
+    return target
