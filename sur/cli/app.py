@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import convert, pictures, publishing, runs, serving, stores, sweeps
+from sur.cli import building, convert, pictures, publishing, runs, serving, stores, sweeps
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for command in (
+    building.build,
     runs.plan,
     runs.extract,
     runs.train,
