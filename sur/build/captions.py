@@ -94,8 +94,9 @@ class Captioner:
                 ]
                 for each in pictures
             ]
-            options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "padding": True}
-            return dict(processor.apply_chat_template(told, return_tensors="pt", **options))
+            options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+            told_how = {"padding": True, "return_tensors": "pt"}
+            return dict(processor.apply_chat_template(told, processor_kwargs=told_how, **options))
         if asked is None:
             return dict(processor(images=list(pictures), return_tensors="pt"))
         return dict(processor(images=list(pictures), text=[asked] * len(pictures), return_tensors="pt"))

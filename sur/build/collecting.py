@@ -16,8 +16,9 @@ from sur.build.sources import Candidate, Source, open_source
 from sur.build.words import words
 from sur.images import ImageError, decode, open_checked
 from sur.progress import Progress
-from sur.rows import Quarantined
+from sur.rows import DataConfig, Quarantined
 
+LONGEST_PROMPT = DataConfig.model_fields["max_prompt_chars"].default  # characters; extraction would not take more
 EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif"}
 
 
@@ -93,6 +94,9 @@ def cleaned(candidate: Candidate, config: BuildConfig) -> Candidate:
     """The candidate with its complex prompt cleaned; the prompt as written and what was left out are in the facts."""
     if not candidate.complex:
         return candidate
+    if len(candidate.complex) > LONGEST_PROMPT:
+        reason = f"{len(candidate.complex)} characters, more than {LONGEST_PROMPT}"
+        raise LeftOut("too long", "prompt", reason, "shorten it")
     told = candidate.facts.get("metadata", {})
     dialect: Dialect | None = told.get("dialect")
     made = clean(candidate.complex, config.cleaning, dialect, _steps(told.get("fields", {})))

@@ -62,6 +62,9 @@ class FiltersConfig(BaseModel):
     max_repeated_share: float = Field(
         default=0.2, ge=0, le=1, description="share of a model's text, in runs of three words, that may be repetition"
     )
+    keep_unfinished: bool = Field(
+        default=False, description="keep a model's text that max_new_tokens cut off before its end"
+    )
 
 
 class LeftOut(RowError):
@@ -117,9 +120,9 @@ def check_written(text: str, side: Side, finished: bool, config: FiltersConfig) 
     if repeated > config.max_repeated_share:
         reason = f"the model repeats itself: {repeated:.0%} of {text[:60]!r}… was there before"
         raise LeftOut("looping", side, reason, "try another model, or raise filters.max_repeated_share")
-    if not finished:
+    if not finished and not config.keep_unfinished:
         reason = f"the model did not come to an end: …{text[-60:]!r}"
-        raise LeftOut("unfinished", side, reason, "raise max_new_tokens, or try another model")
+        raise LeftOut("unfinished", side, reason, "raise max_new_tokens, or set filters.keep_unfinished")
 
 
 def check_rewrite(original: str, rewritten: str, side: Side, config: FiltersConfig) -> None:

@@ -210,6 +210,8 @@ def _choose(frame: _Frame, bars: list[int], all_choices: bool) -> list[Span]:
 
 def _behead(option: list[Span]) -> list[Span]:
     """Take the count (2$$) or weight (0.5::) off an alternative of a variant."""
+    if not option or not option[0].source.lstrip()[:1].isdecimal() and not option[0].source.lstrip().startswith("."):
+        return option
     found = _VARIANT_HEAD.match("".join(span.source for span in option))
     if found is None:
         return option
