@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,13 +22,14 @@ from typer.testing import CliRunner
 
 from cache import Store
 from flows.launch import prefect_ready
-from sur.build import BuildConfig, build, load_build_config
+from sur.build import BuildConfig, build, caption, collect, load_build_config, write_rows
 from sur.cli.app import app
 from sur.config import load_config
 from sur.errors import ConfigError
 from sur.extraction import close_encoders, extract
 from sur.planning import plan_extraction
 from sur.rows import open_rows, scan
+from sur.stopping import Stopped, stopped
 
 LENIENT = {"min_simple_words": 1, "keep_unfinished": True, "max_repeated_share": 1, "min_kept_share": 0}
 LENIENT |= {"min_grounded_share": 0}
@@ -192,6 +194,34 @@ def test_pictures_without_a_generator_s_prompt_may_be_kept_or_refused(models, pi
     assert build(ignored).rows == 0
 
 
+def test_a_picture_that_changes_while_the_build_runs_gets_no_other_one_s_caption(models, tmp_path):
+    for i in range(3):
+        draw(tmp_path / "in" / f"fox{i}.png", i, parameters=A1111.format(i))
+    config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
+    draft = collect(config)
+    draw(tmp_path / "in" / "fox1.png", 99, parameters=A1111.format(1))
+    (tmp_path / "in" / "fox2.png").unlink()
+    draft = caption(config, draft)
+    assert [candidate.location for candidate in draft.candidates] == ["fox0.png"]
+    assert write_rows(config, draft).left_out == {"changed": 2}
+    assert len(lines(config.run_dir / "texts.jsonl")[0]["texts"]) == 1
+
+
+def test_names_prompts_and_fields_that_are_no_unicode_spoil_only_their_own_rows(models, tmp_path):
+    for name, fields in (("good", {"x": "\ud800"}), ("bad", {"positive_prompt": "a \ud800 fox"})):
+        told = {"positive_prompt": "a red fox", "strength": float("nan"), **fields}
+        draw(tmp_path / "in" / f"{name}.png", len(name), invokeai_metadata=json.dumps(told))
+    shutil.copy(tmp_path / "in" / "good.png", os.fsencode(tmp_path / "in") + b"/\xff.png")
+    config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
+    assert build(config).rows == 1
+    (told,) = lines(config.data_dir / "provenance.jsonl")
+    assert told["metadata"]["fields"] == {"strength": "NaN", "x": "\ud800"}
+    left = {each["location"]: each["reason"] for each in lines(config.run_dir / "quarantine.jsonl")}
+    assert left == {
+        "bad.png": "not valid Unicode (surrogates not allowed)", "\\udcff.png": "its name is not valid Unicode"
+    }  # fmt: skip
+
+
 def test_prompts_become_rows_that_are_planned_and_extracted(models, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     texts = ["a (red:1.2) fox, snow", "two wolves, moonlight, 8k", "A RED fox, snow", "x", "two cats on a bench"]
@@ -325,3 +355,14 @@ def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, t
     assert shown.exit_code == 0, shown.output
     assert "5 rows of 11 candidates, 5 with a picture, 5 with a complex prompt" in shown.output
     assert "blank picture" in shown.output and "quarantine.jsonl" in shown.output
+
+
+def test_a_build_that_is_stopped_says_what_is_kept(built, tmp_path):
+    stop = stopped(Stopped(signal.SIGTERM), built)
+    assert (
+        str(stop)
+        == f"stopped; kept: 5 texts that models wrote, in {built.run_dir}. The same command goes on from there"
+    )
+    assert stop.exit_code == 143
+    nothing = built.model_copy(update={"run_dir": tmp_path})
+    assert str(stopped(KeyboardInterrupt(), nothing)) == "stopped before anything was saved"

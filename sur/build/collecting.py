@@ -9,14 +9,14 @@ from typing import Any
 from sur.build.cleaning import clean
 from sur.build.config import BuildConfig
 from sur.build.draft import UNREADABLE, Draft, Left, ProgressMaker
-from sur.build.embedded import Dialect, MetadataError, embedded_texts
+from sur.build.embedded import Dialect, embedded_texts
 from sur.build.filters import PICTURE, LeftOut, check_picture, check_text
 from sur.build.metadata import read_embedded
 from sur.build.sources import Candidate, Source, open_source
 from sur.build.words import words
 from sur.images import ImageError, decode, open_checked
 from sur.progress import Progress
-from sur.rows import DataConfig, Quarantined
+from sur.rows import DataConfig, Quarantined, RowError
 
 LONGEST_PROMPT = DataConfig.model_fields["max_prompt_chars"].default  # characters; extraction would not take more
 EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif"}
@@ -76,7 +76,7 @@ def with_picture(candidate: Candidate, source: Source, config: BuildConfig) -> C
     try:
         image.load()
         found = read_embedded(embedded_texts(image))
-    except (MetadataError, OSError, ValueError, SyntaxError) as error:  # as Pillow raises for damaged chunks and EXIF
+    except Exception as error:  # MetadataError, and whatever Pillow raises for damaged chunks and EXIF
         if config.source.metadata == "required":
             raise LeftOut("metadata", PICTURE, str(error), "set source.metadata to read, and caption it") from error
         return replace(candidate, facts={**candidate.facts, "metadata_error": str(error)})
@@ -97,6 +97,10 @@ def cleaned(candidate: Candidate, config: BuildConfig) -> Candidate:
     if len(candidate.complex) > LONGEST_PROMPT:
         reason = f"{len(candidate.complex)} characters, more than {LONGEST_PROMPT}"
         raise LeftOut("too long", "prompt", reason, "shorten it")
+    try:
+        (candidate.complex + candidate.negative).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RowError("prompt", f"not valid Unicode ({error.reason})", "repair the file's encoding") from error
     told = candidate.facts.get("metadata", {})
     dialect: Dialect | None = told.get("dialect")
     made = clean(candidate.complex, config.cleaning, dialect, _steps(told.get("fields", {})))

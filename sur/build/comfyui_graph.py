@@ -111,7 +111,7 @@ def _link(value: Any) -> Any:
 
 def _json(text: str, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=str)
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"the chunk {name} is not JSON ({error})") from None
     if not isinstance(value, dict):

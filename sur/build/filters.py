@@ -57,7 +57,7 @@ class FiltersConfig(BaseModel):
         default=0.3, ge=0, le=1, description="share of a prompt's content words that its rewrite must have"
     )
     min_grounded_share: float = Field(
-        default=0.3, ge=0, le=1, description="share of a rewritten narrative's content words that its prompt must have"
+        default=0.6, ge=0, le=1, description="share of a rewritten narrative's content words that its prompt must have"
     )
     max_repeated_share: float = Field(
         default=0.2, ge=0, le=1, description="share of a model's text, in runs of three words, that may be repetition"

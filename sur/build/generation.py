@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sur.build.text_log import Written, digest
+from sur.encoders.quiet import quiet_libraries
 
 SEED_BITS = 31
 
@@ -53,7 +54,7 @@ def generate(
         **sampling,
     )
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.inference_mode(), torch.random.fork_rng(devices):
+    with torch.inference_mode(), torch.random.fork_rng(devices), quiet_libraries():
         if seed is not None:
             torch.manual_seed(seed)
         sequences: Tensor = model.generate(**inputs, generation_config=settings)

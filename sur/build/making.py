@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +13,14 @@ from PIL import Image
 from sur.build.captions import Captioner
 from sur.build.config import BuildConfig
 from sur.build.draft import Draft, ProgressMaker
-from sur.build.filters import LeftOut, Side, check_rewrite, check_text, check_written
+from sur.build.filters import PICTURE, LeftOut, Side, check_rewrite, check_text, check_written
 from sur.build.rewriting import Rewriter, tidy
 from sur.build.rewriting import Side as Prompt
 from sur.build.sources import Candidate, Source, open_source
 from sur.build.text_log import TextLog, Written, digest
-from sur.images import decode
+from sur.images import ImageError, decode
 from sur.progress import Progress
+from sur.rows import RowError
 
 COLUMN: dict[Prompt, Side] = {"simple": "text", "complex": "prompt"}
 
@@ -37,8 +40,10 @@ def caption(config: BuildConfig, draft: Draft, progress: ProgressMaker = Progres
                 shown.advance(len(pictures) - len(missing))
                 for start in range(0, len(missing), size):
                     batch = missing[start : start + size]
-                    shots = [_decoded(source, pictures[sha256], config) for sha256 in batch]
-                    log.append(made, dict(zip(batch, captioner.write(shots, batch), strict=True)))
+                    shots = _unchanged(source, {sha256: pictures[sha256] for sha256 in batch}, config)
+                    if shots:
+                        done = captioner.write(list(shots.values()), list(shots))
+                        log.append(made, dict(zip(shots, done, strict=True)))
                     shown.advance(len(batch))
             texts = {sha256: log.get(made, sha256) for sha256 in pictures}
     finally:
@@ -48,7 +53,8 @@ def caption(config: BuildConfig, draft: Draft, progress: ProgressMaker = Progres
         if candidate.simple or not candidate.picture:
             return candidate
         found = texts[candidate.sha256]
-        assert found is not None
+        if found is None:
+            raise LeftOut("changed", PICTURE, "it changed while the build ran", "run the build again")
         return _with_text(candidate, "simple", found, made, config)
 
     return draft.each(captioned)
@@ -130,5 +136,12 @@ def _with_text(
     return replace(candidate, facts=facts, **{side: found.text})
 
 
-def _decoded(source: Source, ref: str, config: BuildConfig) -> Image.Image:
-    return decode(source.picture_bytes(ref), config.filters.max_image_pixels)
+def _unchanged(source: Source, pictures: Mapping[str, str], config: BuildConfig) -> dict[str, Image.Image]:
+    """The pictures whose bytes still are those of their SHA-256, decoded."""
+    found: dict[str, Image.Image] = {}
+    for sha256, ref in pictures.items():
+        with suppress(RowError, ImageError):
+            data = source.picture_bytes(ref)
+            if hashlib.sha256(data).hexdigest() == sha256:
+                found[sha256] = decode(data, config.filters.max_image_pixels)
+    return found

@@ -129,7 +129,15 @@ def _file_name(candidate: Candidate) -> str:
 
 
 def _lines(records: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records).encode("utf-8", "surrogatepass")
+    return b"".join(map(_line, records))
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """One line of JSON; escaped where a tool's own fields are not valid Unicode."""
+    try:
+        return f"{json.dumps(record, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(record)}\n".encode()
 
 
 def _json(value: Any) -> bytes:

@@ -103,9 +103,11 @@ class PictureFolder:
         names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
         for position, name in enumerate(names):
             try:
+                if (shown := name.encode("utf-8", "backslashreplace").decode()) != name:
+                    raise RowError("file_name", "its name is not valid Unicode", "rename the file")
                 yield Candidate(position, name, picture=self._images.ref(name))
             except RowError as error:
-                yield Quarantined(position, name, error.field, error.reason, error.remedy)
+                yield Quarantined(position, shown, error.field, error.reason, error.remedy)
 
     def picture_bytes(self, ref: str) -> bytes:
         """Bytes of a picture of the folder."""
