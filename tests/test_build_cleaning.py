@@ -105,6 +105,16 @@ def test_a_prompt_pasted_with_its_settings_is_taken_apart():
     assert clean("a fox\nNegative prompt: fog", CleaningConfig()).negative == "fog"
 
 
+@pytest.mark.parametrize("prompt", ["Style: anime, Subject: cat, Colour: red", "Steps: of stone, Light: dim, Sky: red"])
+def test_words_with_colons_are_not_taken_for_settings(prompt):
+    assert text_of(prompt) == prompt
+
+
+def test_plain_prompts_are_left_alone():
+    prompt = "a (fox:1.2) [x], Negative prompt: fog"
+    assert text_of(prompt, "plain") == prompt
+
+
 def test_quality_tags_go_only_when_asked():
     prompt = "score_9, score_8_up, masterpiece, Best Quality, 8k, a fox of high quality"
     assert text_of(prompt) == prompt

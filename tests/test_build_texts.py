@@ -228,7 +228,7 @@ class Completions(http.server.BaseHTTPRequestHandler):
         self.asked.append(body)
         (found,) = self.made.write([body["prompt"]], ["x"])
         choice = {"text": " " + found.text, "finish_reason": "stop" if found.finished else "length"}
-        self.answer(200, {"choices": [choice], "usage": {"completion_tokens": found.tokens}})
+        self.answer(200, {"choices": [choice], "usage": {"completion_tokens": found.tokens + found.finished}})
 
     def answer(self, status, content):
         self.send_response(status)

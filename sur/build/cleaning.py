@@ -21,6 +21,7 @@ _QUALITY_TAG = re.compile(
     r"|masterpiece|(?:very )?aesthetic|absurdres|highres|newest|uhd|(?:4|8|16)k",
     re.I,
 )
+_SETTINGS = re.compile(r"^Steps: \d", re.M)
 _NEGATIVE_HEAD = re.compile(r"(?:^|\n)\s*negative prompt\s*:", re.I)
 
 
@@ -60,14 +61,15 @@ class Cleaned:
 def clean(prompt: str, config: CleaningConfig, dialect: Dialect | None = None, steps: int | None = None) -> Cleaned:
     """Words of a prompt; `dialect` (of the tool that wrote it) before the config's own; `steps`: of its sampler."""
     body, negatives, removed = prompt, [], []
-    whole = read_a1111(prompt)  # pasted with its settings
-    if whole is not None:
+    dialect = dialect or config.dialect
+    pasted = dialect != "plain" and _SETTINGS.search(prompt)  # with all its settings
+    if pasted and (whole := read_a1111(prompt)) is not None:
         body, negatives = whole.prompt, [whole.negative] if whole.negative else []
         removed.append(Removal("settings", prompt[len(body) :] if prompt.startswith(body) else prompt))
-    elif head := _NEGATIVE_HEAD.search(prompt):
+    elif dialect != "plain" and (head := _NEGATIVE_HEAD.search(prompt)):
         body, negatives = prompt[: head.start()], [prompt[head.end() :].strip()]
         removed.append(Removal(NEGATIVE, prompt[head.start() :]))
-    spans = parse(body, dialect or config.dialect, steps, config.all_choices)
+    spans = parse(body, dialect, steps, config.all_choices)
     negatives += [words for span in spans if span.kind == NEGATIVE and (words := _tidy(span.source))]
     removed += _removals(spans)
     text = "".join(span.shown for span in spans)

@@ -104,8 +104,9 @@ class VLLMGenerator:
         raise_for(response, address)
         answer = response.json()
         choice = answer["choices"][0]
-        tokens = int((answer.get("usage") or {}).get("completion_tokens") or 0)
-        return Written(str(choice["text"]).strip(), tokens, choice.get("finish_reason") == "stop", seed)
+        finished = choice.get("finish_reason") == "stop"
+        tokens = int((answer.get("usage") or {}).get("completion_tokens") or 0) - finished  # it counts the end token
+        return Written(str(choice["text"]).strip(), tokens, finished, seed)
 
     def _served(self, address: str) -> str:
         key = os.environ.get("VLLM_API_KEY")
