@@ -102,8 +102,9 @@ def _rewrite_side(
         if found is None:
             reason = f"{too_long[given]} tokens with its instruction, more than {rewriter.config.max_prompt_tokens}"
             raise LeftOut("too long", COLUMN[side], reason, "raise rewriting.max_prompt_tokens, or shorten it")
-        text = tidy(found.text)
-        candidate = _with_text(candidate, side, found._replace(text=text), made, config, found.text)
+        text, followed = tidy(found.text)
+        ended = found._replace(text=text, finished=found.finished or followed)
+        candidate = _with_text(candidate, side, ended, made, config, found.text)
         check_rewrite(given, text, COLUMN[side], config.filters)
         return candidate
 

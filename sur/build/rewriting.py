@@ -181,13 +181,16 @@ def load_tokenizer(found: Located, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def tidy(text: str) -> str:
-    """A model's text without what it says around it: its first paragraph, no lead-in, no quotes about it."""
+def tidy(text: str) -> tuple[str, bool]:
+    """A model's text without what it says around it, and whether it says more after it.
+
+    Taken off: a lead-in, quotes about it, and all but its first paragraph.
+    """
     text = text.strip()
-    shorter = _LEAD_IN.sub("", text)
-    text = (shorter or text).strip().split("\n\n")[0]
-    text = " ".join(text.split())
-    for left, right in ('""', "''", "“”", "``", "**"):
-        if len(text) > 1 and text[0] == left and text[-1] == right and left not in text[1:-1]:
-            text = text[1:-1].strip()
-    return text
+    shorter = _LEAD_IN.sub("", text).strip()
+    first, *more = (shorter or text).split("\n\n", 1)
+    first = " ".join(first.split())
+    for left, right in ('""', "''", "“”", "``"):
+        if len(first) > 1 and first[0] == left and first[-1] == right and left not in first[1:-1]:
+            first = first[1:-1].strip()
+    return first, bool(more)
