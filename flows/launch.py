@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 def run_flow(name: str, config: Any, **parameters: Any) -> Any:
     """Run `flows.<name>.<name>(config, **parameters)` and return its result.
 
-    config: a `sur.config.RunConfig`.
+    config: a `sur.config.RunConfig`, or flow build's `sur.build.BuildConfig`.
 
     Raises Stopped, saying what is kept, when Ctrl-C or SIGTERM ends the run; Prefect has it as crashed then.
     """
@@ -99,8 +99,11 @@ def configured_server(environment: Mapping[str, str]) -> str | None:
     return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
 
 
-def main(name: str) -> int:
-    """Entry point of `python -m flows.<name> CONFIG [section.key=value ...]`; returns the exit code."""
+def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> int:
+    """Entry point of `python -m flows.<name> CONFIG [section.key=value ...]`; returns the exit code.
+
+    load: reads the configuration; default: `sur.config.load_config`.
+    """
     from sur.config import load_config
     from sur.errors import USER_ERRORS
 
@@ -109,7 +112,7 @@ def main(name: str) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
     try:
-        run_flow(name, load_config(arguments.config, arguments.overrides))
+        run_flow(name, (load or load_config)(arguments.config, arguments.overrides))
     except USER_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

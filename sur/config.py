@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -31,6 +31,7 @@ from sur.trainer import TrainConfig
 logger = logging.getLogger(__name__)
 
 RESOLVED_NAME = "config.yaml"
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class StoreConfig(BaseModel):
@@ -201,7 +202,12 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (with the nearest one), bad value.
     """
-    return _validated(RunConfig, _read_yaml(Path(path)), Path(path), overrides)
+    return load_settings(RunConfig, path, overrides)
+
+
+def load_settings(model: type[Model], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Model:
+    """`load_config` for any configuration that is a pydantic model."""
+    return _validated(model, _read_yaml(Path(path)), Path(path), overrides)
 
 
 def evaluation_settings(overrides: Sequence[str] = ()) -> EvaluateConfig:
@@ -220,9 +226,6 @@ class _EvaluationAlone(BaseModel):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
 def _validated(model: type[Model], values: dict[str, Any], path: Path, overrides: Sequence[str]) -> Model:
     """A configuration from a file's values and overrides."""
     origins: dict[tuple[str, ...], str] = {}
@@ -233,10 +236,24 @@ def _validated(model: type[Model], values: dict[str, Any], path: Path, overrides
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, origins)) from None
+        known = RunConfig if model is _EvaluationAlone else model
+        raise ConfigError(_explain(error, path, origins, known)) from None
 
 
-def save_config(config: RunConfig) -> Path:
+class RunSettings(Protocol):
+    """A configuration of a run of any kind."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The configuration as plain values."""
+        ...
+
+
+def save_config(config: RunSettings) -> Path:
     """Write the resolved configuration to `<run_dir>/config.yaml`, atomically, and return its path."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
     target = config.run_dir / RESOLVED_NAME
@@ -299,7 +316,7 @@ def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override:
     values[keys[-1]] = value
 
 
-def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
+def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str], model: type[BaseModel]) -> str:
     """One line for each fault: where it stands, what is wrong, what would be right."""
     lines = []
     for fault in error.errors():
@@ -307,7 +324,7 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...
         name = ".".join(location) or "configuration"
         source = _origin(location, path, origins)
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{source}: unknown key '{name}'{_suggestion(location)}")
+            lines.append(f"{source}: unknown key '{name}'{_suggestion(location, model)}")
         elif fault["type"] == "missing":
             lines.append(f"{source}: '{name}' is required")
         else:
@@ -337,9 +354,9 @@ def _origin(location: tuple[str, ...], path: Path, origins: Mapping[tuple[str, .
     return f"override '{origins[max(touching, key=len)]}'" if touching and location else str(path)
 
 
-def _suggestion(location: tuple[str, ...]) -> str:
+def _suggestion(location: tuple[str, ...], model: type[BaseModel]) -> str:
     """Name the nearest known key: among the siblings first, then anywhere in the tree."""
-    names = dict(_field_names(RunConfig))
+    names = dict(_field_names(model))
     siblings = {keys[-1]: keys for keys in names if keys[:-1] == location[:-1]}
     near = difflib.get_close_matches(location[-1], siblings, 1, cutoff=0.6)
     if near:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sur.build.config import BuildConfig
     from sur.config import RunConfig
 
 
@@ -43,9 +44,11 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stopped(error: KeyboardInterrupt, config: RunConfig) -> Stopped:
+def stopped(error: KeyboardInterrupt, config: RunConfig | BuildConfig) -> Stopped:
     """The exception of a run that was stopped, with what its store and its run folder hold now."""
-    kept = " and ".join([*_partitions(config), *_steps(config)])
+    from sur.config import RunConfig
+
+    kept = " and ".join([*_partitions(config), *_steps(config)] if isinstance(config, RunConfig) else config.kept())
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
     if not kept:
         return Stopped(number, "stopped before anything was saved")

@@ -15,7 +15,7 @@ from sur.config import load_config
 from sur.extraction import close_encoders, extract
 
 VERBS = ("plan", "extract", "train", "pipeline", "sweep", "generate", "evaluate", "inspect", "verify", "drop", "demo")
-VERBS += ("convert", "publish")
+VERBS += ("convert", "publish", "build")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ def test_every_command_of_the_readme_runs(tmp_path):
         config[section] = {**config.get(section, {}), **values}
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "shapes.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(ROOT / "configs" / "build-prompts.yaml", tmp_path / "configs")
+    (tmp_path / "prompts.txt").write_text("two (red:1.2) foxes, snowy forest, 8k\nold lighthouse on a cliff, storm\n")
     (tmp_path / "sur" / "shapes").mkdir(parents=True)
     (tmp_path / "sur" / "shapes" / "weights").symlink_to(ROOT / "sur" / "shapes" / "weights")
     from sur.shapes.dataset import write_dataset

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sur.cli import (
+    building,
     convert,
     inspecting,
     linting,
@@ -52,6 +53,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for command in (
+    building.build,
     runs.plan,
     runs.extract,
     runs.train,

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import httpx
 import torch
 from torch import Tensor
 
 from sur.encoders.llm_config import LLMConfig
 from sur.encoders.llm_engine import Pooled, padded
 from sur.encoders.llm_tokens import Tokens
-from sur.vllm.client import Client, Expected, feature_version
-from sur.vllm.errors import EngineGone, EngineRefused
+from sur.vllm.client import Client, Expected
 from sur.vllm.protocol import Wanted
 from sur.vllm.server import LaunchedServer, Serving
+from sur.vllm.version import engine_version
 
 CHUNK = 64  # prompts whose states are handed on together
-VERSION_OF_VLLM = """
-import importlib.util, pathlib, runpy
-folder = pathlib.Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported, which takes seconds
-print(runpy.run_path(str(folder / "_version.py"))["__version__"])
-"""
 ROOM = 16  # tokens beyond the longest prompt that is expected: one is generated, one is drafted
 
 
@@ -43,7 +36,7 @@ class VLLMEngine:
     def identity(self) -> dict[str, str]:
         """vLLM's minor version: of the environment that would serve, or of the server that does."""
         if self._version is None:
-            self._version = feature_version(self._installed() if self._vllm.endpoint is None else self._served())
+            self._version = engine_version(self._vllm)
         return {"engine": "vllm", "engine_version": self._version}
 
     def serving(self) -> Serving:
@@ -102,26 +95,3 @@ class VLLMEngine:
                 self.close()
                 raise
         return self._server
-
-    def _installed(self) -> str:
-        python = self._vllm.python
-        done = subprocess.run(
-            [python, "-c", VERSION_OF_VLLM],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise EngineRefused(f"{python} (llm.vllm.launch) has no vLLM: {reason}")
-        return done.stdout.strip().splitlines()[-1]
-
-    def _served(self) -> str:
-        try:
-            response = httpx.get(f"{self._vllm.endpoint}/version", timeout=10.0, trust_env=False).raise_for_status()
-            return str(response.json()["version"])
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise EngineGone(
-                f"no vLLM answers at {self._vllm.endpoint} (llm.vllm.endpoint): {error}. Start it with the command "
-                "that `sur serve CONFIG` prints, or give llm.vllm.launch to have one started with the run"
-            ) from error

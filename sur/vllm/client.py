@@ -15,20 +15,19 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sur.vllm.config import VLLMConfig
-from sur.vllm.errors import EngineGone, EngineRefused
+from sur.vllm.errors import EngineRefused
+from sur.vllm.patience import Passing, patiently, raise_for
 from sur.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, About, NotWritten, Wanted, take
+from sur.vllm.version import feature_version
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 5.0
 PROVEN = (
     "llama",
     "qwen3",
     "mistral",
     "gemma4_text",
 )  # architectures whose states were compared with transformers', see docs/vllm.md
-AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -97,24 +96,7 @@ class Client:
         return [task.result() for task in tasks]
 
     async def _patiently(self, work: Callable[[], Any]) -> Any:
-        """Do it again, at growing intervals, while it fails in a way that may pass."""
-        loop = asyncio.get_running_loop()
-        began, pause = loop.time(), FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return await work()
-            except (httpx.TransportError, _Passing) as error:
-                self._check()
-                reason = str(error) or type(error).__name__
-                hung = isinstance(error, httpx.ReadTimeout)
-                if hung or loop.time() - began + pause > self._config.patience_seconds:
-                    took = f"in {self._config.timeout_seconds:g} s" if hung else f"for {loop.time() - began:.0f} s"
-                    raise EngineGone(
-                        f"vLLM's server at {self._address} did not answer {took} ({reason}). What is cached is safe; "
-                        "see the server's log, start it again, and run the same command again to resume."
-                    ) from error
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return await patiently(work, self._config, self._address, self._check)
 
     async def _ask(self, ids: list[int], wanted: Wanted) -> Tensor:
         async with self._meeting:  # one asks, the others wait
@@ -122,25 +104,25 @@ class Client:
         answer = await self._post(ids, wanted.params())
         if answer.get("instance") != about.instance:
             self._about = None  # started anew meanwhile, perhaps with another model: look first, then ask again
-            raise _Passing("the server was started anew")
+            raise Passing("the server was started anew")
         if "error" in answer:
             raise EngineRefused(
                 f"vLLM's server at {self._address} refused a prompt of {len(ids)} tokens: {answer['error']}"
             )
         if "file" not in answer:
-            raise _Passing("the server computed no states")
+            raise Passing("the server computed no states")
         folder = self._config.exchange or Path(about.exchange)
         try:
             states, back = take(folder, answer["file"])
         except NotWritten as error:
-            raise _Passing(f"the server could not hand over states through {folder}: {error}") from None
+            raise Passing(f"the server could not hand over states through {folder}: {error}") from None
         except FileNotFoundError:
             if not folder.is_dir():
                 raise EngineRefused(
                     f"{folder}, through which the server at {self._address} hands over states, is not there. It "
                     "must be reachable from here too: set llm.vllm.exchange to what it is called on this machine"
                 ) from None
-            raise _Passing(f"the server's file of states is not in {folder}, its log may say why") from None
+            raise Passing(f"the server's file of states is not in {folder}, its log may say why") from None
         except (OSError, ValueError, SafetensorError) as error:
             raise EngineRefused(
                 f"the states of the server at {self._address} cannot be read from {folder}: {error}. It must be "
@@ -160,7 +142,7 @@ class Client:
     async def _meet(self) -> About:
         """Ask what is served, and refuse what is not expected."""
         response = await self._http.get("/v1/models")
-        _raise_for(response, self._address)
+        raise_for(response, self._address)
         self._model = response.json()["data"][0]["id"]
         answer = await self._post([0], {ABOUT: True})
         if "about" not in answer or answer["about"].get("protocol") != VERSION:
@@ -212,25 +194,5 @@ class Client:
     async def _post(self, ids: list[int], params: dict[str, Any]) -> dict[str, Any]:
         body = {"model": self._model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
         response = await self._http.post("/v1/completions", json={**body, "kv_transfer_params": params})
-        _raise_for(response, self._address)
+        raise_for(response, self._address)
         return (response.json().get("kv_transfer_params") or {}).get(KEY) or {}
-
-
-class _Passing(Exception):
-    """Something that may be otherwise in a moment."""
-
-
-def feature_version(version: str) -> str:
-    """The part of vLLM's version that is in a feature's identity: a new minor may change numbers."""
-    return ".".join(version.split("+")[0].split(".")[:2])
-
-
-def _raise_for(response: httpx.Response, address: str) -> None:
-    if response.status_code in AGAIN:
-        raise _Passing(f"status {response.status_code}")
-    if response.status_code in (401, 403):
-        raise EngineRefused(f"the server at {address} wants another key: set VLLM_API_KEY to it")
-    if response.is_error:
-        raise EngineRefused(
-            f"the server at {address} refused a request ({response.status_code}): {response.text[:500]}"
-        )

@@ -35,7 +35,7 @@ ROOM_BYTES = 2**30  # that the exchange folder may need
 
 @dataclass(frozen=True)
 class Serving:
-    """What is to be served."""
+    """What is to be served; without layers plain text generation."""
 
     model: str
     compute_dtype: str
@@ -46,12 +46,6 @@ class Serving:
 
 def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: Path, host: str, port: int) -> list[str]:
     """The command; it needs this package's folder on PYTHONPATH, or the package installed beside vLLM."""
-    speculative = {
-        "method": "extract_hidden_states",
-        "num_speculative_tokens": 1,
-        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": list(serving.layers)}},
-    }
-    transfer = {**CONNECTOR, "kv_connector_extra_config": {"exchange": str(exchange)}}
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", serving.model]
     command += ["--host", host, "--port", str(port)]
     command += ["--dtype", serving.compute_dtype, "--max-model-len", str(serving.max_model_len)]
@@ -59,8 +53,19 @@ def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: P
     command += ["--no-enable-prefix-caching", "--enforce-eager", "--generation-config", "vllm"]
     command += ["--disable-uvicorn-access-log"]
     command += ["--trust-remote-code"] if serving.trust_remote_code else []
-    command += ["--speculative-config", json.dumps(speculative), "--kv-transfer-config", json.dumps(transfer)]
+    command += _hidden_states(serving.layers, exchange) if serving.layers else []
     return [*command, *config.server_args]
+
+
+def _hidden_states(layers: Sequence[int], exchange: Path) -> list[str]:
+    """Options that have the server hand over hidden states."""
+    speculative = {
+        "method": "extract_hidden_states",
+        "num_speculative_tokens": 1,
+        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": list(layers)}},
+    }
+    transfer = {**CONNECTOR, "kv_connector_extra_config": {"exchange": str(exchange)}}
+    return ["--speculative-config", json.dumps(speculative), "--kv-transfer-config", json.dumps(transfer)]
 
 
 def connector_path(folder: Path) -> Path:

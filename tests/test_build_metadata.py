@@ -1,0 +1,301 @@
+"""Prompts from the metadata of generated pictures, in files with the real chunks that the tools write."""
+
+import io
+import json
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from sur.build.embedded import MetadataError, embedded_texts
+from sur.build.metadata import read_embedded
+from sur.build.metadata_a1111 import read_a1111, read_settings
+from sur.images import open_checked
+
+INFOTEXT = """portrait of an (old fisherman:1.2), harbour at dawn,
+foggy <lora:film:0.6>
+Negative prompt: lowres, (bad hands:1.3),
+watermark
+Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 3391774, Size: 512x768, Model hash: 6ce0161689, \
+Model: v1-5-pruned, Denoising strength: 0.55, Lora hashes: "film: 1f2e, other: 3d4c", Version: v1.10.1"""
+
+
+def saved(kind: str, **options) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", (32, 32), "teal").save(made, kind, **options)
+    return made.getvalue()
+
+
+def png(international: bool = False, **texts: str) -> bytes:
+    """A PNG with tEXt chunks, or iTXt where that is asked for."""
+    info = PngImagePlugin.PngInfo()
+    for name, text in texts.items():
+        (info.add_itxt if international else info.add_text)(name, text)
+    return saved("PNG", pnginfo=info)
+
+
+def with_comment(kind: str, comment: bytes) -> bytes:
+    """A picture with an EXIF UserComment."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    return saved(kind, exif=exif.tobytes())
+
+
+def read(data: bytes):
+    image = open_checked(data, 10**6)
+    image.load()
+    return read_embedded(embedded_texts(image))
+
+
+def check_infotext(found):
+    assert (found.tool, found.dialect) == ("a1111", "a1111")
+    assert found.prompt == "portrait of an (old fisherman:1.2), harbour at dawn,\nfoggy <lora:film:0.6>"
+    assert found.negative == "lowres, (bad hands:1.3),\nwatermark"
+    assert found.fields["Steps"] == "28"
+    assert found.fields["Sampler"] == "DPM++ 2M Karras"
+    assert found.fields["Lora hashes"] == "film: 1f2e, other: 3d4c"
+    assert found.fields["Version"] == "v1.10.1"
+    assert len(found.fields) == 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(parameters=INFOTEXT),
+        png(international=True, parameters=INFOTEXT),
+        with_comment("JPEG", b"UNICODE\0" + INFOTEXT.encode("utf-16-be")),
+        with_comment("JPEG", b"UNICODE\0" + INFOTEXT.encode("utf-16-le")),
+        with_comment("WEBP", b"UNICODE\0" + INFOTEXT.encode("utf-16-be")),
+        with_comment("JPEG", b"ASCII\0\0\0" + INFOTEXT.encode()),
+    ],
+    ids=["tEXt", "iTXt", "jpeg", "jpeg, little-endian", "webp", "jpeg, ascii"],
+)
+def test_a1111_parameters_are_read_from_every_kind_of_file(data):
+    check_infotext(read(data))
+
+
+def test_a_prompt_in_any_script_survives_both_kinds_of_chunk():
+    text = "猫、海の前で, “naïve” — ok\nSteps: 20, Sampler: Euler a, CFG scale: 7"
+    for data in (
+        png(international=True, parameters=text),
+        with_comment("JPEG", b"UNICODE\0" + text.encode("utf-16-be")),
+    ):
+        assert read(data).prompt == "猫、海の前で, “naïve” — ok"
+
+
+def test_a1111_without_negative_prompt_and_with_lines_of_extensions():
+    found = read_a1111("a dog\nSteps: 20, Sampler: Euler a, CFG scale: 7\nTemplate: a __animal__\nNegative Template: x")
+    assert (found.prompt, found.negative) == ("a dog", "")
+    assert found.fields["(lines after the settings)"] == "Template: a __animal__\nNegative Template: x"
+
+
+def test_a1111_with_a_negative_prompt_alone():
+    found = read_a1111("Negative prompt: bad\nSteps: 20, Sampler: Euler a, CFG scale: 7")
+    assert (found.prompt, found.negative) == ("", "bad")
+
+
+@pytest.mark.parametrize("text", ["a prompt of words alone", "", "size: big, a cat", "just\nlines\nof text"])
+def test_a_text_without_settings_is_not_taken_for_a1111(text):
+    assert read_a1111(text) is None
+
+
+def test_settings_with_quotes_commas_and_colons_keep_their_values():
+    found = read_settings(r'A: 1, B: "x, y: \"z\"", Hires prompt: "a (b:1.1), c", Last: end of it')
+    assert found == {"A": "1", "B": 'x, y: "z"', "Hires prompt": "a (b:1.1), c", "Last": "end of it"}
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+
+
+BASE = {
+    "3": node("KSampler", seed=8566257, steps=20, cfg=8, sampler_name="euler", scheduler="normal", denoise=1,
+              model=["4", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0]),
+    "4": node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
+    "5": node("EmptyLatentImage", width=512, height=512, batch_size=1),
+    "6": node("CLIPTextEncode", text="a glass bottle, galaxy inside", clip=["4", 1]),
+    "7": node("CLIPTextEncode", text="text, watermark", clip=["4", 1]),
+    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+    "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
+}  # fmt: skip
+
+
+def comfy(**changed) -> dict:
+    return {**BASE, **changed}
+
+
+def follow(graph: dict):
+    return read(png(prompt=json.dumps(graph), workflow=json.dumps({"nodes": [], "links": []})))
+
+
+def test_comfyui_is_followed_from_the_sampler_to_its_text_encoders():
+    found = follow(BASE)
+    assert (found.tool, found.prompt, found.negative) == (
+        "comfyui", "a glass bottle, galaxy inside", "text, watermark"
+    )  # fmt: skip
+    assert found.fields == {
+        "sampler node": "3 (KSampler)", "seed": 8566257, "steps": 20, "cfg": 8, "sampler_name": "euler",
+        "scheduler": "normal", "denoise": 1, "ckpt_name": ["sd15.safetensors"],
+    }  # fmt: skip
+
+
+def test_comfyui_goes_through_controlnets_combinations_and_guidance():
+    sampler = node("KSamplerAdvanced", noise_seed=1, positive=["20", 0], negative=["20", 1], latent_image=["5", 0])
+    apply = node(
+        "ControlNetApplyAdvanced", positive=["21", 0], negative=["7", 0], control_net=["30", 0], image=["31", 0]
+    )
+    combine = node("ConditioningCombine", conditioning_1=["22", 0], conditioning_2=["6", 0])
+    guidance = node("FluxGuidance", guidance=3.5, conditioning=["23", 0])
+    found = follow(
+        comfy(**{"3": sampler, "20": apply, "21": combine, "22": guidance,
+                 "23": node("CLIPTextEncode", text="first", clip=["4", 1]),
+                 "30": node("ControlNetLoader", control_net_name="canny"), "31": node("LoadImage", image="x.png")})
+    )  # fmt: skip
+    assert found.prompt == "first, a glass bottle, galaxy inside"
+    assert found.negative == "text, watermark"
+
+
+def test_comfyui_custom_sampler_with_a_guider_and_no_negative():
+    found = follow({
+        "1": node("RandomNoise", noise_seed=77),
+        "2": node("CLIPTextEncodeFlux", clip_l="bottle", t5xxl="a bottle on a beach", guidance=3.5, clip=["9", 0]),
+        "3": node("BasicGuider", model=["9", 0], conditioning=["2", 0]),
+        "4": node("SamplerCustomAdvanced", noise=["1", 0], guider=["3", 0], sampler=["5", 0], latent_image=["6", 0]),
+        "5": node("KSamplerSelect", sampler_name="euler"),
+        "6": node("EmptySD3LatentImage", width=8, height=8),
+        "7": node("VAEDecode", samples=["4", 0]),
+        "8": node("SaveImage", images=["7", 0]),
+        "9": node("DualCLIPLoader"),
+    })  # fmt: skip
+    assert (found.prompt, found.negative) == ("a bottle on a beach", "")
+    assert found.fields["noise_seed"] == 77
+
+
+def test_comfyui_sdxl_encoders_give_both_of_their_texts_once():
+    both = node("CLIPTextEncodeSDXL", width=1024, text_g="a fox", text_l="oil painting", clip=["4", 1])
+    same = node("CLIPTextEncodeSDXL", width=1024, text_g="blurry", text_l="blurry", clip=["4", 1])
+    found = follow(comfy(**{"6": both, "7": same}))
+    assert (found.prompt, found.negative) == ("a fox, oil painting", "blurry")
+
+
+def test_comfyui_texts_that_other_nodes_make():
+    found = follow(comfy(**{
+        "6": node("CLIPTextEncode", text=["40", 0], clip=["4", 1]),
+        "40": node("StringConcatenate", string_a=["41", 0], string_b="at night", delimiter=", "),
+        "41": node("Reroute", value_in=["42", 0]),
+        "42": node("ImpactWildcardProcessor", wildcard_text="a __animal__", populated_text="a heron", mode="populate"),
+    }))  # fmt: skip
+    assert found.prompt == "a heron, at night"
+
+
+def test_comfyui_zeroed_negatives_are_nothing():
+    zero = node("ConditioningZeroOut", conditioning=["6", 0])
+    assert follow(comfy(**{"7": zero})).negative == ""
+
+
+def test_comfyui_second_pass_takes_the_sampler_nearest_the_picture():
+    second = node(
+        "KSampler", seed=2, steps=9, positive=["12", 0], negative=["7", 0], latent_image=["3", 0], model=["4", 0]
+    )
+    found = follow(comfy(**{
+        "10": second, "12": node("CLIPTextEncode", text="with details", clip=["4", 1]),
+        "8": node("VAEDecode", samples=["10", 0], vae=["4", 2]),
+    }))  # fmt: skip
+    assert (found.prompt, found.fields["steps"]) == ("with details", 9)
+
+
+def test_a_picture_that_comfyui_only_processed_has_no_prompt():
+    graph = {"1": node("LoadImage", image="x.png"), "2": node("SaveImage", images=["1", 0], filename_prefix="up")}
+    assert follow(graph) is None
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        (comfy(**{"6": node("MagicPrompt", seed=1)}), "node 6 (MagicPrompt) is neither a text encoder"),
+        (comfy(**{"6": node("CLIPTextEncode", text=["50", 0]), "50": node("Oracle")}), "made by node 50 (Oracle)"),
+        (comfy(**{"6": node("CLIPTextEncode", text=["99", 0])}), "reads node 99, which the graph does not have"),
+        (comfy(**{"6": node("CLIPTextEncode", text=["6", 0])}), "comes from itself"),
+        ({"1": "no node"}, "is no node with inputs"),
+        ([1], "expected an object"),
+    ],
+)  # fmt: skip
+def test_a_comfyui_graph_that_cannot_be_followed_is_refused_by_the_node(graph, said):
+    with pytest.raises(MetadataError) as error:
+        read(png(prompt=json.dumps(graph)))
+    assert said in str(error.value)
+
+
+def test_a_comfyui_graph_of_two_prompts_is_not_guessed_at():
+    graph = comfy(**{
+        "20": node("KSampler", positive=["21", 0], negative=["7", 0], latent_image=["5", 0]),
+        "21": node("CLIPTextEncode", text="another", clip=["4", 1]),
+        "22": node("VAEDecode", samples=["20", 0]), "23": node("SaveImage", images=["22", 0]),
+    })  # fmt: skip
+    with pytest.raises(MetadataError, match="several prompts, by samplers 3 .KSampler., 20"):
+        follow(graph)
+
+
+def test_a_loop_of_conditionings_ends():
+    graph = comfy(**{"6": node("ConditioningCombine", conditioning_1=["6", 0], conditioning_2=["7", 0])})
+    assert follow(graph).prompt == "text, watermark"
+
+
+def canvas(mode: int = 0) -> dict:
+    """The default graph as the canvas saves it, with a reroute."""
+    return {
+        "nodes": [
+            {"id": 3, "type": "KSampler", "mode": 0, "inputs": [
+                {"name": "model", "link": 1}, {"name": "positive", "link": 14}, {"name": "negative", "link": 6},
+                {"name": "latent_image", "link": 2}], "widgets_values": [42, "randomize", 20, 8, "euler", "normal", 1]},
+            {"id": 6, "type": "CLIPTextEncode", "mode": mode, "inputs": [{"name": "clip", "link": 3}],
+             "widgets_values": ["a lighthouse"]},
+            {"id": 7, "type": "CLIPTextEncode", "mode": 0, "inputs": [{"name": "clip", "link": 5}],
+             "widgets_values": ["blurry"]},
+            {"id": 8, "type": "VAEDecode", "mode": 0, "inputs": [{"name": "samples", "link": 7}]},
+            {"id": 9, "type": "SaveImage", "mode": 0, "inputs": [{"name": "images", "link": 9}],
+             "widgets_values": ["ComfyUI"]},
+            {"id": 10, "type": "Reroute", "mode": 0, "inputs": [{"name": "", "link": 4}]},
+        ],
+        "links": [[4, 6, 0, 10, 0, "*"], [14, 10, 0, 3, 1, "CONDITIONING"], [6, 7, 0, 3, 2, "CONDITIONING"],
+                  [2, 99, 0, 3, 3, "LATENT"], [7, 3, 0, 8, 0, "LATENT"], [9, 8, 0, 9, 0, "IMAGE"]],
+    }  # fmt: skip
+
+
+def test_comfyui_canvas_alone_is_enough():
+    found = read(png(workflow=json.dumps(canvas())))
+    assert (found.prompt, found.negative) == ("a lighthouse", "blurry")
+    assert (found.fields["seed"], found.fields["steps"]) == (42, 20)
+
+
+def test_a_muted_node_of_the_canvas_is_missed_by_name():
+    with pytest.raises(MetadataError, match="reads node 6"):
+        read(png(workflow=json.dumps(canvas(mode=2))))
+
+
+def test_comfyui_webp_has_its_graph_in_exif():
+    exif = Image.Exif()
+    exif[0x0110] = "prompt:" + json.dumps(BASE)
+    exif[0x010F] = "workflow:" + json.dumps(canvas())
+    assert read(saved("WEBP", exif=exif.tobytes())).prompt == "a glass bottle, galaxy inside"
+
+
+def test_invokeai_new_and_old():
+    new = {"positive_prompt": "a (fox)1.2", "negative_prompt": "fog", "seed": 5, "steps": 30}
+    found = read(png(invokeai_metadata=json.dumps(new)))
+    assert (found.tool, found.dialect, found.prompt, found.negative) == ("invokeai", "invokeai", "a (fox)1.2", "fog")
+    assert found.fields == {"seed": 5, "steps": 30}
+    old = {"app_id": "invoke-ai/InvokeAI", "image": {"prompt": [{"prompt": "a fox", "weight": 1}], "steps": 50}}
+    assert read(png(**{"sd-metadata": json.dumps(old)})).prompt == "a fox"
+
+
+def test_swarmui_and_fooocus_write_json_into_parameters():
+    swarm = {"sui_image_params": {"prompt": "a fox", "negativeprompt": "fog", "steps": 20}}
+    fooocus = {"prompt": "a fox", "negative_prompt": "fog", "steps": 30, "version": "Fooocus v2.5"}
+    for tool, fields in (("swarmui", swarm), ("fooocus", fooocus)):
+        found = read(png(parameters=json.dumps(fields)))
+        assert (found.tool, found.prompt, found.negative) == (tool, "a fox", "fog")
+
+
+@pytest.mark.parametrize("data", [png(), png(Software="GIMP", Comment="a holiday"), saved("JPEG"), saved("WEBP")])
+def test_a_plain_picture_has_no_prompt(data):
+    assert read(data) is None
