@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import convert, pictures, publishing, runs, serving, stores, sweeps
+from sur.cli import convert, pictures, probing, publishing, runs, serving, stores, sweeps
 from sur.stopping import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ for command in (
     runs.train,
     runs.pipeline,
     sweeps.sweep,
+    probing.probe,
     pictures.generate,
     pictures.evaluate,
     stores.inspect,
