@@ -18,7 +18,7 @@ from sur.probe import ProbeConfig, probe
 from sur.probe.candidates import candidates_of, pool
 from sur.probe.cka import cka, hsic_1, similarities
 from sur.probe.folds import folds_by_rows, folds_by_words, groups_of
-from sur.probe.judge import judge
+from sur.probe.judge import _common, judge
 from sur.probe.moments import Moments
 from sur.probe.plot import plot
 from sur.probe.projection import standardising
@@ -111,7 +111,9 @@ def by_layer(findings: Findings, split: str) -> dict:
 
 def test_the_layer_that_knows_the_words_is_found(findings):
     words = by_layer(findings, "words")
-    assert words[3].gain.low > 0.2 and words[3].first == 1
+    assert words[3].known["both"].low > 0.75 and words[3].first == 1
+    assert words[3].gain.low > 0.2
+    assert all(words[layer].known["both"].value < 0.05 for layer in (1, 2))
     assert all(words[layer].gain.value < 0.05 for layer in (1, 2))
     assert words[3].r2["both"].value > 0.9 > words[3].r2["text"].value
     assert words[3].retrieval["both"].low > words[3].retrieval["text"].high
@@ -125,6 +127,12 @@ def test_words_that_were_seen_hide_what_the_llm_knows(findings):
     """A text encoder's random embedding of a word is as good as an LLM's state, once the word was seen."""
     seen, unseen = (by_layer(findings, split)[3].gain.value for split in ("rows", "words"))
     assert seen < unseen / 2
+
+
+def test_knowing_a_word_is_more_than_not_guessing_at_it(findings):
+    """Noise says nothing of a new word, and so errs less than the text encoder, whose random embedding misleads it."""
+    noise = by_layer(findings, "words")[1].known
+    assert noise["llm"].low > 0.1 and noise["both"].value < 0.05
 
 
 def test_noise_and_a_copy_are_not_recommended(tmp_path):
@@ -260,14 +268,25 @@ def test_a_wide_feature_keeps_its_inner_products_when_it_is_projected():
     assert np.abs(relative).max() < 0.15
 
 
+def test_what_is_common_to_a_words_rows_is_estimated_without_bias():
+    """The mean over many words of few rows is |E e|^2, to which the rows' noise adds nothing."""
+    rng = np.random.default_rng(5)
+    units = np.repeat(np.arange(2000), 4)
+    common = rng.normal(size=(2000, 3))
+    noise = 3 * rng.normal(size=(8000, 3))
+    assert _common(common[units] + noise, units).mean() == pytest.approx(np.square(common).sum(1).mean(), abs=0.3)
+    assert abs(_common(noise, units).mean()) < 0.3
+    assert _common(noise[:1], units[:1]) == [0]
+
+
 def test_pooling_sees_real_tokens_only():
-    states = torch.arange(24.0).reshape(2, 4, 3)
+    states = torch.arange(24.0).reshape(2, 4, 3).square()
     length = torch.tensor([2, 4])
-    np.testing.assert_allclose(pool(states, length, "mean")[0], states[0, :2].mean(0))
-    np.testing.assert_allclose(pool(states, length, "last"), torch.stack([states[0, 1], states[1, 3]]))
-    assert pool(states[:, 0], length, "last") is not None and torch.equal(
-        pool(states[:, 0], length, "mean"), states[:, 0]
-    )
+    normed = (states - states.mean(-1, keepdim=True)) / states.std(-1, correction=0, keepdim=True)
+    np.testing.assert_allclose(pool(states, length, "mean")[0], normed[0, :2].mean(0), atol=1e-4)
+    np.testing.assert_allclose(pool(states, length, "last"), torch.stack([normed[0, 1], normed[1, 3]]), atol=1e-4)
+    for pooling in ("mean", "last"):
+        assert torch.equal(pool(states[:, 0], length, pooling), states[:, 0])
 
 
 def test_groups_are_rows_with_an_equal_simple_or_an_equal_complex_prompt():
@@ -393,7 +412,7 @@ def test_the_command_shows_recommends_and_writes(world, tmp_path):
     path = str(world.store.path)
     done = CliRunner().invoke(app, ["probe", path, "--folds", "4"])
     assert done.exit_code == 0, done.output
-    assert "largest gain: big layer 3 mean" in done.output and "loss.distillation.layer=3" in done.output
+    assert "best: big layer 3 mean" in done.output and "loss.distillation.layer=3" in done.output
     folder = world.store.path.parent / "probe"
     assert {each.name for each in folder.iterdir()} == {"probe.json", "probe.png", "probe.svg"}
     out = ["--output", str(tmp_path / "out"), "--folds", "4"]

@@ -79,9 +79,9 @@ def _show(findings: "Findings") -> None:
     if "words" not in findings.candidates[0].held:
         typer.echo("too few rare words to hold any back; ranked on rows like those seen")
     if findings.best is None:
-        typer.echo("no candidate's gain is clearly above zero: these states may not help")
+        typer.echo("no candidate is clearly better than random numbers: these states may not help")
     else:
-        typer.echo(f"largest gain: {findings.best}")
+        typer.echo(f"best: {findings.best}")
     typer.echo("\n".join(f"    {line}" for line in recommended(findings)))
 
 
@@ -92,15 +92,22 @@ def _table(findings: "Findings", split: str) -> "Table":
 
     first = findings.candidates[0].held[split]
     held = {"words": f"{first.units} words that no fit has seen", "rows": f"{first.units} groups of equal prompts"}
+    known = bool(first.known)
     table = Table(
-        "candidate", "gain in R²", "first", "R², both", "R², LLM alone", "retrieved, both", "CKA",
+        "candidate", *(["known of the words"] if known else []), "first", "gain in R²", "R², both", "R², LLM alone",
+        "retrieved, both", "CKA",
         title=f"held back: {first.rows} rows, {held[split]}. The text encoder alone: R² {shown(first.r2['text'])}, "
         f"retrieved {shown(first.retrieval['text'])} of {first.gallery:.0f}", title_justify="left",
     )  # fmt: skip
-    for each in sorted(findings.candidates, key=lambda c: -c.held[split].gain.value):
+    for each in sorted(findings.candidates, key=lambda c: -c.held[split].score.value):
         here = each.held[split]
         table.add_row(
-            each.name, shown(here.gain), f"{here.first:.0%}", shown(here.r2["both"]), shown(here.r2["llm"]),
-            shown(here.retrieval["both"]), shown(each.cka),
+            each.name, *([shown(here.known["both"])] if known else []), f"{here.first:.0%}", shown(here.gain),
+            shown(here.r2["both"]), shown(here.r2["llm"]), shown(here.retrieval["both"]), shown(each.cka),
         )  # fmt: skip
+    noise = findings.noise[split]
+    table.add_row(
+        "random numbers", *([shown(noise.known["both"])] if known else []), "", shown(noise.gain),
+        shown(noise.r2["both"]), shown(noise.r2["llm"]), shown(noise.retrieval["both"]), "",
+    )  # fmt: skip
     return table

@@ -55,11 +55,15 @@ def candidates_of(store: Store) -> list[Candidate]:
 def pool(
     states: Float[Tensor, "batch ..."], length: Int[Tensor, " batch"], pooling: Pooling
 ) -> Float[Tensor, "batch dim"]:
-    """Mean over the real tokens, or the last of them; what is pooled already stays as it is. float32."""
+    """Mean over the real tokens, or the last of them; what is pooled already stays as it is. float32.
+
+    Token states are normalised one by one first, as the teacher does it: the first token of many LLMs is far longer
+    than the others (Sun et al. 2024, arXiv 2402.17762) and would be most of the mean.
+    """
     states = states.float()
     if states.ndim == 2:
         return states
-    length = length.long().clamp_min(1)
+    states, length = torch.nn.functional.layer_norm(states, states.shape[-1:]), length.long().clamp_min(1)
     if pooling == "last":
         return states[torch.arange(len(states)), length - 1]
     weights = real_tokens(length, states.shape[1]).float()

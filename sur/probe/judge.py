@@ -21,10 +21,10 @@ LLM_SCALES = (1 / 3, 1.0, 3.0)  # trust in the LLM's vector beside the text enco
 
 @dataclass(frozen=True)
 class Judgement:
-    """The numbers of a split, and its gain in every resample (the same resamples for every candidate)."""
+    """The numbers of a split, and the score in every resample (the same resamples for every candidate)."""
 
     held: Held
-    gains: Float[np.ndarray, " resamples"]
+    scores: Float[np.ndarray, " resamples"]
 
 
 def judge(
@@ -54,9 +54,12 @@ def judge(
             predicted = paths[name].predict(x, float(PENALTIES[place]))
             right = _retrieved(predicted - centre, y - centre, complexes[folds[number].judged])
             columns.setdefault(f"{kind} error", []).append(errors[number][name][place])
+            columns.setdefault(f"{kind} common", []).append(_common(y - predicted, folds[number].unit))
             columns.setdefault(f"{kind} right", []).append(right)
     units = np.concatenate([fold.unit for fold in folds])
-    return _summarise({key: np.concatenate(parts) for key, parts in columns.items()}, units, len(folds), config)
+    return _summarise(
+        {key: np.concatenate(parts) for key, parts in columns.items()}, units, len(folds), split == "words", config
+    )
 
 
 def _options(train: Moments, texts: Texts) -> dict[str, RidgePath]:
@@ -84,8 +87,20 @@ def _retrieved(
     return (complexes[cosines.argmax(1)] == complexes).astype(np.float64)
 
 
+def _common(wrong: Float[np.ndarray, "n q"], units: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Squared length of the mean error of each row's unit, without bias: e_i . (mean of the unit's other errors).
+
+    Its mean over a unit's rows estimates |E e|^2; zero for a unit of one row, which cannot tell it from noise.
+    """
+    unique, unit = np.unique(units, return_inverse=True)
+    sums = np.zeros((len(unique), wrong.shape[1]))
+    np.add.at(sums, unit, wrong)
+    others = np.bincount(unit)[unit] - 1
+    return (wrong * (sums[unit] - wrong)).sum(1) / np.maximum(others, 1)
+
+
 def _summarise(
-    columns: dict[str, np.ndarray], units: Int[np.ndarray, " judged"], folds: int, config: ProbeConfig
+    columns: dict[str, np.ndarray], units: Int[np.ndarray, " judged"], folds: int, words: bool, config: ProbeConfig
 ) -> Judgement:
     """Sums over units, and the same over resampled units: rows of a unit are not independent."""
     unique, unit = np.unique(units, return_inverse=True)
@@ -101,7 +116,13 @@ def _summarise(
     def with_interval(values: np.ndarray) -> Interval:
         return interval(float(values[0]), values[1:])
 
+    def known(kind: str) -> np.ndarray:
+        return 1 - every[f"{kind} common"] / every["text common"]
+
     gain = r2("both") - r2("text")
+    words = words and bool(
+        (every["text common"] > 0).all()
+    )  # else nothing there is to be known, or too few rows to say
     kinds = ("text", "llm", "both")
     held = Held(
         rows=len(units),
@@ -110,5 +131,6 @@ def _summarise(
         r2={kind: with_interval(r2(kind)) for kind in kinds},
         retrieval={kind: with_interval(every[f"{kind} right"] / every["rows"]) for kind in kinds},
         gain=with_interval(gain),
+        known={kind: with_interval(known(kind)) for kind in ("llm", "both")} if words else {},
     )
-    return Judgement(held, gain[1:])
+    return Judgement(held, (known("both") if words else gain)[1:])

@@ -13,9 +13,9 @@ from sur.probe.candidates import Candidate, candidates_of
 from sur.probe.cka import cka, similarities
 from sur.probe.config import ProbeConfig
 from sur.probe.judge import Judgement, judge
-from sur.probe.results import Findings, Measured, best_of
+from sur.probe.results import Findings, Held, Measured, best_of
 from sur.probe.rows import ProbeRows, probe_rows
-from sur.probe.stream import see
+from sur.probe.stream import Seen, see, see_noise
 from sur.probe.texts import Texts, read_texts, text_slug
 
 
@@ -36,9 +36,13 @@ def probe(
     rows = probe_rows(store, [f"text.{slug}.simple", f"text.{slug}.complex", *features], config)
     texts = read_texts(store, slug, rows, config, on_feature)
     judged: list[tuple[Candidate, Interval, dict[str, Judgement]]] = []
+    noise: dict[str, Held] = {}
     for feature, same in groupby(candidates, key=lambda each: each.feature):
         for seen in see(store, list(same), rows, texts, config):
-            splits = {s: judge(seen, s, folds, texts, rows.complexes, config) for s, folds in rows.folds.items()}
+            splits = _judged(seen, rows, texts, config)
+            if not noise:
+                splits_of_noise = _judged(see_noise(seen, rows, texts, config), rows, texts, config)
+                noise = {split: each.held for split, each in splits_of_noise.items()}
             similar = cka(np.array(seen.similarities), config.resamples, config.seed)
             judged.append((seen.candidate, similar, splits))
         on_feature(feature)
@@ -46,19 +50,24 @@ def probe(
     ranked_on: str = "words" if "words" in rows.folds else "rows"
     return Findings(
         store=str(store.path), text=slug, target=texts.target_name, rows=len(rows.slots), settings=config,
-        text_cka=_text_cka(texts, rows, config), ranked_on=ranked_on, candidates=measured,
-        best=best_of(measured, ranked_on),
+        text_cka=_text_cka(texts, rows, config), ranked_on=ranked_on, noise=noise,
+        candidates=measured, best=best_of(measured, noise[ranked_on], ranked_on),
     )  # fmt: skip
 
 
+def _judged(seen: Seen, rows: ProbeRows, texts: Texts, config: ProbeConfig) -> dict[str, Judgement]:
+    """One candidate on every split."""
+    return {split: judge(seen, split, folds, texts, rows.complexes, config) for split, folds in rows.folds.items()}
+
+
 def _with_firsts(judged: list[tuple[Candidate, Interval, dict[str, Judgement]]]) -> list[Measured]:
-    """Each candidate with the share of resamples in which it gains most."""
+    """Each candidate with the share of resamples in which no other scores more."""
     found = []
     for candidate, similar, splits in judged:
         held = {}
         for split, each in splits.items():
-            best = np.max([others[split].gains for _, _, others in judged], axis=0)
-            held[split] = each.held.model_copy(update={"first": float((each.gains >= best).mean())})
+            best = np.max([others[split].scores for _, _, others in judged], axis=0)
+            held[split] = each.held.model_copy(update={"first": float((each.scores >= best).mean())})
         found.append(
             Measured(
                 name=candidate.name,

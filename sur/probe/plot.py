@@ -29,10 +29,14 @@ def plot(folder: Path, findings: Findings) -> list[Path]:
         _lines(retrieval, findings, lambda each, s=split: each.held[s].retrieval["both"])
         _level(retrieval, first.retrieval["text"], "text encoder alone")
         retrieval.set_title(f"complex prompt retrieved, of {first.gallery:.0f}", fontsize=10)
-    alone, similar = panels[:, -1]
+    decides, similar = panels[:, -1]
     split = findings.ranked_on
-    _lines(alone, findings, lambda each: each.held[split].r2["llm"])
-    alone.set_title(f"{_TITLES[split]}\nheld-out R², LLM alone", fontsize=10)
+    known = bool(findings.candidates[0].held[split].known)
+    _lines(decides, findings, lambda each: each.held[split].score)
+    _level(decides, findings.noise[split].score, "random numbers")
+    decides.legend(*[each[-1:] for each in decides.get_legend_handles_labels()], frameon=False, fontsize=8)
+    title = "known of them with the LLM" if known else "gain in held-out R²"
+    decides.set_title(f"{_TITLES[split]}\n{title}", fontsize=10)
     _lines(similar, findings, lambda each: each.cka)
     _level(similar, findings.text_cka, "text encoder")
     similar.set_title("CKA with the complex prompt", fontsize=10)

@@ -20,6 +20,11 @@ class Projection:
     factor: Float[np.ndarray, " dim"]
     matrix: Float[np.ndarray, "dim width"] | None
 
+    @property
+    def width(self) -> int:
+        """Numbers that come out."""
+        return len(self.mean) if self.matrix is None else self.matrix.shape[1]
+
     def __call__(self, rows: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n width"]:
         """float32."""
         scaled = ((rows - self.mean) * self.factor).astype(np.float32)

@@ -17,9 +17,12 @@ Inputs = str  # "text", "llm" or "both"
 class Held(BaseModel):
     """How well the target of held-back rows is predicted, from the text encoder's vector, the LLM's, or both.
 
-    r2: share of the target's variance. retrieval: share of rows whose own complex prompt is nearest to the prediction,
-    of all that were judged in a fold. gain: r2 from both less r2 from the text encoder alone. first: share of the
-    resamples in which no other candidate gains more. units: words or groups that were resampled.
+    r2: share of the target's variance. gain: r2 from both less r2 from the text encoder alone. retrieval: share of rows
+    whose own complex prompt is nearest to the prediction, of all that were judged in a fold (`gallery` on average).
+    known (words only): share of the error about the held-back words that is not there. The error about a word is the
+    mean of its rows' errors, in which the rest of the prompts averages out; that of the text encoder alone is 1. From
+    the LLM alone it is no proof of knowledge: who says nothing of a new word errs less than who guesses at it.
+    first: share of the resamples in which no other candidate scores more. units: words or groups that were resampled.
     """
 
     rows: int
@@ -28,7 +31,13 @@ class Held(BaseModel):
     r2: dict[Inputs, Interval]
     retrieval: dict[Inputs, Interval]
     gain: Interval
+    known: dict[Inputs, Interval] = {}
     first: float = 0.0
+
+    @property
+    def score(self) -> Interval:
+        """What candidates are ranked by: what is known of new words with the LLM's help, or else the gain."""
+        return self.known.get("both", self.gain)
 
 
 class Measured(BaseModel):
@@ -45,7 +54,9 @@ class Measured(BaseModel):
 
 
 class Findings(BaseModel):
-    """A whole probe. `ranked_on`: the split whose gain decides; `best` names the candidate, None where none gains."""
+    """A whole probe. `ranked_on`: the split whose score decides. `noise`: what random numbers in a candidate's place
+    reach, since anything beside the text encoder's vector is one more way to shrink it. `best`: None where no score is
+    clearly above that."""
 
     store: str
     text: str
@@ -54,18 +65,19 @@ class Findings(BaseModel):
     settings: ProbeConfig
     text_cka: Interval
     ranked_on: str
+    noise: dict[str, Held]
     candidates: list[Measured]
     best: str | None
 
     def ranked(self) -> list[Measured]:
-        """Candidates, the largest gain first."""
-        return sorted(self.candidates, key=lambda each: -each.held[self.ranked_on].gain.value)
+        """Candidates, the highest score first."""
+        return sorted(self.candidates, key=lambda each: -each.held[self.ranked_on].score.value)
 
 
-def best_of(candidates: list[Measured], split: str) -> str | None:
-    """The candidate of the largest gain; None when its interval reaches zero."""
-    first = max(candidates, key=lambda each: each.held[split].gain.value)
-    return first.name if first.held[split].gain.low > 0 else None
+def best_of(candidates: list[Measured], noise: Held, split: str) -> str | None:
+    """The candidate of the highest score; None when its interval reaches that of noise, or zero."""
+    first = max(candidates, key=lambda each: each.held[split].score.value)
+    return first.name if first.held[split].score.low > max(0, noise.score.high) else None
 
 
 def recommended(findings: Findings) -> list[str]:

@@ -49,17 +49,27 @@ def see(
         if not found:
             fitted = [standardising(vectors, config.width, config.seed) for vectors in pooled]
             found = [
-                (_nothing(each, projection, vectors, rows, texts), projection)
-                for each, projection, vectors in zip(candidates, fitted, pooled, strict=True)
+                (_nothing(each, projection.width, rows, texts), projection)
+                for each, projection in zip(candidates, fitted, strict=True)
             ]
         for (seen, projection), vectors in zip(found, pooled, strict=True):
             _add(seen, projection(vectors), places, rows, texts)
     return [seen for seen, _ in found]
 
 
-def _nothing(candidate: Candidate, projection: Projection, sample: np.ndarray, rows: ProbeRows, texts: Texts) -> Seen:
+def see_noise(like: Seen, rows: ProbeRows, texts: Texts, config: ProbeConfig) -> Seen:
+    """Random numbers in the place of a candidate's."""
+    width = len(like.total.mean) - texts.simple.shape[1] - texts.target.shape[1]
+    noise = np.random.default_rng([config.seed, 7]).standard_normal((len(rows.slots), width), dtype=np.float32)
+    seen = _nothing(like.candidate, width, rows, texts)
+    for start in range(0, len(noise), config.batch_rows):
+        places = np.arange(start, min(start + config.batch_rows, len(noise)))
+        _add(seen, noise[places], places, rows, texts)
+    return seen
+
+
+def _nothing(candidate: Candidate, width: int, rows: ProbeRows, texts: Texts) -> Seen:
     """Before the first row."""
-    width = projection(sample[:1]).shape[1]
     none = Moments.none(texts.simple.shape[1] + width + texts.target.shape[1])
     hidden = {split: [none] * len(folds) for split, folds in rows.folds.items()}
     judged = {s: [np.empty((len(f.judged), width), np.float32) for f in folds] for s, folds in rows.folds.items()}
