@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from cache import Store
 from sur.adapter import Adapter
@@ -131,12 +131,17 @@ def rank_correlation(probed: Sequence[float], outcomes: np.ndarray, resamples: i
     would have come out.
     """
     means = outcomes.mean(1)
-    seen = spearmanr(probed, means).statistic
-    orders = [spearmanr(probed, means[list(order)]).statistic for order in _orders(len(means))]
+    seen = spearman(probed, means)
+    orders = [spearman(probed, means[list(order)]) for order in _orders(len(means))]
     draws = np.random.default_rng(0).integers(outcomes.shape[1], size=(resamples, outcomes.shape[1]))
-    low, high = np.nanquantile([spearmanr(probed, outcomes[:, d].mean(1)).statistic for d in draws], [0.025, 0.975])
+    low, high = np.nanquantile([spearman(probed, outcomes[:, d].mean(1)) for d in draws], [0.025, 0.975])
     p = np.mean(np.abs(orders) >= abs(seen) - 1e-9)
     return f"{seen:+.2f} [{low:+.2f}, {high:+.2f}] (p {p:.2f})"
+
+
+def spearman(one: Sequence[float], other: Sequence[float] | np.ndarray) -> float:
+    """Correlation of the ranks; ties share theirs."""
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def _orders(n: int) -> list[tuple[int, ...]]:
@@ -181,9 +186,8 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=128, help="of which are drawn")
     parser.add_argument("--target", default="auto", choices=("auto", "readout", "mean"), help="of the probe")
     parser.add_argument("--pooling", default="mean", choices=("mean", "last"), help="of the probe's candidates")
-    parser.add_argument(
-        "--no-probe", action="store_true", help="only train and measure, to share layers among machines"
-    )
+    parser.add_argument("--no-probe", action="store_true", help="only train and measure")
+    parser.add_argument("--findings", type=Path, help="probe.json of an earlier probe; default: probes")
     given = parser.parse_intermixed_args()
     layers = ", ".join(map(str, given.layers))
     overrides = [f"llm.layers=[{layers}]", "loss.distillation.form=teacher", *given.overrides]
@@ -194,8 +198,11 @@ def main() -> int:
         measured = train(runs, asked, given.pictures)
         if given.no_probe:
             return 0
-        findings = probe(Store.open(runs[0].config.store.path), ProbeConfig(target=given.target))
-    write_findings(runs[0].config.run_dir.parent, findings)
+        if given.findings:
+            findings = Findings.model_validate_json(given.findings.read_text())
+        else:
+            findings = probe(Store.open(runs[0].config.store.path), ProbeConfig(target=given.target))
+            write_findings(runs[0].config.run_dir.parent, findings)
     print("\n".join(report(findings, given.layers, measured, given.pooling)))
     return 0
 

@@ -30,7 +30,7 @@ class ProbeConfig(BaseModel):
     )
     held_rows: int = Field(default=1000, ge=8, description="held-back rows of each fold that are judged, at most")
     width: int = Field(default=1024, ge=1, description="wider features are projected at random to this many numbers")
-    target_width: int = Field(default=512, ge=1, description="wider targets are projected at random to this many")
+    target_width: int = Field(default=256, ge=1, description="wider targets are projected at random to this many")
     batch_rows: int = Field(default=256, ge=8, description="rows read at a time; also the minibatches of CKA")
     resamples: int = Field(default=1000, ge=100, description="bootstrap resamples")
     seed: int = Field(default=0, ge=0, description="of folds, projections, order of rows and bootstrap")

@@ -16,7 +16,7 @@ from sur.probe.ridge import PENALTIES, Block, RidgePath, ridge_path
 from sur.probe.stream import Seen
 from sur.probe.texts import Texts
 
-LLM_SCALES = (1 / 3, 1.0, 3.0)  # trust in the LLM's vector beside the text encoder's
+LLM_SCALES = (0.5, 2.0)  # trust in the LLM's vector beside the text encoder's
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def judge(
             name, place = _chosen(others, names)
             predicted = paths[name].predict(x, float(PENALTIES[place]))
             right = _retrieved(predicted - centre, y - centre, complexes[folds[number].judged])
-            columns.setdefault(f"{kind} error", []).append(errors[number][name][place])
+            columns.setdefault(f"{kind} error", []).append(np.square(y - predicted).sum(1))
             columns.setdefault(f"{kind} common", []).append(_common(y - predicted, folds[number].unit))
             columns.setdefault(f"{kind} right", []).append(right)
     units = np.concatenate([fold.unit for fold in folds])

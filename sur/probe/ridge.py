@@ -16,7 +16,7 @@ from scipy.linalg import eigh
 
 from sur.probe.moments import Moments
 
-PENALTIES = np.logspace(-6, 0.5, 14)  # beside eigenvalues whose sum is 1
+PENALTIES = np.logspace(-5, 0.5, 12)  # beside eigenvalues whose sum is 1
 CONSTANT = 1e-12  # variance, beside the square of the mean, of a column that does not vary
 
 
@@ -41,17 +41,17 @@ class RidgePath:
 
     def predict(self, rows: Float[np.ndarray, "n dim"], penalty: float) -> Float[np.ndarray, "n q"]:
         """Targets of rows that hold all columns of the moments."""
-        return self._predict((rows[:, self.inputs] - self.centre) @ self.directions, penalty)
+        turned = (rows[:, self.inputs] - self.centre) @ self.directions
+        return (turned / (self.eigenvalues + penalty)) @ self.answers + self.target_mean
 
     def squared_errors(
         self, rows: Float[np.ndarray, "n dim"], targets: Float[np.ndarray, "n q"], penalties: Sequence[float]
     ) -> Float[np.ndarray, "penalties n"]:
-        """|predicted - target|^2 of every row under every penalty."""
-        turned = (rows[:, self.inputs] - self.centre) @ self.directions
-        return np.stack([np.square(self._predict(turned, each) - targets).sum(1) for each in penalties])
-
-    def _predict(self, turned: Float[np.ndarray, "n r"], penalty: float) -> Float[np.ndarray, "n q"]:
-        return (turned / (self.eigenvalues + penalty)) @ self.answers + self.target_mean
+        """|predicted - target|^2 of every row under every penalty, computed in float32."""
+        turned = ((rows[:, self.inputs] - self.centre) @ self.directions).astype(np.float32)
+        answers, wanted = self.answers.astype(np.float32), (targets - self.target_mean).astype(np.float32)
+        divisors = [(self.eigenvalues + penalty).astype(np.float32) for penalty in penalties]
+        return np.stack([np.square(turned / each @ answers - wanted).sum(1, dtype=np.float64) for each in divisors])
 
 
 def ridge_path(moments: Moments, blocks: Sequence[Block], targets: slice) -> RidgePath:
