@@ -22,7 +22,7 @@ from sur.probe.judge import _common, judge
 from sur.probe.moments import Moments
 from sur.probe.plot import plot
 from sur.probe.projection import standardising
-from sur.probe.results import Findings, recommended, write_findings
+from sur.probe.results import Findings, recommended, rivals, write_findings
 from sur.probe.ridge import Block, ridge_path
 from sur.probe.rows import finite, probe_rows
 from sur.probe.stream import see
@@ -117,7 +117,7 @@ def test_the_layer_that_knows_the_words_is_found(findings):
     assert all(words[layer].gain.value < 0.05 for layer in (1, 2))
     assert words[3].r2["both"].value > 0.9 > words[3].r2["text"].value
     assert words[3].retrieval["both"].low > words[3].retrieval["text"].high
-    assert findings.ranked()[0].layer == 3
+    assert findings.ranked()[0].layer == 3 and rivals(findings) == []
     assert recommended(findings) == [
         "llm.slug=big", "llm.layers=[3]", "llm.pooling=mean", "loss.distillation.layer=3",
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def _beside(path: Path | str) -> Path | None:
 def _show(findings: "Findings") -> None:
     """Tables of both splits, and what follows."""
     from sur.probe.config import SPLITS
-    from sur.probe.results import recommended, shown
+    from sur.probe.results import recommended, rivals, shown
 
     out = console()
     out.print(f"{findings.store}: {findings.rows} rows; target: {findings.target}", markup=False)
@@ -82,6 +82,8 @@ def _show(findings: "Findings") -> None:
         typer.echo("no candidate is clearly better than random numbers: these states may not help")
     else:
         typer.echo(f"best: {findings.best}")
+        if near := rivals(findings):
+            typer.echo(f"not clearly worse, a sweep decides: {', '.join(near)}")
     typer.echo("\n".join(f"    {line}" for line in recommended(findings)))
 
 
@@ -94,7 +96,7 @@ def _table(findings: "Findings", split: str) -> "Table":
     held = {"words": f"{first.units} words that no fit has seen", "rows": f"{first.units} groups of equal prompts"}
     known = bool(first.known)
     table = Table(
-        "candidate", *(["known of the words"] if known else []), "first", "gain in R²", "R², both", "R², LLM alone",
+        "candidate", *(["known of the words"] if known else []), "first", "gain in R²", "R², LLM alone",
         "retrieved, both", "CKA",
         title=f"held back: {first.rows} rows, {held[split]}. The text encoder alone: R² {shown(first.r2['text'])}, "
         f"retrieved {shown(first.retrieval['text'])} of {first.gallery:.0f}", title_justify="left",
@@ -103,11 +105,11 @@ def _table(findings: "Findings", split: str) -> "Table":
         here = each.held[split]
         table.add_row(
             each.name, *([shown(here.known["both"])] if known else []), f"{here.first:.0%}", shown(here.gain),
-            shown(here.r2["both"]), shown(here.r2["llm"]), shown(here.retrieval["both"]), shown(each.cka),
+            shown(here.r2["llm"]), shown(here.retrieval["both"]), shown(each.cka),
         )  # fmt: skip
     noise = findings.noise[split]
     table.add_row(
         "random numbers", *([shown(noise.known["both"])] if known else []), "", shown(noise.gain),
-        shown(noise.r2["both"]), shown(noise.r2["llm"]), shown(noise.retrieval["both"]), "",
+        shown(noise.r2["llm"]), shown(noise.retrieval["both"]), "",
     )  # fmt: skip
     return table

@@ -11,6 +11,7 @@ from sur.evaluation.statistics import Interval
 from sur.probe.config import ProbeConfig
 
 NAME = "probe"
+RIVAL = 0.025  # share of the resamples in which a candidate that is not the best scores highest
 Inputs = str  # "text", "llm" or "both"
 
 
@@ -78,6 +79,12 @@ def best_of(candidates: list[Measured], noise: Held, split: str) -> str | None:
     """The candidate of the highest score; None when its interval reaches that of noise, or zero."""
     first = max(candidates, key=lambda each: each.held[split].score.value)
     return first.name if first.held[split].score.low > max(0, noise.score.high) else None
+
+
+def rivals(findings: Findings) -> list[str]:
+    """Candidates besides the best one that score highest in at least 2.5 % of the resamples."""
+    split = findings.ranked_on
+    return [e.name for e in findings.ranked() if e.name != findings.best and e.held[split].first >= RIVAL]
 
 
 def recommended(findings: Findings) -> list[str]:
