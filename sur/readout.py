@@ -129,6 +129,11 @@ def load_readout(store: Store, config: RunConfig) -> ReadOut:
     if name not in store.assets():
         lacking = " and a `vae` section, whose latents it is sampled on" if config.vae is None else ""
         raise ConfigError(f"{store.path} has no {name}; run `sur extract` with this config{lacking} first")
+    return stored_readout(store, name)
+
+
+def stored_readout(store: Store, name: str) -> ReadOut:
+    """An asset as a module. Raises UnknownFeature when the store lacks it."""
     values = {key: torch.from_numpy(np.array(value)) for key, value in store.read_asset(name).items()}
     heads = store.assets()[name].identity["heads"]
     columns = ([values[f"{kind}{i:02d}"] for i in range(len(heads))] for kind in ("queries", "to_k", "to_v"))
