@@ -60,7 +60,11 @@ class Up:
         return done.stdout
 
     def ask(self, method: str, path: str, **options):
-        answer = httpx.request(method, self.api + path, trust_env=False, timeout=30, **options)
+        for _ in range(20):  # the server's SQLite may be locked for a moment, which it says so
+            answer = httpx.request(method, self.api + path, trust_env=False, timeout=30, **options)
+            if answer.status_code < 500:
+                break
+            time.sleep(0.5)
         return answer.json() if answer.content else None
 
     def start(self, deployment: str) -> str:
