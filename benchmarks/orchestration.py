@@ -4,18 +4,28 @@
 
 Runs the flow `extract` into a fresh run_dir against the embedded server. Two shares are printed: of the flow alone, as
 with a server that is there already, and of all that a user waits for, start and end of the embedded server included.
+Then the process's memory while each encoder was at work: medians over the first and the last quarter of its tasks.
+
+For thousands of partitions, rows of the shapes world and a store with few rows in each:
+
+    python -c 'from sur.shapes.dataset import write_dataset; write_dataset("/tmp/d", 16000, 0)'
+    python benchmarks/orchestration.py configs/shapes.yaml run_dir=/tmp/o store.path=/tmp/o/s.zarr data.path=/tmp/d \
+        store.rows_per_partition=8 'llm.layers=[2]' flow.partitions_per_task=16
 """
 
 import sys
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
+
+import psutil
 
 from cache import Store
 from flows.launch import prefect_ready
 from sur.config import load_config
 
-WORK = ("prepare", "pending_partitions", "extract_partitions", "sample_readout")
+WORK = ("prepare", "pending_partitions", "extract_partitions", "make_assets")
 
 
 def main(source: str, *overrides: str) -> int:
@@ -25,12 +35,21 @@ def main(source: str, *overrides: str) -> int:
         print(f"{config.store.path} exists; give a store.path where there is none", file=sys.stderr)
         return 2
     inside: dict[str, list[float]] = {name: [] for name in WORK}
+    memory: dict[str, list[int]] = {}
     started = time.perf_counter()
     with prefect_ready(config.run_dir):
         import flows.extract as flow
 
         for name in WORK:
             setattr(flow, name, _timed(getattr(flow, name), inside[name]))
+        encode = flow.extract_partitions
+
+        def watched(config: Any, encoder: str, partitions: Any) -> Any:
+            made = encode(config, encoder, partitions)
+            memory.setdefault(encoder, []).append(psutil.Process().memory_info().rss)
+            return made
+
+        flow.extract_partitions = watched
         began = time.perf_counter()
         done = flow.extract(config)
         wall = time.perf_counter() - began
@@ -42,6 +61,10 @@ def main(source: str, *overrides: str) -> int:
     print(f"outside of these: {wall - work:.2f} s, {(wall - work) / wall:.2%} of the flow's wall time")
     share = (whole - work) / whole
     print(f"with the embedded server's start and end: {whole - work:.2f} s, {share:.2%} of {whole:.2f} s")
+    for encoder, seen in memory.items():
+        quarter = max(1, len(seen) // 4)
+        first, last = median(seen[:quarter]) / 1e6, median(seen[-quarter:]) / 1e6
+        print(f"memory in {encoder:12} {len(seen):5} tasks: {first:.0f} MB at first, {last:.0f} MB at last")
     return 0
 
 
