@@ -29,6 +29,7 @@ from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 
+from sur.build import BuildConfig
 from sur.config import RunConfig, load_config
 from sur.errors import ConfigError
 
@@ -61,6 +62,9 @@ DEPLOYABLES = (
 )
 
 
+BUILD = Deployable("build", "Make rows from new pictures or prompts.")  # of a configuration of its own
+
+
 @dataclass(frozen=True)
 class Target:
     """Where deployments go, and when they run. name: distinguishes those of several configurations."""
@@ -72,14 +76,14 @@ class Target:
     schedules: tuple[Schedule, ...] = ()
 
 
-def deploy(config: RunConfig, flows: Sequence[str], target: Target) -> list[str]:
+def deploy(config: RunConfig | BuildConfig, flows: Sequence[str], target: Target) -> list[str]:
     """Register deployments, or bring them up to date; returns their full names, such as `nightly/shapes`.
 
     Makes the work pool where there is none, and the automation that ends the runs of processes that are gone.
 
-    Raises: ConfigError for an unknown flow.
+    Raises: ConfigError for a flow that there is not, or not for this kind of configuration.
     """
-    known = {each.flow: each for each in DEPLOYABLES}
+    known = {each.flow: each for each in (DEPLOYABLES if isinstance(config, RunConfig) else (BUILD,))}
     if unknown := [name for name in flows if name not in known]:
         raise ConfigError(f"there is no flow {', '.join(unknown)} to deploy; there are {', '.join(known)}")
     ensure_pool(target.pool)
@@ -102,7 +106,7 @@ def ensure_pool(name: str) -> None:
 def ensure_automation() -> None:
     """Have the server call a run crashed when it is silent for some heartbeats, as after SIGKILL or a power cut."""
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
-    ours = [each.flow for each in DEPLOYABLES]
+    ours = [each.flow for each in (*DEPLOYABLES, BUILD)]
     wanted = AutomationCore(
         name=AUTOMATION,
         description=f"No heartbeat for {SILENT_SECONDS} seconds. What is in the store is safe; the next run goes on.",
@@ -158,12 +162,12 @@ def read_config(config: str | None = None, overrides: Sequence[str] = ()) -> dic
     }
 
 
-def parameter(config: RunConfig) -> dict[str, Any]:
+def parameter(config: RunConfig | BuildConfig) -> dict[str, Any]:
     """A configuration as Prefect keeps it."""
     return config.model_dump(mode="json")
 
 
-def _deployment(each: Deployable, config: RunConfig, target: Target) -> RunnerDeployment:
+def _deployment(each: Deployable, config: RunConfig | BuildConfig, target: Target) -> RunnerDeployment:
     flow: Flow[..., Any] = getattr(importlib.import_module(f"flows.{each.flow}"), each.flow)
     schedules = list(target.schedules) or ([Cron(each.cron)] if each.cron else [])
     strategy = ConcurrencyLimitStrategy(each.second.upper())

@@ -186,6 +186,7 @@ def test_schedules_pools_and_tags_are_as_asked(up, world):
     ("options", "message"),
     [
         (["--flow", "extrakt"], "there is no flow extrakt to deploy; there are extract, train, pipeline, nightly"),
+        (["--flow", "build", "--flow", "extract"], "unknown key"),
         (["--cron", "every night"], "cron schedule 'every night'"),
         (["--cron", "0 2 * * *", "--every", "3"], "either a cron schedule or an interval"),
     ],
@@ -196,6 +197,17 @@ def test_what_cannot_be_deployed_is_told(up, world, options, message):
     )
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_build_is_deployed_and_run_like_the_others(up):
+    narratives = "a woman in a blue dress waits for the rain to stop\ntwo foxes cross a field while it snows\n"
+    (up.folder / "prompts.txt").write_text(narratives)
+    (up.folder / "rows.yaml").write_text(
+        f"run_dir: {up.folder}/built\nsource: {{prompts: {up.folder}/prompts.txt, holds: simple}}\nkeep_unpaired: true\n"
+    )
+    assert up.call(SUR, "deploy", "rows.yaml", "--flow", "build", "--every", "60").startswith("deployed build/rows\n")
+    assert up.wait(up.start("build/rows"))["type"] == "COMPLETED"
+    assert len((up.folder / "built" / "data" / "metadata.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_night_takes_up_ten_new_rows_and_touches_nothing_else(up, world):

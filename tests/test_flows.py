@@ -93,6 +93,29 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
     assert Store.open(world.store.path).verify() == []
 
 
+def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
+    import time
+
+    import flows.extract
+
+    hangs, real = [True], flows.extract.extract_partitions
+
+    def hanging(*args):
+        if hangs.pop() if hangs else False:
+            time.sleep(90)
+            raise AssertionError("nothing ended it")
+        return real(*args)
+
+    Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
+    monkeypatch.setattr(flows.extract, "extract_partitions", hanging)
+    limited = world.model_copy(
+        update={"flow": world.flow.model_copy(update={"task_timeout_seconds": 5.0, "retries": 1})}
+    )
+    assert run_flow("extract", limited)["partitions"] == 1
+    assert hangs == []
+    assert Store.open(world.store.path).verify() == []
+
+
 def test_what_the_user_has_to_mend_is_raised_as_it_is_without_traceback(world, extracted, caplog):
     other = world.model_copy(update={"llm": world.llm.model_copy(update={"template": "Say {prompt}"})})
     with caplog.at_level(logging.ERROR), pytest.raises(IdentityMismatch, match="template"):

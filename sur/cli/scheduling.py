@@ -34,7 +34,8 @@ def deploy(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     flow: Annotated[
-        list[str] | None, typer.Option(help="extract, train, pipeline or nightly; may be repeated; default: all.")
+        list[str] | None,
+        typer.Option(help="extract, train, pipeline or nightly (default: all four), or build, of a build's file."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the deployments; default: the file's name.")] = None,
     pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
@@ -45,9 +46,11 @@ def deploy(
 ) -> None:
     """Register the flows of a configuration with your Prefect server, to be run by its form or on a schedule."""
     from flows.launch import configured_server, prefect_ready
+    from sur.build.config import load_build_config
     from sur.errors import ConfigError
 
-    settings = read_config(config, overrides)
+    building = "build" in (flow or [])
+    settings = load_build_config(config, overrides or []) if building else read_config(config, overrides)
     if configured_server(os.environ) is None:
         raise ConfigError(
             "there is no Prefect server to deploy to: set PREFECT_API_URL to yours, or start one by `sur up` in "
