@@ -202,9 +202,8 @@ def test_what_cannot_be_deployed_is_told(up, world, options, message):
 def test_a_build_is_deployed_and_run_like_the_others(up):
     narratives = "a woman in a blue dress waits for the rain to stop\ntwo foxes cross a field while it snows\n"
     (up.folder / "prompts.txt").write_text(narratives)
-    (up.folder / "rows.yaml").write_text(
-        f"run_dir: {up.folder}/built\nsource: {{prompts: {up.folder}/prompts.txt, holds: simple}}\nkeep_unpaired: true\n"
-    )
+    source = f"source: {{prompts: {up.folder}/prompts.txt, holds: simple}}"
+    (up.folder / "rows.yaml").write_text(f"run_dir: {up.folder}/built\n{source}\nkeep_unpaired: true\n")
     assert up.call(SUR, "deploy", "rows.yaml", "--flow", "build", "--every", "60").startswith("deployed build/rows\n")
     assert up.wait(up.start("build/rows"))["type"] == "COMPLETED"
     assert len((up.folder / "built" / "data" / "metadata.jsonl").read_text().splitlines()) == 2
