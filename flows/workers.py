@@ -30,6 +30,7 @@ from sur.errors import ConfigError
 if TYPE_CHECKING:
     from uuid import UUID
 
+RAY_OBJECT_BYTES = 100_000_000  # tasks pass numbers, no tensors; Ray would take a third of the memory
 BATCHES_A_WORKER = 3  # handed out at a time: one runs, the others wait where they are needed
 _log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ def _runner(config: FlowConfig) -> TaskRunner[Any]:
         return RayTaskRunner(address=config.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {"num_cpus": config.workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    own["object_store_memory"] = RAY_OBJECT_BYTES
     return RayTaskRunner(init_kwargs=own)
 
 
