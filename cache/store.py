@@ -130,6 +130,8 @@ class Store:
 
     def replaced(self) -> bool:
         """Whether other rows lie at this place than those this object knows: the store was removed and made anew."""
+        if read_root(self._storage) != self.rows_per_partition:
+            return True
         return self.n_partitions > 0 and self._rows.receipt(0).rows_digest != self._rows.digest(0)
 
     def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:

@@ -33,7 +33,7 @@ from sur.build import BuildConfig
 from sur.config import RunConfig, load_config
 from sur.errors import ConfigError
 
-POOL = "sur"
+POOL, TAG = "sur", "sur"
 HEARTBEAT_SECONDS = 30  # Prefect's shortest
 SILENT_SECONDS = 100  # three heartbeats: no process is behind a run that is silent for so long
 AUTOMATION = "sur: a run whose process is gone has crashed"
@@ -73,6 +73,7 @@ class Target:
     pool: str = POOL
     tags: tuple[str, ...] = ()
     working_dir: Path = Path()
+    timezone: str | None = None
     schedules: tuple[Schedule, ...] = ()
 
 
@@ -106,16 +107,13 @@ def ensure_pool(name: str) -> None:
 def ensure_automation() -> None:
     """Have the server call a run crashed when it is silent for some heartbeats, as after SIGKILL or a power cut."""
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
-    ours = [each.flow for each in (*DEPLOYABLES, BUILD)]
     wanted = AutomationCore(
         name=AUTOMATION,
         description=f"No heartbeat for {SILENT_SECONDS} seconds. What is in the store is safe; the next run goes on.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *ends},
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "flow", "prefect.resource.name": ours}  # pyright: ignore[reportArgumentType]
-            ),
+            match_related=ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}"}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -131,14 +129,18 @@ def ensure_automation() -> None:
         ],
     )
     with get_client(sync_client=True) as client:
-        if not client.read_automations_by_name(AUTOMATION):
-            client.create_automation(wanted)
+        for known in client.read_automations_by_name(AUTOMATION):
+            client.update_automation(known.id, wanted)
+            return
+        client.create_automation(wanted)
 
 
 def schedule_of(cron: str | None, every_minutes: float | None, timezone: str | None) -> tuple[Schedule, ...]:
     """The schedule that a user gave, none if none."""
     if cron is not None and every_minutes is not None:
         raise ConfigError("give either a cron schedule or an interval, not both")
+    if timezone is not None and every_minutes is not None:
+        raise ConfigError("a timezone is for a cron schedule; an interval has none")
     if cron is not None:
         try:
             return (Cron(cron, timezone=timezone),)
@@ -169,12 +171,12 @@ def parameter(config: RunConfig | BuildConfig) -> dict[str, Any]:
 
 def _deployment(each: Deployable, config: RunConfig | BuildConfig, target: Target) -> RunnerDeployment:
     flow: Flow[..., Any] = getattr(importlib.import_module(f"flows.{each.flow}"), each.flow)
-    schedules = list(target.schedules) or ([Cron(each.cron)] if each.cron else [])
+    schedules = list(target.schedules) or ([Cron(each.cron, timezone=target.timezone)] if each.cron else [])
     strategy = ConcurrencyLimitStrategy(each.second.upper())
     return flow.to_deployment(  # pyright: ignore[reportReturnType]
         target.name,
         description=each.description,
-        tags=["sur", *target.tags],
+        tags=[TAG, *target.tags],
         schedules=schedules,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategy),
         parameters={"config": parameter(config)},

@@ -17,10 +17,10 @@ from prefect.tasks import Task, exponential_backoff
 
 from cache import StoreBusy
 from flows.progress import flow_progress
-from flows.workers import WorkerLost, Workers
+from flows.workers import Workers
 from sur.config import RunConfig
 from sur.devices import claim_device, on_device
-from sur.errors import USER_ERRORS
+from sur.errors import USER_ERRORS, WorkerLost
 from sur.extraction import (
     PartitionsDone,
     close_encoders,
@@ -129,9 +129,9 @@ def encode_with(workers: Workers, config: RunConfig, key: str) -> list[Partition
             batches = [pending[start : start + step] for start in range(0, len(pending), step)]
             calls = ({"config": config, "encoder": key, "partitions": b, "scope": workers.scope} for b in batches)
             try:
-                for made in workers.run(encode, calls):
+                for batch, made in zip(batches, workers.run(encode, calls), strict=True):
                     done.append(made)
-                    progress.advance(len(made.partitions))
+                    progress.advance(len(batch))  # those that another run has computed meanwhile included
                 break
             except WorkerLost as loss:
                 left = pending_partitions(config, key)

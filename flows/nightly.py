@@ -9,15 +9,16 @@ if __name__ == "__main__":  # Prefect reads its environment at import: the launc
 
 from dataclasses import dataclass
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.extract import extract
 from flows.pipeline import evaluate_adapter
 from flows.train import train
 from sur.config import RunConfig
-from sur.evaluation.results import read_singles
-from sur.promotion import Verdict, judge, next_candidate, promoted_name, read_verdicts, settle
+from sur.errors import ConfigError
+from sur.evaluation.results import Single, read_singles
+from sur.promotion import PROMOTED, Verdict, abandon, judge, next_candidate, promoted_name, read_verdicts, settle
 
 
 @dataclass(frozen=True)
@@ -33,27 +34,34 @@ class Night:
 @flow(name="nightly", persist_result=False)
 def nightly(config: RunConfig) -> Night:
     """Bring the store up to date, and the adapter in use, which lies behind <run_dir>/promoted."""
-    done = extract(config)
+    with tags("sur"):  # by which the server finds runs whose process is gone
+        done = extract(config)
     candidate = next_candidate(config)
     if isinstance(candidate, int):
         night = Night(int(done["rows"]), int(done["partitions"]), candidate, None)
     else:
-        evaluation = evaluate_adapter(candidate.config, train(candidate.config))
-        verdict = judge(candidate, evaluation, read_singles(candidate.config.run_dir), _in_use(config))
+        try:
+            with tags("sur"):
+                adapter = train(candidate.config)
+        except ConfigError as error:  # its checkpoints belong to other settings, which no later night has again
+            abandon(candidate, error)
+            raise
+        evaluation = evaluate_adapter(candidate.config, adapter)
+        verdict = judge(candidate, evaluation, read_singles(candidate.config.run_dir), _in_use(candidate.config))
         settle(config.run_dir, verdict)
         night = Night(int(done["rows"]), int(done["partitions"]), None, verdict)
     create_markdown_artifact(_summary(config, night), key="nightly", description="What the night did")
     return night
 
 
-def _in_use(config: RunConfig) -> list | None:
-    """What the promoted adapter draws for the prompts of today's settings; nothing is drawn twice."""
-    name = promoted_name(config.run_dir)
-    if name is None:
+def _in_use(config: RunConfig) -> list[Single] | None:
+    """What the promoted adapter draws for the prompts of a candidate's settings; nothing is drawn twice."""
+    folder = config.run_dir.parents[1] / PROMOTED
+    if not folder.is_symlink():
         return None
-    folder = config.run_dir / "candidates" / name
-    evaluate_adapter(config.model_copy(update={"run_dir": folder}), folder / "adapter")
-    return read_singles(folder)
+    adapter = folder.resolve()
+    evaluate_adapter(config.model_copy(update={"run_dir": adapter.parent}), adapter)
+    return read_singles(adapter.parent)
 
 
 def _summary(config: RunConfig, night: Night) -> str:
@@ -67,8 +75,8 @@ def _summary(config: RunConfig, night: Night) -> str:
         f"{night.rows} rows in the store, {night.partitions} partitions computed. {head}",
         f"In use: {promoted_name(config.run_dir) or 'no adapter yet'}.",
         "",
-        "| candidate | rows | new | judged by | against | gain a prompt, 95 % | promoted |",
-        "|---|---|---|---|---|---|---|",
+        "| candidate | rows | new | judged by | against | gain a prompt, 95 % | promoted | why not |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for each in reversed(read_verdicts(config.run_dir)):
         value, low, high = each.gain

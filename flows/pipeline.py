@@ -9,7 +9,7 @@ if __name__ == "__main__":  # Prefect reads its environment at import: the launc
 
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, tags, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -39,8 +39,9 @@ def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
 @flow(name="pipeline", persist_result=False)
 def pipeline(config: RunConfig) -> Path:
     """The whole way from rows to a report; returns the report's path, or the adapter's when nothing is evaluated."""
-    extract(config)
-    adapter = train(config)
+    with tags("sur"):  # by which the server finds runs whose process is gone
+        extract(config)
+        adapter = train(config)
     if not config.evaluate.asked:
         return adapter
     evaluation = evaluate_adapter(config, adapter)

@@ -25,7 +25,7 @@ from prefect.tasks import Task
 
 from sur.config import FlowConfig
 from sur.devices import forget_devices
-from sur.errors import ConfigError
+from sur.errors import ConfigError, WorkerLost
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 RAY_OBJECT_BYTES = 100_000_000  # tasks pass numbers, no tensors; Ray would take a third of the memory
 BATCHES_A_WORKER = 3  # handed out at a time: one runs, the others wait where they are needed
 _log = logging.getLogger(__name__)
-
-
-class WorkerLost(RuntimeError):
-    """A worker process ended in the middle of a task."""
 
 
 class Workers:

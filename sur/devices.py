@@ -27,6 +27,8 @@ def claim_device(devices: Sequence[str], scope: str) -> str:
     """
     if scope in _held:
         return _held[scope][1]
+    while _held:  # of earlier runs in this process, as on a cluster that goes on
+        os.close(_held.popitem()[1][0])
     for slot, device in enumerate(devices):
         descriptor = os.open(_lock_file(scope, slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

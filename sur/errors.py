@@ -14,9 +14,14 @@ class DoesNotFit(ValueError):
     """The features need more bytes than the disk has free."""
 
 
+class WorkerLost(RuntimeError):
+    """Worker processes of an extraction ended in the middle of their tasks."""
+
+
 USER_ERRORS: tuple[type[Exception], ...] = (
     ConfigError,
     DoesNotFit,
+    WorkerLost,
     RowError,
     EngineGone,
     EngineRefused,

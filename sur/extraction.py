@@ -17,7 +17,7 @@ from cache import Behind, RowRecord, Store
 from sur.config import RunConfig, save_config
 from sur.empty_prompt import compute_empty_prompt
 from sur.encoders import Encoder, build_encoders
-from sur.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows
+from sur.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows, forget_duplicates
 from sur.planning import Plan, make_plan, scan_rows, wants_readout
 from sur.readout import compute_readout, readout_spec
 from sur.rows import RowSource, open_rows, write_quarantine
@@ -161,6 +161,7 @@ def load_encoder(config: RunConfig, key: str) -> Encoder:
 def close_encoders() -> None:
     """Forget the loaded encoder and its weights, or end the server that runs for it; forget the store's rows too."""
     _stores.clear()
+    forget_duplicates()
     _close_weights()
 
 

@@ -60,6 +60,11 @@ def _first_rows(store: Store, n_rows: int, consumes: str) -> dict[str, RowRecord
     return first
 
 
+def forget_duplicates() -> None:
+    """Let go of the stores' rows."""
+    _first_rows.cache_clear()
+
+
 OUTSIDE = "outside its data set: "
 
 

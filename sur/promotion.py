@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import re
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +29,8 @@ from sur.evaluation.statistics import Interval, mean, resampled
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
-CANDIDATES, PROMOTED, HISTORY, MANIFEST = "candidates", "promoted", "promotions.jsonl", "manifest.safetensors"
+CANDIDATES, PROMOTED, HISTORY = "candidates", "promoted", "promotions.jsonl"
+MADE_FROM = "made-from.safetensors"  # rows of the data set when a candidate was made
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +46,9 @@ class PromoteConfig(BaseModel):
     set: str | None = Field(default=None, description="prompt set that decides; none: all that the judge has scored")
     min_gain: float = Field(
         default=0.0, ge=0, description="mean gain a prompt over the adapter in use that has to be exceeded"
+    )
+    min_prompts: int = Field(
+        default=20, ge=1, description="prompts that have to be scored for an adapter to be promoted"
     )
     certain: bool = Field(
         default=True, description="whether the gain's whole 95 % interval has to exceed it, or the mean alone"
@@ -65,7 +72,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a candidate. gain: mean difference a prompt to what was in use, with its 95 % interval."""
+    """What became of a candidate. gain: mean difference a prompt to what was in use, with its 95 % interval.
+
+    why: it was not promoted. abandoned: it was never judged, and its rows are new to the next.
+    """
 
     candidate: str
     rows: int
@@ -75,6 +85,8 @@ class Verdict:
     prompts: int
     gain: tuple[float, float, float]
     promoted: bool
+    why: str = ""
+    abandoned: bool = False
 
 
 def next_candidate(config: RunConfig) -> Candidate | int:
@@ -87,22 +99,43 @@ def next_candidate(config: RunConfig) -> Candidate | int:
             "an adapter is promoted by its evaluation, and evaluate.sets and evaluate.files are empty; name prompts to "
             "judge by, such as evaluate.sets=[everyday] with evaluate.clip (docs/evaluation.md)"
         )
-    store = Store.open(config.store.path)
-    now = {row.tobytes() for row in store.row_ids()[store.members(config.data.slug)]}
-    numbers = sorted(int(path.name) for path in (config.run_dir / CANDIDATES).glob("[0-9]*"))
-    judged = {verdict.candidate for verdict in read_verdicts(config.run_dir)}
-    unfinished = [number for number in numbers if f"{number:04d}" not in judged]
+    _put_in_use(config.run_dir)
+    verdicts = {verdict.candidate: verdict for verdict in read_verdicts(config.run_dir)}
+    folders = [path.name for path in (config.run_dir / CANDIDATES).glob("*") if re.fullmatch(r"\d{4,}", path.name)]
     seen: set[bytes] = set()
-    for number in numbers:
-        path = config.run_dir / CANDIDATES / f"{number:04d}" / MANIFEST
-        if number not in unfinished and path.is_file():
-            seen |= {row.tobytes() for row in Manifest.load(path).ids}
-    new = len(now - seen)
-    if not unfinished and new < config.promote.min_new_rows:
+    for name in sorted(folders):
+        if name not in verdicts:
+            return _candidate(config, int(name), seen)
+        if not verdicts[name].abandoned:
+            seen |= _rows_of(config.run_dir / CANDIDATES / name)
+    new = len(_members(config) - seen)
+    if new < config.promote.min_new_rows:
         return new
-    number = unfinished[0] if unfinished else max(numbers, default=0) + 1
-    made = Candidate(number, config, len(now), new)
-    return replace(made, config=config.model_copy(update={"run_dir": config.run_dir / CANDIDATES / made.name}))
+    return _candidate(config, max(map(int, [*folders, *verdicts]), default=0) + 1, seen)
+
+
+def _candidate(config: RunConfig, number: int, seen: set[bytes]) -> Candidate:
+    """A candidate and its folder, with the rows that it was made from; those of an unfinished one stay as they are."""
+    folder = config.run_dir / CANDIDATES / f"{number:04d}"
+    if not (folder / MADE_FROM).is_file():
+        ids = np.frombuffer(b"".join(sorted(_members(config))), np.uint8).reshape(-1, 16)
+        Manifest(ids, np.zeros(len(ids), np.int64), 0, {}).save(folder / MADE_FROM)
+    rows = _rows_of(folder)
+    pictures = config.evaluate.pictures or config.run_dir / "pictures"  # shared, so that none is drawn twice
+    own = {"run_dir": folder, "evaluate": config.evaluate.model_copy(update={"pictures": pictures})}
+    return Candidate(number, config.model_copy(update=own), len(rows), len(rows - seen))
+
+
+def _members(config: RunConfig) -> set[bytes]:
+    """Ids of the rows that the data set has now."""
+    store = Store.open(config.store.path)
+    return {row.tobytes() for row in store.row_ids()[store.members(config.data.slug)]}
+
+
+def _rows_of(folder: Path) -> set[bytes]:
+    """Ids of the rows that a candidate was made from; none where its file is gone."""
+    path = folder / MADE_FROM
+    return {row.tobytes() for row in Manifest.load(path).ids} if path.is_file() else set()
 
 
 def judge(
@@ -133,6 +166,7 @@ def judge(
             f"promote.set={settings.set}: {scorer} has scored no prompt of it; there are {', '.join(sets)}"
         )
     sign = 1.0 if about.higher_is_better else -1.0
+    unscored = len(theirs.keys() - mine.keys())
     difference = np.array([sign * (mine[prompt] - theirs[prompt]) for prompt in prompts])
     gain = mean(difference, resampled(len(prompts), 10_000, seed))
     return Verdict(
@@ -143,34 +177,56 @@ def judge(
         scorer=scorer,
         prompts=len(prompts),
         gain=(gain.value, gain.low, gain.high),
-        promoted=is_better(gain, settings),
+        promoted=not (why := _why_not(gain, len(prompts), unscored, settings)),
+        why=why,
     )
 
 
-def is_better(gain: Interval, settings: PromoteConfig) -> bool:
-    """Whether a gain is enough."""
-    return (gain.low if settings.certain else gain.value) > settings.min_gain
+def _why_not(gain: Interval, prompts: int, unscored: int, settings: PromoteConfig) -> str:
+    """Why a candidate is not promoted, "" if it is."""
+    if unscored:
+        return f"{unscored} prompts that were scored before have no score with it"
+    if prompts < settings.min_prompts:
+        return f"{prompts} prompts are fewer than promote.min_prompts, {settings.min_prompts}"
+    if (gain.low if settings.certain else gain.value) <= settings.min_gain:
+        return f"its gain is not {'certainly ' if settings.certain else ''}above {settings.min_gain:g}"
+    return ""
+
+
+def abandon(candidate: Candidate, error: Exception) -> None:
+    """Note that a candidate cannot be finished, so that the next night begins another."""
+    none = (math.nan, math.nan, math.nan)
+    verdict = Verdict(
+        candidate.name, candidate.rows, candidate.new_rows, "", "", 0, none, False, f"abandoned: {error}", True
+    )
+    settle(candidate.config.run_dir.parents[1], verdict)
 
 
 def settle(run_dir: Path, verdict: Verdict) -> None:
-    """Put a better candidate in use, then note the verdict; killed in between, the same verdict is come to again."""
-    if verdict.promoted:
-        new = run_dir / f".{PROMOTED}.{os.getpid()}"
-        new.unlink(missing_ok=True)
-        new.symlink_to(Path(CANDIDATES) / verdict.candidate / "adapter")
-        new.replace(run_dir / PROMOTED)
+    """Note a verdict, then put the candidate in use if it is better, and remove what only its training needed.
+
+    Killed in between, the next night puts it in use.
+    """
     path = run_dir / HISTORY
     cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a crash; its line stays for people to see
     with path.open("a", encoding="utf-8") as history:
         history.write(("\n" if cut else "") + json.dumps(asdict(verdict)) + "\n")
         history.flush()
         os.fsync(history.fileno())
-    low, high = verdict.gain[1:]
-    _log.info(
-        "candidate %s against %s by %s: %+.3f [%+.3f, %+.3f] on %d prompts: %s",
-        verdict.candidate, verdict.against, verdict.scorer, verdict.gain[0], low, high, verdict.prompts,
-        "promoted" if verdict.promoted else "not promoted",
-    )  # fmt: skip
+    _put_in_use(run_dir)
+    shutil.rmtree(run_dir / CANDIDATES / verdict.candidate / "checkpoints", ignore_errors=True)
+    _log.info("candidate %s: %s", verdict.candidate, verdict.why or "promoted")
+
+
+def _put_in_use(run_dir: Path) -> None:
+    """Have the link follow the last promotion."""
+    promoted = [verdict.candidate for verdict in read_verdicts(run_dir) if verdict.promoted]
+    if not promoted or promoted_name(run_dir) == promoted[-1]:
+        return
+    new = run_dir / f".{PROMOTED}.{os.getpid()}"
+    new.unlink(missing_ok=True)
+    new.symlink_to(Path(CANDIDATES) / promoted[-1] / "adapter")
+    new.replace(run_dir / PROMOTED)
 
 
 def read_verdicts(run_dir: Path) -> list[Verdict]:

@@ -1,7 +1,9 @@
 """Settings and fixtures that the tests share: offline, and one small extracted store of the shapes world."""
 
+import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +13,7 @@ import pytest
 
 from sur.config import RunConfig, load_config
 from sur.extraction import extract
+from sur.log import OURS
 from sur.shapes.dataset import write_dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -66,3 +69,12 @@ def own_config(shapes_config: RunConfig, tmp_path: Path) -> RunConfig:
     shutil.copytree(shapes_config.store.path, tmp_path / "store.zarr")
     store = shapes_config.store.model_copy(update={"path": tmp_path / "store.zarr"})
     return shapes_config.model_copy(update={"run_dir": tmp_path / "run", "store": store})
+
+
+@pytest.fixture(autouse=True)
+def _prefect_logs_where_this_test_reads() -> None:
+    """Prefect's log handlers keep the stderr of the test that first imported it, which is closed in later ones."""
+    for name in OURS:
+        for handler in logging.getLogger(name).handlers:
+            if hasattr(handler, "console"):
+                handler.console.file = sys.stderr

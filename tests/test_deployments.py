@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("worker")]
 SUR = str(Path(sys.executable).parent / "sur")
 PREFECT = [sys.executable, "-m", "prefect"]
 ROOT = Path(__file__).parent.parent
-FAST = ["train.steps=2", "loss.distillation.form=none", "evaluate.sets=[templates]", "promote.min_new_rows=10"]
+FAST = ["train.steps=2", "loss.distillation.form=none", "evaluate.sets=[templates]"]
+FAST += ["promote.min_new_rows=10", "promote.min_prompts=4"]
 
 
 def free_port():
@@ -120,7 +121,7 @@ def up(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world(up):
     """A configuration's file for the shapes world with few rows."""
-    write_dataset(up.folder / "run" / "data", rows=32, unpaired=0)
+    write_dataset(up.folder / "run" / "data", rows=32, unpaired=4)
     text = (CONFIGS / "shapes.yaml").read_text().replace("runs/shapes", str(up.folder / "run"))
     path = up.folder / "world.yaml"
     path.write_text(text.replace("sur/shapes/weights", str(ROOT / "sur/shapes/weights")))
@@ -178,6 +179,9 @@ def test_schedules_pools_and_tags_are_as_asked(up, world):
     up.call(SUR, "deploy", str(world), "--name", "often", "--flow", "nightly", "--cron", "0 4 * * 1")
     schedules = up.ask("GET", "/deployments/name/nightly/often")["schedules"]
     assert [each["schedule"].get("cron") for each in schedules] == ["0 4 * * 1"]  # in place of the interval
+    up.call(SUR, "deploy", str(world), "--name", "often", "--flow", "nightly", "--timezone", "Europe/Berlin")
+    (schedule,) = up.ask("GET", "/deployments/name/nightly/often")["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["schedule"]["timezone"]) == ("0 2 * * *", "Europe/Berlin")
     names = [each["name"] for each in up.ask("POST", "/automations/filter", json={})]
     assert names.count("sur: a run whose process is gone has crashed") == 1  # though deployed several times
 
@@ -187,8 +191,10 @@ def test_schedules_pools_and_tags_are_as_asked(up, world):
     [
         (["--flow", "extrakt"], "there is no flow extrakt to deploy; there are extract, train, pipeline, nightly"),
         (["--flow", "build", "--flow", "extract"], "unknown key"),
-        (["--cron", "every night"], "cron schedule 'every night'"),
-        (["--cron", "0 2 * * *", "--every", "3"], "either a cron schedule or an interval"),
+        (["--flow", "nightly", "--cron", "every night"], "cron schedule 'every night'"),
+        (["--flow", "nightly", "--cron", "0 2 * * *", "--every", "3"], "either a cron schedule or an interval"),
+        (["--flow", "nightly", "--every", "3", "--timezone", "Europe/Berlin"], "an interval has none"),
+        (["--every", "3"], "say which flow the schedule is for"),
     ],
 )
 def test_what_cannot_be_deployed_is_told(up, world, options, message):
@@ -217,7 +223,7 @@ def test_a_night_takes_up_ten_new_rows_and_touches_nothing_else(up, world):
     assert up.wait(first)["type"] == "COMPLETED"
     store = up.folder / "run" / "store.zarr"
     shards = {str(f): (f.read_bytes(), f.stat().st_mtime_ns) for f in store.rglob("c.*") if f.is_file()}
-    assert len(Store.open(store).row_ids()) == 32
+    assert Store.open(store).n_rows == 36
 
     write_dataset(up.folder / "more", rows=10, unpaired=0, seed=7)
     lines = (up.folder / "run" / "data" / "metadata.jsonl").read_text()
@@ -230,15 +236,18 @@ def test_a_night_takes_up_ten_new_rows_and_touches_nothing_else(up, world):
     assert up.wait(second)["type"] == "COMPLETED"
     after = {str(f): (f.read_bytes(), f.stat().st_mtime_ns) for f in store.rglob("c.*") if f.is_file()}
     assert after.items() > shards.items()
-    assert Store.open(store).n_rows == 42
+    assert Store.open(store).n_rows == 46
     assert Store.open(store).verify() == []
     verdicts = [json.loads(line) for line in (up.folder / "run" / "promotions.jsonl").read_text().splitlines()]
     assert [(each["candidate"], each["rows"], each["new_rows"]) for each in verdicts] == [
-        ("0001", 32, 32),
-        ("0002", 42, 10),
+        ("0001", 36, 36),
+        ("0002", 46, 10),
     ]
+    third = up.start("nightly/nights")  # nothing new, though rows without a complex prompt were never trained on
+    assert up.wait(third)["type"] == "COMPLETED"
+    assert len((up.folder / "run" / "promotions.jsonl").read_text().splitlines()) == 2
     artifact = up.ask("POST", "/artifacts/latest/filter", json={"artifacts": {"key": {"any_": ["nightly"]}}})[0]
-    assert "42 rows in the store" in artifact["data"] and "Candidate 0002" in artifact["data"]
+    assert "46 rows in the store" in artifact["data"] and "| 0002 | 46 | 10 |" in artifact["data"]
 
 
 @pytest.fixture

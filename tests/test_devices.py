@@ -6,6 +6,7 @@ import os
 import pytest
 from tiny_run import tiny_config
 
+from sur import devices
 from sur.config import load_config
 from sur.devices import claim_device, forget_devices, on_device
 from sur.errors import ConfigError
@@ -53,9 +54,9 @@ def test_a_process_keeps_the_device_that_it_was_given():
 
 @pytest.mark.slow
 def test_every_process_has_a_device_of_its_own_and_one_too_many_is_told(worker):
-    devices = ["cuda:0", "cuda:1"]
-    assert {worker(devices)[1] for _ in devices} == set(devices)
-    assert "name a device for every worker" in worker(devices)[1]
+    two = ["cuda:0", "cuda:1"]
+    assert {worker(two)[1] for _ in two} == set(two)
+    assert "name a device for every worker" in worker(two)[1]
 
 
 @pytest.mark.slow
@@ -68,6 +69,7 @@ def test_the_device_of_a_killed_process_is_free_again(worker):
 
 def test_runs_do_not_share_slots_and_leave_no_files(tmp_path):
     assert claim_device(["cpu"], "one") == claim_device(["cpu"], "two") == "cpu"
+    assert list(devices._held) == ["two"]  # the earlier run's is let go
     forget_devices("one")
     folder = tmp_path / f"sur-devices-{os.getuid()}"
     assert [path.name for path in folder.iterdir()] == ["two-0.lock"]

@@ -96,7 +96,7 @@ def test_only_the_needed_files_of_a_hub_repository_are_fetched(monkeypatch, tmp_
     names += " unet/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.safetensors"
     fetched: set[str] = set()
 
-    def snapshot(model, revision, allow_patterns, ignore_patterns):
+    def snapshot(model, revision, allow_patterns, ignore_patterns, local_files_only):
         fetched.update(
             filter_repo_objects(names.split(), allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
         )

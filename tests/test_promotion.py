@@ -1,18 +1,19 @@
 """Candidates, verdicts, and what is in use afterwards."""
 
 import json
+import shutil
 
-import numpy as np
 import pytest
 from tiny_run import save_config_file, save_rows
 
-from cache import Manifest, RowRecord, Store, row_id
+from cache import RowRecord, Store, row_id
 from sur.config import load_config
 from sur.errors import ConfigError
 from sur.evaluation.results import About, Evaluation, Single
 from sur.promotion import (
     Candidate,
     Verdict,
+    abandon,
     judge,
     next_candidate,
     promoted_name,
@@ -39,13 +40,9 @@ def add_rows(config, count):
     return records
 
 
-def judged(config, candidate, ids, promoted=True):
-    """What a finished candidate leaves: its manifest, its adapter, its verdict."""
-    folder = config.run_dir / "candidates" / candidate.name
-    (folder / "adapter").mkdir(parents=True)
-    Manifest(np.array([list(i) for i in ids], np.uint8), np.zeros(len(ids), np.int64), 0, {}).save(
-        folder / "manifest.safetensors"
-    )
+def judged(config, candidate, promoted=True):
+    """What a finished candidate leaves: its adapter, its verdict."""
+    (config.run_dir / "candidates" / candidate.name / "adapter").mkdir(parents=True)
     settle(config.run_dir, verdict(candidate.name, promoted))
 
 
@@ -78,7 +75,7 @@ def test_rows_that_no_candidate_has_seen_are_counted(config):
     assert (first.name, first.rows, first.new_rows) == ("0001", 5, 5)
     assert first.config.run_dir == config.run_dir / "candidates" / "0001"
     assert first.config.store == config.store
-    judged(config, first, [record.id for record in add_rows(config, 5)])
+    judged(config, first)
     assert next_candidate(config) == 0
     add_rows(config, 7)
     assert next_candidate(config) == 2
@@ -89,9 +86,38 @@ def test_rows_that_no_candidate_has_seen_are_counted(config):
 
 
 def test_a_candidate_without_verdict_is_gone_on_with_whatever_came_since(config):
-    (config.run_dir / "candidates" / "0001").mkdir(parents=True)
+    next_candidate(config)
+    add_rows(config, 9)
     again = next_candidate(config)
-    assert isinstance(again, Candidate) and again.name == "0001"
+    assert isinstance(again, Candidate)
+    assert (again.name, again.rows, again.new_rows) == ("0001", 5, 5)  # the rows that it was made from
+
+
+def test_an_abandoned_candidate_is_followed_by_another_on_the_same_rows(config):
+    abandon(next_candidate(config), ConfigError("other settings"))
+    assert read_verdicts(config.run_dir)[0].why == "abandoned: other settings"
+    after = next_candidate(config)
+    assert isinstance(after, Candidate)
+    assert (after.name, after.new_rows) == ("0002", 5)
+
+
+def test_other_folders_are_no_candidates_and_no_number_comes_twice(config):
+    (config.run_dir / "candidates" / "0007.bak").mkdir(parents=True)
+    judged(config, next_candidate(config))
+    shutil.rmtree(config.run_dir / "candidates" / "0001")
+    after = next_candidate(config)
+    assert isinstance(after, Candidate) and after.name == "0002"
+
+
+def test_what_only_a_judged_candidate_s_training_needed_is_removed(config):
+    first = next_candidate(config)
+    (first.config.run_dir / "checkpoints" / "step-1").mkdir(parents=True)
+    judged(config, first)
+    assert sorted(path.name for path in first.config.run_dir.iterdir()) == ["adapter", "made-from.safetensors"]
+
+
+def test_candidates_share_their_pictures(config):
+    assert next_candidate(config).config.evaluate.pictures == config.run_dir / "pictures"
 
 
 def test_nothing_to_judge_by_is_told_before_anything_is_trained(config):
@@ -131,9 +157,17 @@ def test_a_judge_whose_lower_scores_are_better_is_understood(config):
     assert made.promoted and made.gain[0] == 1.0
 
 
-def test_only_prompts_that_both_have_count(config):
-    mine, theirs = singles([0.0] * 6, [1.0] * 6), singles([0.0] * 4, [1.0, 1.0, 0.0, float("nan")])
-    assert judge(candidate(config), evaluation(), mine, theirs).prompts == 3
+def test_a_prompt_that_lost_its_score_is_no_gain(config):
+    mine, theirs = singles([0.0] * 30, [1.0] * 29 + [float("nan")]), singles([0.0] * 30, [0.5] * 30)
+    made = judge(candidate(config), evaluation(), mine, theirs)
+    assert (made.prompts, made.promoted) == (29, False)
+    assert "1 prompts that were scored before have no score" in made.why
+
+
+def test_few_prompts_promote_nothing(config):
+    few = singles([0.0] * 19, [1.0] * 19)
+    assert "19 prompts are fewer than promote.min_prompts, 20" in judge(candidate(config), evaluation(), few, None).why
+    assert judge(candidate(config, min_prompts=19), evaluation(), few, None).promoted
 
 
 @pytest.mark.parametrize(
@@ -141,17 +175,26 @@ def test_only_prompts_that_both_have_count(config):
 )
 def test_a_judge_or_set_that_is_not_there_is_named(config, settings, message):
     with pytest.raises(ConfigError, match=message):
-        judge(candidate(config, **settings), evaluation(), singles([0.0] * 3, [1.0] * 3), None)
+        judge(candidate(config, **settings), evaluation(), singles([0.0] * 30, [1.0] * 30), None)
 
 
 def test_the_link_follows_promotions_alone(config):
-    ids = [record.id for record in add_rows(config, 5)]
     assert promoted_name(config.run_dir) is None
     for number, promoted in ((1, True), (2, False), (3, True)):
-        judged(config, Candidate(number, config, 5, 5), ids, promoted)
+        judged(config, Candidate(number, config, 5, 5), promoted)
         assert promoted_name(config.run_dir) == {1: "0001", 2: "0001", 3: "0003"}[number]
     assert (config.run_dir / "promoted").resolve() == (config.run_dir / "candidates/0003/adapter").resolve()
     assert [each.promoted for each in read_verdicts(config.run_dir)] == [True, False, True]
+
+
+def test_a_promotion_that_a_kill_cut_short_is_finished_the_next_night(config, monkeypatch):
+    judged(config, Candidate(1, config, 5, 5))
+    monkeypatch.setattr("sur.promotion._put_in_use", lambda run_dir: None)  # killed before it
+    judged(config, Candidate(2, config, 5, 5))
+    monkeypatch.undo()
+    assert promoted_name(config.run_dir) == "0001"
+    next_candidate(config)
+    assert promoted_name(config.run_dir) == "0002"
 
 
 def test_a_history_that_a_crash_cut_short_is_read_to_its_last_whole_line(config):

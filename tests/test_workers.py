@@ -1,10 +1,14 @@
 """Extraction in worker processes, on a real local Dask cluster and a real local Ray, with workers killed."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -87,36 +91,42 @@ class Killer(threading.Thread):
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("runner", ["processes", "dask", "ray"])
-def test_a_killed_worker_costs_nothing_but_time(tmp_path, tiny, runner):
-    config = own_config(tmp_path, tiny, f"flow.runner={runner}")
-    killer = Killer()
+def run_and_kill(config_file, settings, times=1):
+    """`sur extract` in a process of its own, with that many workers killed; its exit code and what it said."""
+    killer = Killer(times)
     killer.start()
+    command = [str(Path(sys.executable).parent / "sur"), "extract", str(config_file), *TWO, *settings]
     try:
-        done = run_flow("extract", config)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     finally:
         killer.over = True
-    assert len(killer.killed) == 1
-    assert (done["rows"], done["quarantined"]) == (10, 1)
-    assert store_files(config.store.path) == tiny[2]
+    return killer.killed, done
+
+
+@pytest.mark.parametrize("runner", ["processes", "dask", "ray"])
+def test_a_killed_worker_costs_nothing_but_time(tmp_path, tiny, runner):
+    models, rows, expected = tiny
+    killed, done = run_and_kill(save_config_file(tmp_path, models, rows), [f"flow.runner={runner}"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(killed) == 1
+    assert "10 rows, 1 quarantined" in done.stdout  # Ray says there, too, that it lost a worker
+    assert store_files(tmp_path / "run" / "store.zarr") == expected
     assert task_runs_that_go_on() == []
     assert children() == []
 
 
 def test_workers_that_die_again_and_again_are_not_started_for_ever(tmp_path, tiny):
-    from flows.workers import WorkerLost
-
-    config = own_config(tmp_path, tiny, "flow.runner=processes")
-    killer = Killer(times=1000)
-    killer.start()
-    try:
-        with pytest.raises(WorkerLost, match="3 times and finished none.*lower the encoder's batch size"):
-            run_flow("extract", config)
-    finally:
-        killer.over = True
+    models, rows, expected = tiny
+    path = save_config_file(tmp_path, models, rows)
+    killed, done = run_and_kill(path, ["flow.runner=processes"], times=1000)
+    assert done.returncode == 2
+    assert re.search("workers died 3 times and finished none.*lower the encoder's batch size", done.stderr)
+    assert "Traceback" not in done.stderr.splitlines()[-1]
+    assert len(killed) >= 3
     assert children() == []
-    assert run_flow("extract", config)["rows"] == 10  # and nothing is in the way of the next run
-    assert store_files(config.store.path) == tiny[2]
+    _, again = run_and_kill(path, ["flow.runner=processes"], times=0)
+    assert again.returncode == 0, again.stderr
+    assert store_files(tmp_path / "run" / "store.zarr") == expected
 
 
 def test_more_workers_than_devices_are_told_what_to_do(tmp_path, tiny):

@@ -41,7 +41,9 @@ def deploy(
     pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
     cron: Annotated[str | None, typer.Option(help="When they run; nightly: '0 2 * * *' if not given.")] = None,
     every: Annotated[float | None, typer.Option(min=0.1, help="Minutes between runs, instead of --cron.")] = None,
-    timezone: Annotated[str | None, typer.Option(help="Of --cron, such as Europe/Berlin; default: UTC.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Of the cron schedule, such as Europe/Berlin; default: UTC.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Beside the tag `sur`; may be repeated.")] = None,
 ) -> None:
     """Register the flows of a configuration with your Prefect server, to be run by its form or on a schedule."""
@@ -49,6 +51,10 @@ def deploy(
     from sur.build.config import load_build_config
     from sur.errors import ConfigError
 
+    if (cron or every) and not flow:
+        raise ConfigError(
+            "say which flow the schedule is for: --flow nightly; all at once would meet in one run folder"
+        )
     building = "build" in (flow or [])
     settings = load_build_config(config, overrides or []) if building else read_config(config, overrides)
     if configured_server(os.environ) is None:
@@ -60,7 +66,9 @@ def deploy(
         from flows.deployments import DEPLOYABLES, Target, schedule_of
         from flows.deployments import deploy as register
 
-        target = Target(name or config.stem, pool, tuple(tag or ()), Path.cwd(), schedule_of(cron, every, timezone))
+        target = Target(
+            name or config.stem, pool, tuple(tag or ()), Path.cwd(), timezone, schedule_of(cron, every, timezone)
+        )
         for full in register(settings, flow or [each.flow for each in DEPLOYABLES], target):
             typer.echo(f"deployed {full}")
     typer.echo(f"run one by: prefect deployment run '{(flow or ['extract'])[0]}/{target.name}'")
