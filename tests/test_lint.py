@@ -59,11 +59,24 @@ def test_sound_rows_have_no_findings(tmp_path):
     assert "no latents" in report.skipped["blank-picture"]
 
 
-def test_rows_of_the_same_prompts_are_a_group_of_which_one_is_kept(tmp_path):
+def test_rows_of_the_same_prompts_are_a_group_of_which_each_picture_is_kept_once(tmp_path):
     rows = [record("A cat", "cat, 8k", "1.png"), record("a  cat", "cat, 8K", "2.png"), record("a dog", "dog", "3.png")]
-    (finding,) = found(lint_store(store_of(tmp_path, rows)), "duplicate")
-    assert finding.rows == (rows[0].id.hex(), rows[1].id.hex()) and finding.leave_out == finding.rows[1:]
-    assert "several pictures" in finding.remedy
+    rows += [record("a cat", "CAT, 8k", "1.png"), record("a hen"), record("A hen")]
+    several, single = found(lint_store(store_of(tmp_path, rows)), "duplicate")
+    assert several.rows == tuple(rows[n].id.hex() for n in (0, 1, 3))
+    assert several.leave_out == several.rows[2:] and "several pictures" in several.remedy
+    assert single.leave_out == single.rows[1:] == (rows[5].id.hex(),) and "several" not in single.remedy
+
+
+def test_a_prompt_that_may_just_fit_is_not_left_out(tmp_path):
+    store = store_of(tmp_path, [record(f"prompt {n}") for n in range(3)])
+    spec = {"states": ArraySpec("float32", (4, 2)), "length": ArraySpec("int32", ())}
+    store.ensure_feature(FeatureSpec("text.a", "text", {"model": "a"}, spec))
+    values = {"states": np.ones((3, 4, 2), np.float32), "length": np.array([4, 4, 2], np.int32)}
+    store.write_partition("text.a", 0, values, {}, {"truncated": 1})
+    report = lint_store(store, only("cut-off"))
+    assert [finding.leave_out for finding in report.findings] == [(), ()]
+    assert all("or just fits: 1 of 2" in finding.message for finding in report.findings)
 
 
 def test_near_duplicates_are_found_and_others_are_not(tmp_path):
@@ -325,6 +338,18 @@ def test_ids_are_written_and_read_with_their_reasons(tmp_path):
         read_exclude(tmp_path / "absent.txt")
 
 
+def test_ids_that_a_file_has_already_stay_in_it(tmp_path):
+    ids, file = [record(sentence(n)).id.hex() for n in range(3)], tmp_path / "out.txt"
+    file.write_text(f"# mine\n{ids[0]}  by hand")
+    assert write_exclude(file, {ids[0]: "leakage", ids[1]: "duplicate"}) == 2
+    assert file.read_text() == f"# mine\n{ids[0]}  by hand\n{ids[1]}  duplicate\n"
+    assert write_exclude(file, {}) == 2 and len(read_exclude(file)) == 2
+    file.write_text("notes of another kind\n")
+    with pytest.raises(RowError, match="no row id"):
+        write_exclude(file, {ids[2]: "leakage"})
+    assert file.read_text() == "notes of another kind\n"
+
+
 def test_excluded_rows_are_quarantined_by_the_scan(tmp_path):
     rows = [{"text": f"prompt {n}", "prompt": "p"} for n in range(3)]
     ids = [row.id for row in scan(ListRows(rows, tmp_path, image_column=None), False)[0]]
@@ -369,8 +394,13 @@ def test_the_command_succeeds_when_what_it_named_is_left_out(run, tmp_path):
     (tmp_path / "run.yaml").write_text(text)
     again = json.loads(invoke("lint", tmp_path / "run.yaml", "--skip", "language", "--json").stdout)
     assert [(f["check"], "absent.png" in f["message"]) for f in again["findings"]] == [("unusable", True)]
-    shown = invoke("lint", tmp_path / "run.yaml", "--skip", "language", "--skip", "unusable")
+    before = read_exclude(tmp_path / "out.txt")
+    rest = ("--skip", "language", "--skip", "unusable", "--write", tmp_path / "out.txt")
+    shown = invoke("lint", tmp_path / "run.yaml", *rest)
     assert shown.exit_code == 0, shown.output
+    assert (
+        read_exclude(tmp_path / "out.txt") == before and f"0 rows to leave out ({len(before)} in all)" in shown.output
+    )
 
 
 def test_the_command_takes_a_folder(run):
