@@ -481,6 +481,36 @@ def test_difference_joins_rows_by_id_and_measures_what_differs(filled, tmp_path)
     assert not found.same
 
 
+@pytest.mark.parametrize(
+    ("dtype", "a", "b"), [("float64", 1.0, 1.0 + 1e-12), ("int64", 2**24, 2**24 + 1), ("int64", 2**60, 2**60 + 1)]
+)
+def test_values_are_equal_only_as_they_are_stored(tmp_path, dtype, a, b):
+    stores = []
+    for name, value in (("a", a), ("b", b)):
+        store = Store.create(tmp_path / name, PER_PARTITION)
+        add_rows(store, 0, 2)
+        store.ensure_feature(FeatureSpec("f", "llm", {"model": "m"}, {"states": ArraySpec(dtype, (1,))}))
+        write(store, "f", {"states": np.array([[1], [value]], dtype)})
+        stores.append(store)
+    found = compare_features(stores[0], "f", stores[1], "f")
+    assert found.arrays[0].equal_rows == 1 and not found.same
+    if value < 2**53:
+        assert found.arrays[0].largest == pytest.approx(b - a, rel=1e-3)
+
+
+def test_an_asset_that_is_not_computed_yet_differs_from_one_that_is(tmp_path):
+    spec = FeatureSpec("null", "text", {"model": "m"}, {"states": ArraySpec("float32", (2,))})
+    stores = [Store.create(tmp_path / name, PER_PARTITION) for name in "abc"]
+    for store in stores:
+        store.write_asset(spec, {"states": np.ones(2, np.float32)})
+    for store in stores[1:]:  # as it is while it is written
+        shutil.rmtree(store.path / "receipts" / "assets" / "null" / "00000")
+    stores = [Store.open(store.path) for store in stores]
+    found = compare_stores(stores[0], stores[1])
+    assert found.assets_differing == (("null", (("values", "there", "not computed yet"),)),) and not found.same
+    assert compare_stores(stores[1], stores[2]).same
+
+
 def test_arrays_of_other_shapes_are_said_not_to_be_compared(shapes_config):
     store = Store.open(shapes_config.store.path)
     found = compare_features(store, "text.shapes.simple", store, "llm.smollm2-135m.l02.tokens")

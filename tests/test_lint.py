@@ -1,6 +1,7 @@
 """Each check finds what is planted, says nothing of what is sound, and what it names can be left out of a training."""
 
 import importlib.util
+import itertools
 import json
 import random
 import shutil
@@ -23,7 +24,7 @@ from sur.linting import language
 from sur.linting.leakage import held_back
 from sur.linting.lint import CHECKS, LintOptions, lint_data, lint_store
 from sur.linting.outliers import scores
-from sur.linting.similar import shingles, similar_texts, similar_vectors
+from sur.linting.similar import sharing_rare, shingles, similar_texts, similar_vectors
 from sur.rows import DataConfig, ListRows, RowError, open_rows, scan
 from sur.rows.exclude import read_exclude, write_exclude
 
@@ -120,6 +121,45 @@ def test_groups_of_similar_vectors_are_those_of_all_pairs():
     groups = similar_vectors(vectors, 0.99)
     assert sorted(index for group in groups for index in group) == linked.tolist()
     assert [group for group in groups if 199 in group] == [[47, 197, 198, 199]]
+
+
+def test_crowded_directions_hide_no_pair(monkeypatch):
+    """Most rows look in four directions, so that a bucket holds hundreds of them that are not alike."""
+    monkeypatch.setattr("sur.linting.similar.TILE_ROWS", 100)
+    generator = np.random.default_rng(3)
+    directions = 8 * generator.standard_normal((4, 48))
+    vectors = (directions[np.arange(2000) % 4] + generator.standard_normal((2000, 48))).astype(np.float32)
+    vectors[1000:1200] = vectors[:200] + 0.1 * generator.standard_normal((200, 48)).astype(np.float32)
+    wide = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    alike = np.argwhere(np.triu(unit @ unit.T >= 0.999, 1))
+    place = {index: number for number, group in enumerate(similar_vectors(vectors, 0.999)) for index in group}
+    assert len(alike) >= 190
+    assert all(one in place and place[one] == place.get(other) for one, other in alike.tolist())
+    assert set(place) == set(alike.ravel().tolist())
+
+
+def test_groups_of_a_crowd_that_is_alike_are_whole():
+    vectors = np.random.default_rng(0).standard_normal((2, 24)).astype(np.float32)[np.arange(3000) % 2]
+    vectors += 1e-4 * np.random.default_rng(1).standard_normal(vectors.shape).astype(np.float32)
+    assert [len(group) for group in similar_vectors(vectors, 0.99)] == [1500, 1500]
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.8, 0.9])
+def test_a_crowded_bucket_of_texts_is_split_without_losing_a_pair(threshold):
+    frame, generator, texts = " ".join(WORDS[:20]), random.Random(2), []
+    for n in range(150):
+        words = sentence(n, 12).split()
+        texts.append(f"{frame} {' '.join(words)}")
+        words[generator.randrange(12)] = generator.choice(WORDS)
+        texts.append(f"{frame} {' '.join(words)}")
+    sets = [shingles(text) for text in texts]
+    lists = list(sharing_rare(range(len(texts)), sets.__getitem__, threshold))
+    together = {pair for each in lists for pair in itertools.combinations(each, 2)}
+    pairs = itertools.combinations(range(len(texts)), 2)
+    links = {(i, j) for i, j in pairs if len(sets[i] & sets[j]) >= threshold * len(sets[i] | sets[j])}
+    assert len(links) >= 100 and links <= together
+    assert threshold < 0.8 or len(together) < len(texts) ** 2 / 4
 
 
 def test_a_simple_prompt_that_is_the_complex_one_is_named(tmp_path):

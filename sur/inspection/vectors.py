@@ -107,7 +107,7 @@ def _cells(latents: np.ndarray) -> np.ndarray:
     return latents.reshape(len(latents), -1)
 
 
-def _mapped(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def _mapped(path: Path, shape: tuple[int, int]) -> np.memmap:
     """A new file to be filled through memory, on blocks that it has already.
 
     Without them a disk that is full ends the process (SIGBUS) when a page is written. Raises: OSError when it is full.
