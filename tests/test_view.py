@@ -342,8 +342,7 @@ def test_damage_is_told_on_the_page_and_what_comes_before_it_is_shown(store):
         assert len(row_ids(text_of(client.get("/rows")))) == 30
 
 
-@pytest.mark.parametrize("array", ["length", "states"])
-def test_a_damaged_shard_of_lengths_stops_only_its_own_partition(store, array):
+def test_a_damaged_shard_of_lengths_stops_only_its_own_partition(store):
     fill(store, POOLED, 3)
     shard = sorted(p for p in (store.path / "features" / "text.a" / "length").rglob("*") if p.name != "zarr.json")[0]
     content = shard.read_bytes()
