@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers, get_available_trackers
+from typing import TYPE_CHECKING, Any
 
 from sur.errors import ConfigError
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CURVES = "curves.jsonl"  # in a run's folder
 PROJECT = "sur-adapter"
 
 
@@ -61,6 +62,8 @@ def start_trackers(
     They are told the plain values of `settings` and the curves, nothing else: no paths, addresses or environment.
     Files lie below `folder`. Raises ConfigError for a tracker that is unknown or not installed.
     """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers, get_available_trackers
+
     installed = sorted(str(name) for name in get_available_trackers())
     if names is None:
         names = [name for name in ("tensorboard",) if name in installed]

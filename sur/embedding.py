@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from pathlib import Path
 
 from PIL import Image
 
-from sur.images import FORMATS, decode
+from sur.images import ImageError, decode
 
 LARGEST = 256  # pixels of a picture's side on a page
+PNG = b"\x89PNG\r\n\x1a\n"
+_log = logging.getLogger(__name__)
 
 
 def picture_uri(path: Path) -> str:
@@ -19,10 +22,19 @@ def picture_uri(path: Path) -> str:
     Raises: ImageError when it is no picture, or has more pixels than are safe to decode.
     """
     content = path.read_bytes()
-    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-        if picture.width <= LARGEST and picture.format == "PNG":
-            return data_uri("image/png", content)
-    return image_uri(decode(content))
+    picture = decode(content)
+    if picture.width <= LARGEST and content.startswith(PNG):
+        return data_uri("image/png", content)
+    return image_uri(picture)
+
+
+def picture_uri_if_whole(path: Path) -> str:
+    """`picture_uri`, or "" for a file that cannot be shown, which is said in the log."""
+    try:
+        return picture_uri(path)
+    except (ImageError, OSError) as error:
+        _log.warning("the picture %s is left out: %s", path, error)
+        return ""
 
 
 def image_uri(image: Image.Image) -> str:

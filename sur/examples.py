@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sur.errors import ConfigError
 from sur.evaluation.oracle import wrong_facts
 from sur.evaluation.pictures import read_picture
 from sur.evaluation.prompts import Condition, PromptSet
 from sur.evaluation.results import Evaluation, Single, read_singles
 from sur.evaluation.sets import prompt_sets
 from sur.evaluation.subject import Subject
+from sur.shapes.scenes import Scene
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Example:
     """One prompt and its first picture (a PNG) under each condition.
 
-    wrong: the facts that do not hold in each, None where there is no oracle to ask. scores: the other judges' values.
+    wrong: the facts that do not hold in each (or that it cannot be read), None where there is no oracle to ask. scores:
+    the other judges' values.
     """
 
     narrative: str
@@ -48,9 +54,17 @@ def _of_set(subject: Subject, asked: PromptSet, root: Path, singles: list[Single
             return
         wrong: dict[Condition, tuple[str, ...]] | None = None
         if prompt.scene is not None:
-            wrong = {c: wrong_facts(prompt.scene, read_picture(path)) for c, path in paths.items()}
+            wrong = {c: _wrong(prompt.scene, path) for c, path in paths.items()}
         scores: dict[Condition, dict[str, float]] = {
             c: {name: each[c][0] for name, each in single.scores.items() if name != "oracle" and c in each}
             for c in paths
         }
         yield Example(single.narrative, single.complex, paths, wrong, scores)
+
+
+def _wrong(scene: Scene, path: Path) -> tuple[str, ...]:
+    try:
+        return wrong_facts(scene, read_picture(path))
+    except ConfigError as error:
+        _log.warning("%s", error)
+        return ("the picture cannot be read",)

@@ -26,7 +26,7 @@ from sur.checkpoint import (
     read_extra,
     save_checkpoint,
 )
-from sur.curves import Curves, start_trackers
+from sur.curves import CURVES, Curves, start_trackers
 from sur.denoiser import denoiser_folder, weights_folder
 from sur.empty_prompt import load_empty_prompt
 from sur.errors import ConfigError
@@ -45,7 +45,6 @@ from sur.trainer import Step, TrainConfig, Training
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
-CURVES = "curves.jsonl"
 MANIFEST = "manifest.safetensors"
 _log = logging.getLogger(__name__)
 

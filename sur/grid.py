@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sur.evaluation.prompts import CONDITIONS
 from sur.examples import Example
+from sur.images import ImageError, decode
 
 NAME = "before-after.png"
 _TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
@@ -22,12 +24,16 @@ _MARKS = {True: ("✓", "#1a7f37"), False: ("✗", "#c62828")}
 _PICTURE, _GAP, _TEXT, _BETWEEN, _HEAD, _EDGE = 192, 30, 372, 56, 124, 26
 _BLOCK = _TEXT + len(CONDITIONS) * (_PICTURE + _GAP) - _GAP
 _DPI = 100
+_log = logging.getLogger(__name__)
 
 
 def write_grid(
     path: Path, examples: Mapping[str, Sequence[Example]], meanings: Mapping[str, str], lines: int = 6
 ) -> Path:
-    """Write a PNG with one block a set (side by side), in it one line a prompt and one column a condition."""
+    """Write a PNG with one block a set (side by side), in it one line a prompt and one column a condition.
+
+    A picture that cannot be read is left out, which is said in its place and in the log.
+    """
     from matplotlib.figure import Figure
 
     shown = {name: each[:lines] for name, each in examples.items() if each}
@@ -48,7 +54,12 @@ def write_grid(
                     _write(figure, x + _PICTURE / 2, top - _HEAD + 24, _TITLES[condition], 24, ha="center")
                 if condition not in example.pictures:
                     continue
-                figure.figimage(_pixels(example.pictures[condition]), x, bottom, origin="upper")
+                try:
+                    figure.figimage(_pixels(example.pictures[condition]), x, bottom, origin="upper")
+                except (ImageError, OSError) as error:
+                    _log.warning("the picture %s is left out: %s", example.pictures[condition], error)
+                    _write(figure, x + _PICTURE / 2, bottom + _PICTURE / 2, "cannot be read", 20, ha="center")
+                    continue
                 if example.wrong is not None:
                     _mark(figure, x + _PICTURE - 4, bottom + _PICTURE - 4, not example.wrong[condition])
     partial = path.with_name(f".{path.name}.partial")
@@ -57,9 +68,9 @@ def write_grid(
 
 
 def _pixels(path: Path) -> UInt8[np.ndarray, "192 192 3"]:
-    with Image.open(path) as picture:
-        way = Image.Resampling.NEAREST if picture.width <= _PICTURE else Image.Resampling.LANCZOS
-        return np.asarray(picture.convert("RGB").resize((_PICTURE, _PICTURE), way))
+    picture = decode(path.read_bytes())
+    way = Image.Resampling.NEAREST if picture.width <= _PICTURE else Image.Resampling.LANCZOS
+    return np.asarray(picture.resize((_PICTURE, _PICTURE), way))
 
 
 def _write(figure: Any, x: float, y: float, text: str, size: float, **style: Any) -> None:

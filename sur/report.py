@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cache import Store
-from sur.curves import read_curves
-from sur.embedding import picture_uri, svg_uri, write_page
+from sur.curves import CURVES, read_curves
+from sur.embedding import picture_uri_if_whole, svg_uri, write_page
 from sur.evaluation.prompts import CONDITIONS, Condition
 from sur.evaluation.results import About, Asked, Comparison, Evaluation, Gap, Row
 from sur.evaluation.statistics import Interval
 from sur.evaluation.subject import Subject
 from sur.examples import read_examples
-from sur.fit import CURVES
 from sur.grid import NAME as GRID
 from sur.grid import write_grid
 from sur.plots import plot_losses
@@ -67,7 +66,7 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
         "scores": {each.name: list(_judged(evaluation, each)) for each in evaluation.sets},
         "titles": _TITLES,
         "examples": examples,
-        "picture": picture_uri,
+        "picture": picture_uri_if_whole,
         "curves": svg_uri(plot_losses(records)) if (records := read_curves(subject.folder / CURVES)) else None,
         "cache": None if run is None else Store.open(run.store.path).describe(),
         "store": None if run is None else shown(run.store.path),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from sur.curves import flat, read_curves
+from sur.curves import CURVES, flat, read_curves
 from sur.evaluation.prompts import Condition
 from sur.evaluation.results import RESULT, SINGLE, Evaluation, Single, read_singles
-from sur.fit import CURVES
 from sur.report import NAME as REPORT
 from sur.rows import Quarantined
 from sur.standing import read_seconds
@@ -22,6 +22,7 @@ from sur.standing import read_seconds
 CONFIG = "config.yaml"
 QUARANTINE = "quarantine.jsonl"
 _ANY = (CONFIG, CURVES, RESULT)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,14 @@ def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {name.replace("/", "."): value for name, value in flat(content or {}).items()}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        content = {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # being written, or cut short
+        _log.warning("%s cannot be read: %s", path, error)
+        content = {}
+    return {name.replace("/", "."): value for name, value in flat(content if isinstance(content, dict) else {}).items()}
 
 
 def _evaluation(path: Path) -> Evaluation | None:
@@ -109,6 +116,10 @@ def _evaluation(path: Path) -> Evaluation | None:
 
 
 def _quarantined(path: Path) -> Iterator[Quarantined]:
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        if line.strip():
-            yield Quarantined(**json.loads(line))
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in filter(str.strip, text.splitlines()):
+        try:
+            found = json.loads(line)
+            yield Quarantined(**{field.name: found[field.name] for field in fields(Quarantined)})
+        except (ValueError, TypeError, KeyError):  # cut short, as by a full disk
+            _log.warning("a line of %s cannot be read: %.80s", path, line)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from cache import CacheError, Store
 from sur.charts import Shown, shown
-from sur.embedding import image_uri, picture_uri, svg_uri, write_page
+from sur.embedding import image_uri, picture_uri_if_whole, svg_uri, write_page
 from sur.inspection.errors import NotInStore
 from sur.inspection.feature_statistics import feature_statistics
 from sur.inspection.pictures import LatentPictures
+from sur.inspection.table import State, Table
+from sur.inspection.watch import Watch
 from sur.plots import compared_names, plot_compared
 from sur.progress import Progress
 from sur.run_folder import RunFolder, read_run, run_names
 from sur.side_by_side import different_settings, picture_lines, score_lines
 from sur.store_summary import spread_rows, summarise_store
 from sur.templating import render
-from sur.view.table import State, Table
-from sur.view.watch import Watch
 
 NAME = "store.html"
 ROWS = 24  # whose pictures and prompts the page shows
@@ -43,14 +43,14 @@ def write_store_report(
         {
             "store": summarise_store(watch.store, table),
             "rows": list(_rows(table, pictures)),
-            "how": pictures.how,
+            "how": _how(pictures),
             "statistics": _statistics(watch.store, table) if statistics else {},
             "loading": "",  # pictures are in the page
             "runs": runs,
             "settings": different_settings(runs),
             "scores": score_lines(runs),
             "drawn": picture_lines(runs, PROMPTS),
-            "picture": picture_uri,
+            "picture": picture_uri_if_whole,
             "plots": _plots(runs),
         },
     )
@@ -66,8 +66,24 @@ def _rows(table: Table, pictures: LatentPictures) -> Iterator[dict[str, str]]:
             "id": table.hex_id(place),
             "simple": table.simple[place],
             "complex": table.complex[place],
-            "picture": image_uri(pictures.picture(int(table.slots[place]))) if there else "",
+            "picture": _picture(pictures, int(table.slots[place])) if there else "",
         }
+
+
+def _picture(pictures: LatentPictures, slot: int) -> str:
+    """A row's picture, "" where its latent is damaged, which is said in the log."""
+    try:
+        return image_uri(pictures.picture(slot))
+    except (CacheError, NotInStore) as error:
+        _log.warning("no picture of slot %d: %s", slot, error)
+        return ""
+
+
+def _how(pictures: LatentPictures) -> str:
+    try:
+        return pictures.how
+    except CacheError as error:
+        return f"no pictures: {error}"
 
 
 def _statistics(store: Store, table: Table) -> dict[str, Shown]:

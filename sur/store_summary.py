@@ -12,7 +12,7 @@ import numpy as np
 
 from cache import Store
 from sur.feature_words import arrays_of, maker_of
-from sur.view.table import FeatureColumn, State, Table
+from sur.inspection.table import FeatureColumn, State, Table
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sur.checkpoint import published_step
 from sur.config import RunConfig, load_config
+from sur.curves import CURVES
 from sur.errors import ConfigError
 from sur.evaluation import Evaluation
-from sur.fit import CURVES
 
 FOLDER = "sweep"
 LONGEST_NAME = 100

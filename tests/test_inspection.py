@@ -1,7 +1,11 @@
 """Looking into a store: statistics and neighbours against naive numpy, search, rows, pictures, differences."""
 
+import errno
 import json
+import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -234,6 +238,39 @@ def test_vectors_come_also_where_nothing_can_be_kept(filled, tmp_path, monkeypat
     assert "are not kept" in caplog.text
 
 
+def test_a_disk_that_is_full_is_noticed_before_anything_is_mapped_onto_it(filled, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    want = np.array(pooled(filled[0], "tokens")[0])
+    for file in (vectors_module.cache_folder() / "vectors").iterdir():
+        file.unlink()
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    np.testing.assert_array_equal(pooled(filled[0], "tokens")[0], want)
+    assert "No space left" in caplog.text and not [*(vectors_module.cache_folder() / "vectors").iterdir()]
+
+
+def test_vectors_outlive_their_file(filled, monkeypatch):
+    """Another process that renews them takes the file away as soon as it is looked at."""
+    store, states, length, _ = filled
+    want, original = np.array(pooled(store, "tokens")[0]), vectors_module._Kept._read
+
+    def read_and_lose(kept):
+        found = original(kept)
+        for file in kept.folder.glob("*.npy"):
+            file.unlink()
+        return found
+
+    monkeypatch.setattr(vectors_module._Kept, "_read", read_and_lose)
+    np.testing.assert_array_equal(pooled(store, "tokens")[0], want)
+    monkeypatch.setattr(vectors_module._Kept, "_read", original)
+    pooled(store, "tokens")
+    monkeypatch.setattr(vectors_module._Kept, "_read", read_and_lose)
+    add_rows(store, 21, 3)
+    write(store, "tokens", {"states": np.float16(states).repeat(2, 0)[:24], "length": length.repeat(2)[:24]})
+    np.testing.assert_array_equal(pooled(Store.open(store.path), "tokens")[0][:19], want)
+
+
 @pytest.mark.parametrize("standardised", [False, True])
 def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, standardised):
     monkeypatch.setattr("sur.inspection.neighbours.BLOCK_ROWS", 32)
@@ -356,6 +393,38 @@ def test_without_the_vae_there_are_false_colours_and_the_reason(shapes_config, t
     assert first.shape == (64, 64, 3) and (first != second).any() and first.std() > 10
 
 
+def test_false_colours_wait_for_the_first_latent(tmp_path):
+    store = Store.create(tmp_path / "s.zarr", PER_PARTITION)
+    add_rows(store, 0, PER_PARTITION)
+    arrays = {name: ArraySpec("float32", (1, 4, 6, 6)) for name in ("mean", "logvar")}
+    store.ensure_feature(FeatureSpec("vae.a", "vae", {"model": "m"}, arrays))
+    pictures = LatentPictures(store)
+    assert pictures.how.startswith("false colours") and not pictures.faithful
+    latents = np.random.default_rng(0).standard_normal((PER_PARTITION, 1, 4, 6, 6)).astype(np.float32)
+    store.write_partition("vae.a", 0, {"mean": latents, "logvar": latents})
+    assert np.asarray(pictures.picture(0)).std() > 10
+
+
+def test_what_decodes_is_made_once_however_many_ask(filled, monkeypatch):
+    made = []
+
+    def slow(*_):
+        made.append(time.sleep(0.05))
+        raise NotInStore("no VAE")
+
+    store = filled[0]
+    arrays = {name: ArraySpec("float32", (1, 4, 6, 6)) for name in ("mean", "logvar")}
+    store.ensure_feature(FeatureSpec("vae.a", "vae", {"model": "m"}, arrays))
+    latents = np.random.default_rng(0).standard_normal((21, 1, 4, 6, 6)).astype(np.float32)
+    write(store, "vae.a", {"mean": latents, "logvar": latents})
+    monkeypatch.setattr("sur.inspection.pictures.find_vae", slow)
+    pictures = LatentPictures(store)
+    asking = (lambda: pictures.how, lambda: pictures.picture(0), lambda: pictures.faithful)
+    with ThreadPoolExecutor(6) as pool:
+        [asked.result() for asked in [pool.submit(ask) for ask in asking * 2]]
+    assert len(made) == 1
+
+
 def test_a_vae_of_other_weights_is_not_used(shapes_config, tmp_path):
     from diffusers import AutoencoderKL
 
@@ -410,6 +479,36 @@ def test_difference_joins_rows_by_id_and_measures_what_differs(filled, tmp_path)
     assert {row.slot_a for row in found.worst} == {10, 12}
     assert found.worst[0].relative_error == pytest.approx(errors.max(), rel=1e-12)
     assert not found.same
+
+
+@pytest.mark.parametrize(
+    ("dtype", "a", "b"), [("float64", 1.0, 1.0 + 1e-12), ("int64", 2**24, 2**24 + 1), ("int64", 2**60, 2**60 + 1)]
+)
+def test_values_are_equal_only_as_they_are_stored(tmp_path, dtype, a, b):
+    stores = []
+    for name, value in (("a", a), ("b", b)):
+        store = Store.create(tmp_path / name, PER_PARTITION)
+        add_rows(store, 0, 2)
+        store.ensure_feature(FeatureSpec("f", "llm", {"model": "m"}, {"states": ArraySpec(dtype, (1,))}))
+        write(store, "f", {"states": np.array([[1], [value]], dtype)})
+        stores.append(store)
+    found = compare_features(stores[0], "f", stores[1], "f")
+    assert found.arrays[0].equal_rows == 1 and not found.same
+    if value < 2**53:
+        assert found.arrays[0].largest == pytest.approx(b - a, rel=1e-3)
+
+
+def test_an_asset_that_is_not_computed_yet_differs_from_one_that_is(tmp_path):
+    spec = FeatureSpec("null", "text", {"model": "m"}, {"states": ArraySpec("float32", (2,))})
+    stores = [Store.create(tmp_path / name, PER_PARTITION) for name in "abc"]
+    for store in stores:
+        store.write_asset(spec, {"states": np.ones(2, np.float32)})
+    for store in stores[1:]:  # as it is while it is written
+        shutil.rmtree(store.path / "receipts" / "assets" / "null" / "00000")
+    stores = [Store.open(store.path) for store in stores]
+    found = compare_stores(stores[0], stores[1])
+    assert found.assets_differing == (("null", (("values", "there", "not computed yet"),)),) and not found.same
+    assert compare_stores(stores[1], stores[2]).same
 
 
 def test_arrays_of_other_shapes_are_said_not_to_be_compared(shapes_config):

@@ -1,6 +1,7 @@
 """Each check finds what is planted, says nothing of what is sound, and what it names can be left out of a training."""
 
 import importlib.util
+import itertools
 import json
 import random
 import shutil
@@ -23,7 +24,7 @@ from sur.linting import language
 from sur.linting.leakage import held_back
 from sur.linting.lint import CHECKS, LintOptions, lint_data, lint_store
 from sur.linting.outliers import scores
-from sur.linting.similar import shingles, similar_texts, similar_vectors
+from sur.linting.similar import sharing_rare, shingles, similar_texts, similar_vectors
 from sur.rows import DataConfig, ListRows, RowError, open_rows, scan
 from sur.rows.exclude import read_exclude, write_exclude
 
@@ -59,11 +60,24 @@ def test_sound_rows_have_no_findings(tmp_path):
     assert "no latents" in report.skipped["blank-picture"]
 
 
-def test_rows_of_the_same_prompts_are_a_group_of_which_one_is_kept(tmp_path):
+def test_rows_of_the_same_prompts_are_a_group_of_which_each_picture_is_kept_once(tmp_path):
     rows = [record("A cat", "cat, 8k", "1.png"), record("a  cat", "cat, 8K", "2.png"), record("a dog", "dog", "3.png")]
-    (finding,) = found(lint_store(store_of(tmp_path, rows)), "duplicate")
-    assert finding.rows == (rows[0].id.hex(), rows[1].id.hex()) and finding.leave_out == finding.rows[1:]
-    assert "several pictures" in finding.remedy
+    rows += [record("a cat", "CAT, 8k", "1.png"), record("a hen"), record("A hen")]
+    several, single = found(lint_store(store_of(tmp_path, rows)), "duplicate")
+    assert several.rows == tuple(rows[n].id.hex() for n in (0, 1, 3))
+    assert several.leave_out == several.rows[2:] and "several pictures" in several.remedy
+    assert single.leave_out == single.rows[1:] == (rows[5].id.hex(),) and "several" not in single.remedy
+
+
+def test_a_prompt_that_may_just_fit_is_not_left_out(tmp_path):
+    store = store_of(tmp_path, [record(f"prompt {n}") for n in range(3)])
+    spec = {"states": ArraySpec("float32", (4, 2)), "length": ArraySpec("int32", ())}
+    store.ensure_feature(FeatureSpec("text.a", "text", {"model": "a"}, spec))
+    values = {"states": np.ones((3, 4, 2), np.float32), "length": np.array([4, 4, 2], np.int32)}
+    store.write_partition("text.a", 0, values, {}, {"truncated": 1})
+    report = lint_store(store, only("cut-off"))
+    assert [finding.leave_out for finding in report.findings] == [(), ()]
+    assert all("or just fits: 1 of 2" in finding.message for finding in report.findings)
 
 
 def test_near_duplicates_are_found_and_others_are_not(tmp_path):
@@ -107,6 +121,45 @@ def test_groups_of_similar_vectors_are_those_of_all_pairs():
     groups = similar_vectors(vectors, 0.99)
     assert sorted(index for group in groups for index in group) == linked.tolist()
     assert [group for group in groups if 199 in group] == [[47, 197, 198, 199]]
+
+
+def test_crowded_directions_hide_no_pair(monkeypatch):
+    """Most rows look in four directions, so that a bucket holds hundreds of them that are not alike."""
+    monkeypatch.setattr("sur.linting.similar.TILE_ROWS", 100)
+    generator = np.random.default_rng(3)
+    directions = 8 * generator.standard_normal((4, 48))
+    vectors = (directions[np.arange(2000) % 4] + generator.standard_normal((2000, 48))).astype(np.float32)
+    vectors[1000:1200] = vectors[:200] + 0.1 * generator.standard_normal((200, 48)).astype(np.float32)
+    wide = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    alike = np.argwhere(np.triu(unit @ unit.T >= 0.999, 1))
+    place = {index: number for number, group in enumerate(similar_vectors(vectors, 0.999)) for index in group}
+    assert len(alike) >= 190
+    assert all(one in place and place[one] == place.get(other) for one, other in alike.tolist())
+    assert set(place) == set(alike.ravel().tolist())
+
+
+def test_groups_of_a_crowd_that_is_alike_are_whole():
+    vectors = np.random.default_rng(0).standard_normal((2, 24)).astype(np.float32)[np.arange(3000) % 2]
+    vectors += 1e-4 * np.random.default_rng(1).standard_normal(vectors.shape).astype(np.float32)
+    assert [len(group) for group in similar_vectors(vectors, 0.99)] == [1500, 1500]
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.8, 0.9])
+def test_a_crowded_bucket_of_texts_is_split_without_losing_a_pair(threshold):
+    frame, generator, texts = " ".join(WORDS[:20]), random.Random(2), []
+    for n in range(150):
+        words = sentence(n, 12).split()
+        texts.append(f"{frame} {' '.join(words)}")
+        words[generator.randrange(12)] = generator.choice(WORDS)
+        texts.append(f"{frame} {' '.join(words)}")
+    sets = [shingles(text) for text in texts]
+    lists = list(sharing_rare(range(len(texts)), sets.__getitem__, threshold))
+    together = {pair for each in lists for pair in itertools.combinations(each, 2)}
+    pairs = itertools.combinations(range(len(texts)), 2)
+    links = {(i, j) for i, j in pairs if len(sets[i] & sets[j]) >= threshold * len(sets[i] | sets[j])}
+    assert len(links) >= 100 and links <= together
+    assert threshold < 0.8 or len(together) < len(texts) ** 2 / 4
 
 
 def test_a_simple_prompt_that_is_the_complex_one_is_named(tmp_path):
@@ -325,6 +378,18 @@ def test_ids_are_written_and_read_with_their_reasons(tmp_path):
         read_exclude(tmp_path / "absent.txt")
 
 
+def test_ids_that_a_file_has_already_stay_in_it(tmp_path):
+    ids, file = [record(sentence(n)).id.hex() for n in range(3)], tmp_path / "out.txt"
+    file.write_text(f"# mine\n{ids[0]}  by hand")
+    assert write_exclude(file, {ids[0]: "leakage", ids[1]: "duplicate"}) == 2
+    assert file.read_text() == f"# mine\n{ids[0]}  by hand\n{ids[1]}  duplicate\n"
+    assert write_exclude(file, {}) == 2 and len(read_exclude(file)) == 2
+    file.write_text("notes of another kind\n")
+    with pytest.raises(RowError, match="no row id"):
+        write_exclude(file, {ids[2]: "leakage"})
+    assert file.read_text() == "notes of another kind\n"
+
+
 def test_excluded_rows_are_quarantined_by_the_scan(tmp_path):
     rows = [{"text": f"prompt {n}", "prompt": "p"} for n in range(3)]
     ids = [row.id for row in scan(ListRows(rows, tmp_path, image_column=None), False)[0]]
@@ -369,8 +434,13 @@ def test_the_command_succeeds_when_what_it_named_is_left_out(run, tmp_path):
     (tmp_path / "run.yaml").write_text(text)
     again = json.loads(invoke("lint", tmp_path / "run.yaml", "--skip", "language", "--json").stdout)
     assert [(f["check"], "absent.png" in f["message"]) for f in again["findings"]] == [("unusable", True)]
-    shown = invoke("lint", tmp_path / "run.yaml", "--skip", "language", "--skip", "unusable")
+    before = read_exclude(tmp_path / "out.txt")
+    rest = ("--skip", "language", "--skip", "unusable", "--write", tmp_path / "out.txt")
+    shown = invoke("lint", tmp_path / "run.yaml", *rest)
     assert shown.exit_code == 0, shown.output
+    assert (
+        read_exclude(tmp_path / "out.txt") == before and f"0 rows to leave out ({len(before)} in all)" in shown.output
+    )
 
 
 def test_the_command_takes_a_folder(run):

@@ -213,3 +213,12 @@ def place_of(picture, pixels):
         if found.shape == large.shape and (found[:, :160] == large[:, :160]).all():
             return y - 96, x
     raise AssertionError(f"{picture} is not in the grid")
+
+
+def test_a_broken_picture_does_not_end_the_report(run, evaluation, caplog):
+    subject = Subject.of_run(run, run.run_dir / "adapter")
+    for each in read_examples(subject, evaluation).values():
+        for path in each[0].pictures.values():
+            path.write_bytes(path.read_bytes()[:40])
+    page = write_report(subject, evaluation).read_text()
+    assert "a picture that cannot be read" in page and 'src=""' not in page and "is left out" in caplog.text

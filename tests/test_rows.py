@@ -310,6 +310,7 @@ def test_image_bytes_never_leave_the_data_root(surd):
 def test_report_is_one_json_object_a_line(surd, tmp_path):
     _, quarantined = scan(open_rows(DataConfig(path=surd)), need_image=True)
     write_quarantine(tmp_path / "run" / "quarantine.jsonl", quarantined)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["quarantine.jsonl"]
     lines = (tmp_path / "run" / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(quarantined) == 18
     assert set(json.loads(lines[0])) == {"position", "location", "field", "reason", "remedy"}

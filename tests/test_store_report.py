@@ -1,7 +1,10 @@
 """`sur report`: one page about a store and runs, whole in itself, with the numbers that the parts give."""
 
 import html
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +12,12 @@ import pytest
 from test_report import evaluation, run  # noqa: F401 fixtures
 from typer.testing import CliRunner
 
-from cache import Store
+from cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 from sur.charts import MOST_BARS, shown
 from sur.cli.app import app
+from sur.embedding import picture_uri
 from sur.evaluation.results import RESULT
+from sur.images import ImageError
 from sur.inspection.feature_statistics import feature_statistics
 from sur.run_folder import read_run, run_names
 from sur.side_by_side import CLOSED, different_settings, picture_lines, score_lines
@@ -96,6 +101,63 @@ def test_a_run_that_is_being_written_can_be_read(tmp_path):
     assert [record["step"] for record in found.curves] == [1] and found.evaluation is None
     with pytest.raises(FileNotFoundError, match="is no run's folder"):
         read_run(tmp_path / "absent")
+
+
+def test_what_cannot_be_read_of_a_run_is_left_out(tmp_path, caplog):
+    whole = {"position": 0, "location": "#0", "field": "image", "reason": "torn", "remedy": "replace it"}
+    (tmp_path / "config.yaml").write_text("train: {steps: [")
+    (tmp_path / "quarantine.jsonl").write_text(json.dumps(whole) + '\n\n{"position": 1, "loca\n[]\n')
+    found = read_run(tmp_path)
+    assert found.settings == {} and [each.reason for each in found.quarantined] == ["torn"]
+    assert "config.yaml cannot be read" in caplog.text and caplog.text.count("a line of") == 2
+    (tmp_path / "config.yaml").write_text("- no\n- settings\n")
+    assert read_run(tmp_path).settings == {}
+
+
+def test_a_run_is_read_without_loading_torchs_trainer():
+    code = "import sys, sur.run_folder; print(sorted({'accelerate', 'sur.fit', 'fastapi'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_report_needs_nothing_of_the_web_app():
+    code = "import sys, sur.store_report; print([name for name in sys.modules if name.startswith('sur.view')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_broken_picture_is_left_out_and_said(run, evaluation, tmp_path):  # noqa: F811
+    (line, *_) = picture_lines([read_run(run.run_dir)], 6)
+    assert line.plain is not None
+    content = line.plain.read_bytes()
+    try:
+        line.plain.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ImageError, match="corrupt or truncated"):
+            picture_uri(line.plain)
+        line.plain.write_bytes(b"no picture")
+        with pytest.raises(ImageError, match="not a readable image"):
+            picture_uri(line.plain)
+        page = write_store_report(run.store.path, [run.run_dir], tmp_path / "a.html").read_text()
+    finally:
+        line.plain.write_bytes(content)
+    assert page.count("a picture that cannot be read") == 1 and 'src=""' not in page
+
+
+def test_damaged_values_and_rows_without_a_picture_are_left_out_of_the_page(tmp_path, caplog):
+    store = Store.create(tmp_path / "store.zarr", 4)
+    store.add_rows(RowRecord(row_id(str(n), "", None), str(n), "", "") for n in range(8))
+    arrays = {"states": ArraySpec("float32", (3, 2)), "length": ArraySpec("int32", ())}
+    for name in ("llm.a", "llm.b"):
+        store.ensure_feature(FeatureSpec(name, "llm", {"model": name}, arrays))
+        for partition in range(2):
+            states, length = np.ones((4, 3, 2), np.float32), np.full(4, 2, np.int32)
+            store.write_partition(name, partition, {"states": states, "length": length})
+    shard = sorted(p for p in (store.path / "features" / "llm.a" / "length").rglob("*") if p.name.endswith("1"))[-1]
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    page = write_store_report(store.path, [], tmp_path / "a.html").read_text()
+    assert "8 rows in 2 partitions" in page and "<code>llm.b</code></h2>" in page
+    assert "partition 1 of llm.a is not shown" in caplog.text and "no statistics of llm.a" in caplog.text
+    assert page.count("<figure>") == 8 and "<img" not in page
 
 
 def test_runs_are_named_by_as_much_of_their_paths_as_tells_them_apart():

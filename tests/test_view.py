@@ -25,15 +25,15 @@ from sur.extraction import close_encoders, extract
 from sur.inspection.feature_statistics import feature_statistics
 from sur.inspection.neighbours import Neighbours
 from sur.inspection.pictures import LatentPictures
+from sur.inspection.table import State
+from sur.inspection.watch import Watch
 from sur.view.app import create_app
 from sur.view.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
 from sur.view.guard import POLICY, is_loopback
 from sur.view.jobs import Jobs
 from sur.view.serve import listen, serve
-from sur.view.table import State
-from sur.view.thumbnails import Thumbnails
+from sur.view.thumbnails import Thumbnails, encode
 from sur.view.viewer import Viewer
-from sur.view.watch import Watch
 from sur.view.words import marked
 
 WORDS = ("red", "blue", "a pair of", "cats", "Dogs", "under", "the rain")
@@ -342,6 +342,38 @@ def test_damage_is_told_on_the_page_and_what_comes_before_it_is_shown(store):
         assert len(row_ids(text_of(client.get("/rows")))) == 30
 
 
+def test_a_damaged_shard_of_lengths_stops_only_its_own_partition(store):
+    fill(store, POOLED, 3)
+    shard = sorted(p for p in (store.path / "features" / "text.a" / "length").rglob("*") if p.name != "zarr.json")[0]
+    content = shard.read_bytes()
+    shard.write_bytes(bytes(len(content)))
+    watch = Watch(store.path)
+    table = watch.refresh()
+    assert table.n_rows == 30 and str(shard) in watch.trouble
+    assert sorted(np.unique(table.features["text.a"].states[:8])) == [State.PENDING]
+    assert (table.features["text.a"].partitions_done, table.features["llm.b"].partitions_done) == (2, 4)
+    assert table.members["first"].sum() == 10
+    shard.write_bytes(content)
+    watch.store = Store.open(store.path)
+    assert watch.refresh().features["text.a"].partitions_done == 3 and not watch.trouble
+
+
+def test_neighbours_that_are_not_read_yet_are_left_out(store):
+    table = Watch(store.path).refresh()
+    beyond = [row.slot for row in store.rows()][20:]
+    filling = replace(table, ids=table.ids[:20], slots=table.slots[:20])
+    assert filling.place_of(int(table.slots[19])) == 19 and all(filling.place_of(slot) is None for slot in beyond)
+    viewer = Viewer(store.path)
+    viewer.watch.refresh()
+    viewer.watch.seconds = 3600
+    column = {name: replace(c, states=c.states[:20]) for name, c in table.features.items()}
+    with TestClient(create_app(viewer), base_url="http://localhost") as client:
+        viewer.watch.table = replace(filling, features=column)
+        address = f"/rows/{table.hex_id(0)}/neighbours?feature=llm.b"
+        page = wait_for(lambda: text_of(client.get(address)), "data-again")
+        assert 0 < page.count("<figure>") < 12
+
+
 def test_nothing_is_written_to_the_store(client, run):
     before = store_files(Path(run.store.path))
     row = Store.open(run.store.path).rows()[0].id.hex()
@@ -369,6 +401,14 @@ def test_served_to_others_it_answers_to_addresses_and_its_own_names_only(store):
         assert client.get("/status", headers={"Host": socket.gethostname()}).status_code == 200
         assert client.get("/status", headers={"Host": "[fe80::1]:8600"}).status_code == 200
         assert client.get("/status", headers={"Host": "evil.example"}).status_code == 421
+    for host, name in (
+        ("127.0.0.2", "127.0.0.2:8600"),
+        ("::1", "[::1]:8600"),
+        ("0:0:0:0:0:0:0:1", "[0:0:0:0:0:0:0:1]:1"),
+    ):
+        with TestClient(create_app(Viewer(store.path), host), base_url=f"http://{name}") as client:
+            assert client.get("/status").status_code == 200
+            assert client.get("/status", headers={"Host": "127.0.0.3"}).status_code == 421
     assert not is_loopback("0.0.0.0") and not is_loopback("example.org") and is_loopback("::1")
 
 
@@ -428,6 +468,13 @@ def test_a_thumbnail_is_decoded_once_and_the_oldest_leave():
         thumbnails.get(name, slot, 192)
     assert asked == [0, 1, 2, 1]  # b was used least lately when c came
     assert thumbnails.get("c", 2, 32).kind == "image/webp"
+
+
+def test_a_thumbnail_that_replaces_another_is_counted_once():
+    thumbnails, made = Thumbnails(lambda slot: Image.new("RGB", (8, 8))), encode(Image.new("RGB", (8, 8)), 8)
+    for _ in range(3):
+        thumbnails._keep(("a", 8), made)
+    assert thumbnails._bytes == len(made.content)
 
 
 def test_answers_are_remembered_until_the_table_changes(store, monkeypatch):

@@ -30,7 +30,7 @@ def lint(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Findings of a check that are shown.")] = 10,
     write: Annotated[
-        Path | None, typer.Option(help="Write the ids of rows to leave out to this file, for data.exclude.")
+        Path | None, typer.Option(help="Add the ids of rows to leave out to this file, for data.exclude.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
@@ -50,12 +50,11 @@ def lint(
         options["validation_fraction"] = validation_fraction
     with log_to_stderr():
         report = _report(source, options, LintOptions)
-    if write is not None:
-        write_exclude(write, report.leave_out)
+    held = write_exclude(write, report.leave_out) if write is not None else 0
     if as_json:
         typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
     else:
-        _print_report(report, limit, write)
+        _print_report(report, limit, write, held)
     if report.findings:
         raise typer.Exit(1)
 
@@ -82,8 +81,8 @@ def _report(source: str, given: dict, options: type) -> "LintReport":
     return lint_data(DataConfig(path=Path(source)), None, options(**given), say)
 
 
-def _print_report(report: "LintReport", limit: int, written: Path | None) -> None:
-    """Each check's findings, the first `limit` of each, then what ran and what did not."""
+def _print_report(report: "LintReport", limit: int, written: Path | None, held: int) -> None:
+    """Each check's findings, the first `limit` of each, then what ran and what did not; `held`: ids in the file."""
     counts = Counter(finding.check for finding in report.findings)
     shown: Counter[str] = Counter()
     for finding in report.findings:
@@ -99,4 +98,5 @@ def _print_report(report: "LintReport", limit: int, written: Path | None) -> Non
     for check, why in report.skipped.items():
         typer.echo(f"  {check:24}     -   not checked: {why}")
     if written is not None:
-        typer.echo(f"{len(report.leave_out)} rows to leave out: data.exclude={written}")
+        more = f" ({held} in all)" if held != len(report.leave_out) else ""
+        typer.echo(f"{len(report.leave_out)} rows to leave out{more}: data.exclude={written}")

@@ -116,8 +116,12 @@ def compare_stores(a: Store, b: Store) -> StoreDifference:
     for name in sorted(assets_a.keys() & assets_b.keys()):
         fields = assets_a[name].differences(assets_b[name])
         if not fields:
-            values = (a.read_asset(name), b.read_asset(name))
-            fields = [(key, "values", "other values") for key in values[0] if (values[0][key] != values[1][key]).any()]
+            there = [store.has_asset(specs[name]) for store, specs in ((a, assets_a), (b, assets_b))]
+            if all(there):
+                values = (a.read_asset(name), b.read_asset(name))
+                fields = [(k, "values", "other values") for k in values[0] if (values[0][k] != values[1][k]).any()]
+            elif any(there):
+                fields = [("values", *("there" if each else "not computed yet" for each in there))]
         if fields:
             differing.append((name, tuple(fields)))
     return StoreDifference(
@@ -156,8 +160,8 @@ def compare_features(store_a: Store, name_a: str, store_b: Store, name_b: str) -
             read_a, read_b = store_a.read(name_a, rows[0]), store_b.read(name_b, rows[1])
             errors = {
                 name: each.add(
-                    to_float32(read_a[name], spec_a.arrays[name].dtype),
-                    to_float32(read_b[name], spec_b.arrays[name].dtype),
+                    _exactly(read_a[name], spec_a.arrays[name].dtype),
+                    _exactly(read_b[name], spec_b.arrays[name].dtype),
                 )
                 for name, each in compared.items()
             }
@@ -189,13 +193,14 @@ class _Compared:
         self.least = 1.0
 
     def add(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compare rows, float32 (n, *shape); returns their relative errors and cosines, float64 (n,)."""
-        a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (a, b))
+        """Compare rows, (n, *shape) of any dtype; returns their relative errors and cosines, float64 (n,)."""
+        a, b = (values.reshape(len(values), -1) for values in (a, b))
+        self.equal += int((a == b).all(axis=1).sum())  # as they are stored: float64 does not hold every int64
+        a, b = (values.astype(np.float64) for values in (a, b))
         apart, size = ((a - b) ** 2).sum(axis=1), (b**2).sum(axis=1)
         norms = np.sqrt((a**2).sum(axis=1) * size)
         cosines = np.where(norms > 0, (a * b).sum(axis=1) / np.where(norms > 0, norms, 1), (apart == 0) * 1.0)
         self.rows += len(a)
-        self.equal += int((a == b).all(axis=1).sum())
         self.apart += float(apart.sum())
         self.size += float(size.sum())
         self.largest = max(self.largest, float(np.abs(a - b).max(initial=0)))
@@ -210,6 +215,11 @@ class _Compared:
         return ArrayDifference(
             self.name, "", self.rows, self.equal, error, self.largest, mean, self.least if self.rows else 0.0
         )
+
+
+def _exactly(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored elements as numbers, none of them rounded."""
+    return to_float32(stored, dtype) if dtype == "bfloat16" else stored
 
 
 def _ratio(above: Any, below: Any) -> Any:

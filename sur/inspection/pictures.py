@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +37,8 @@ class LatentPictures:
     """
 
     def __init__(self, store: Store, vae: str | Path | None = None, feature: str | None = None) -> None:
-        self._store, self._given, self._lock = store, vae, Lock()
+        self._store, self._given, self._lock = store, vae, RLock()
+        self._made: tuple[Any, str] | None = None
         names = [name for name, spec in sorted(store.features().items()) if is_latents(spec)]
         if feature is not None and feature not in names:
             raise NotInStore(f"{feature} holds no latents; those that do: {', '.join(names) or 'none'}")
@@ -74,15 +74,25 @@ class LatentPictures:
             pixels = self._decoder[0](self._latents(np.array([slot]))[0])
         return Image.fromarray((pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
-    @cached_property
+    @property
     def _decoder(self) -> tuple[Any, str]:
-        """The function from a latent (channels, height, width) to pixels (height, width, 3) in [0, 1], and its name."""
+        """The function from a latent (channels, height, width) to pixels (height, width, 3) in [0, 1], and its name.
+
+        It is made once, but false colours not before there is a latent: until then the function is None.
+        """
         assert self.feature is not None
-        try:
-            folder = find_vae(self._store, self._store.spec(self.feature).identity, self._given)
-        except NotInStore as error:
-            return self._false_colours(), f"{FALSE}, of principal components of the latents: {error}"
-        return _vae_decoder(folder), f"decoded by the VAE in {folder}"
+        with self._lock:
+            if self._made is None:
+                try:
+                    folder = find_vae(self._store, self._store.spec(self.feature).identity, self._given)
+                    self._made = _vae_decoder(folder), f"decoded by the VAE in {folder}"
+                except NotInStore as error:
+                    said = f"{FALSE}, of principal components of the latents: {error}"
+                    slots = valued_slots(self._store, self.feature)[0]
+                    if not len(slots):
+                        return None, said
+                    self._made = self._false_colours(slots), said
+            return self._made
 
     def _latents(self, slots: np.ndarray) -> np.ndarray:
         """First views, float32 (n, channels, height, width)."""
@@ -90,9 +100,9 @@ class LatentPictures:
         spec = self._store.spec(self.feature).arrays["mean"]
         return to_float32(self._store.read(self.feature, slots, {"mean"})["mean"][:, 0], spec.dtype)
 
-    def _false_colours(self) -> Any:
+    def _false_colours(self, slots: np.ndarray) -> Any:
+        """A decoder fitted to latents spread over the slots."""
         assert self.feature is not None
-        slots = valued_slots(self._store, self.feature)[0]
         chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(SAMPLE_ROWS, len(slots))).astype(np.int64))]
         latents = np.moveaxis(self._latents(chosen), 1, -1).reshape(
             -1, self._store.spec(self.feature).arrays["mean"].shape[1]

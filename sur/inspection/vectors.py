@@ -47,21 +47,21 @@ def pooled(
     wanted = [(_digest(spec, receipt), receipt) for receipt in receipts]
     kept = _Kept(cache_folder() / "vectors", store, name)
     if kept.index and [digest for digest, _ in wanted] == [digest for digest, _ in kept.index]:
-        return kept.vectors(), slots
+        return kept.vectors, slots
     shape = (len(slots), vector_size(spec))
     try:
         with kept.scratch() as scratch:
-            made = open_memmap(scratch, "w+", np.float32, shape)
+            made = _mapped(scratch, shape)
             index = _fill(made, store, spec, wanted, kept, progress)
             made.flush()
             del made
             kept.replace(scratch, index)
-            return kept.vectors(), slots
+            return kept.vectors, slots
     except (OSError, ValueError) as error:  # a full or read-only disk; numpy maps no file without rows
         if len(slots):
             logger.warning("vectors of %s are not kept, and will be computed again: %s", name, error)
     vectors = np.empty(shape, np.float32)
-    _fill(vectors, store, spec, wanted, kept, progress)
+    _fill(vectors, store, spec, wanted, None, progress)
     return vectors, slots
 
 
@@ -107,17 +107,29 @@ def _cells(latents: np.ndarray) -> np.ndarray:
     return latents.reshape(len(latents), -1)
 
 
+def _mapped(path: Path, shape: tuple[int, int]) -> np.memmap:
+    """A new file to be filled through memory, on blocks that it has already.
+
+    Without them a disk that is full ends the process (SIGBUS) when a page is written. Raises: OSError when it is full.
+    """
+    made = open_memmap(path, "w+", np.float32, shape)
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return made
+
+
 def _fill(
     vectors: np.ndarray,
     store: Store,
     spec: FeatureSpec,
     wanted: list[tuple[str, Receipt]],
-    kept: _Kept,
+    kept: _Kept | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[str, int]]:
     """Compute each partition's vectors, or copy those that are kept; returns (digest, rows) of each."""
-    old, places, first = (kept.vectors() if kept.index else None), {}, 0
-    for digest, rows in kept.index:
+    old, places, first = (kept.vectors if kept is not None else None), {}, 0
+    for digest, rows in kept.index if kept is not None else ():
         places[digest] = first
         first += rows
     index, done = [], 0
@@ -147,18 +159,15 @@ def _digest(spec: FeatureSpec, receipt: Receipt) -> str:
 class _Kept:
     """The file of one feature of one store, and its index: (digest, rows) of each partition in it.
 
-    The file's name holds the index's digest, so that two processes that renew it never mix theirs.
+    The file's name holds the index's digest, so that two processes that renew it never mix theirs. `vectors` maps the
+    file for reading from the start, since another process may replace it at any time.
     """
 
     def __init__(self, folder: Path, store: Store, name: str) -> None:
         place = store.path if isinstance(store.path, str) else store.path.resolve()
         self.folder = folder
         self.key = hashlib.sha256(f"{place}\n{name}".encode()).hexdigest()[:32]
-        self.index: list[tuple[str, int]] = self._read()
-
-    def vectors(self) -> np.ndarray:
-        """The vectors, mapped for reading."""
-        return np.load(self._file(self.index), mmap_mode="r", allow_pickle=False)
+        self.index, self.vectors = self._read()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -169,6 +178,7 @@ class _Kept:
 
     def replace(self, made: Path, index: list[tuple[str, int]]) -> None:
         """Keep this file in place of the older one, which goes on existing for those who have it open."""
+        self.vectors = np.load(made, mmap_mode="r", allow_pickle=False)
         made.replace(self._file(index))
         partial = made.with_suffix(".json")
         partial.write_text(json.dumps(index))
@@ -182,11 +192,13 @@ class _Kept:
         digest = hashlib.sha256(json.dumps(index).encode()).hexdigest()[:16]
         return self.folder / f"{self.key}-{digest}.npy"
 
-    def _read(self) -> list[tuple[str, int]]:
+    def _read(self) -> tuple[list[tuple[str, int]], np.ndarray]:
         try:
             said = json.loads((self.folder / f"{self.key}.json").read_text())
             index = [(str(digest), int(rows)) for digest, rows in said]
-            whole = len(np.load(self._file(index), mmap_mode="r", allow_pickle=False)) == sum(n for _, n in index)
-            return index if whole else []
+            vectors = np.load(self._file(index), mmap_mode="r", allow_pickle=False)
+            if len(vectors) == sum(rows for _, rows in index):
+                return index, vectors
         except (OSError, ValueError, TypeError):
-            return []
+            pass
+        return [], np.empty((0, 0), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,14 +37,14 @@ def cut_in_data(config: RunConfig, rows: Sequence[RowRecord]) -> Iterator[Findin
                 f"{encoder.kind}: no prompt can be counted: {error}; or leave it: --skip cut-off"
             ) from error
         names = ", ".join(encoder.shapes())
-        yield from _cut_prompts(rows, encoder.consumes, cut, names)
+        yield from _cut_prompts(rows, encoder.consumes, cut, names, True)
 
 
 def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
     """Prompts that were cut when they were encoded.
 
     A receipt counts them; which they were is told by their length, the greatest. Where more prompts have it than were
-    cut, some just fit, and the finding says so.
+    cut, some just fit: the finding says so, and leaves none out.
     """
     said: set[tuple[object, frozenset[str]]] = set()
     for name, spec in store.features().items():
@@ -63,18 +64,22 @@ def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
         if (model, full) in said:
             continue  # another layer of the same model
         said.add((model, full))
-        unsure = "" if len(full) == count else f" (or just fits: {count} of {len(full)} prompts of this length were)"
-        yield from _cut_prompts(rows, consumes, full, f"{name}, which reads {limit} tokens{unsure}")
+        sure = len(full) == count
+        unsure = "" if sure else f" (or just fits: {count} of {len(full)} prompts of this length were)"
+        yield from _cut_prompts(rows, consumes, full, f"{name}, which reads {limit} tokens{unsure}", sure)
 
 
 def _tokens(lengths: np.ndarray | None) -> list[int]:
     return [] if lengths is None else lengths.tolist()
 
 
-def _cut_prompts(rows: Sequence[RowRecord], field: str, cut: Collection[str], reader: str) -> Iterator[Finding]:
-    """Prompts (`field`: simple or complex) whose end a reader does not see; `cut` has their texts."""
+def _cut_prompts(
+    rows: Sequence[RowRecord], field: str, cut: Collection[str], reader: str, sure: bool
+) -> Iterator[Finding]:
+    """Prompts (`field`: simple or complex) whose end a reader does not see; `cut` has their texts, if it is `sure`."""
     for row in rows:
         prompt = getattr(row, field)
         if prompt in cut:
             said = f"the end of the {field} prompt is cut off by {reader} ({quoted(prompt)})"
-            yield single("cut-off", row, said, "shorten the prompt, or leave the row out: its end is not learnt")
+            found = single("cut-off", row, said, "shorten the prompt, or leave the row out: its end is not learnt")
+            yield found if sure else replace(found, remedy="shorten the prompt, if its end is cut", leave_out=())

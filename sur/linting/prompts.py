@@ -18,10 +18,16 @@ UNSAFE_WORDS = (
 )  # fmt: skip
 QUOTED = 70  # characters of a prompt that a message quotes
 KEEP_ONE = "keep one of them and leave the others out (--write)"
+SEVERAL_PICTURES = (
+    "wanted where one prompt has several pictures, so --write leaves one row a picture; else keep one row"
+)
 
 
 def duplicates(rows: Sequence[RowRecord]) -> Iterator[Finding]:
-    """Rows equal in both prompts but for case and spaces; they differ in the picture, or they would be one row."""
+    """Rows equal in both prompts but for case and spaces.
+
+    Those with another picture may be wanted, so only rows with a picture that the group has already are to be left out.
+    """
     groups: dict[tuple[str, str], list[RowRecord]] = {}
     for row in rows:
         groups.setdefault((folded(row.simple), folded(row.complex)), []).append(row)
@@ -29,9 +35,14 @@ def duplicates(rows: Sequence[RowRecord]) -> Iterator[Finding]:
         if len(group) > 1:
             ids = hex_ids(group)
             said = f"{len(group)} rows have the same prompts ({quoted(group[0].simple)})"
-            yield Finding(
-                "duplicate", said, f"wanted where one prompt has several pictures; else {KEEP_ONE}", ids, ids[1:]
-            )
+            pictures: set[str] = set()
+            again = []
+            for row in group:
+                if row.image in pictures:
+                    again.append(row)
+                pictures.add(row.image)
+            remedy = KEEP_ONE if len(pictures) == 1 else SEVERAL_PICTURES
+            yield Finding("duplicate", said, remedy, ids, hex_ids(again))
 
 
 def near_duplicates(rows: Sequence[RowRecord], threshold: float) -> Iterator[Finding]:

@@ -1,19 +1,26 @@
 """Near-duplicates among many texts or vectors, without comparing all pairs.
 
 Candidates share a bucket of a locality-sensitive hash, and each candidate pair is then compared exactly: no group is
-made by a pair below the threshold. What may be missed is said beside each hash.
+made by a pair below the threshold. What may be missed is said beside each hash, and does not depend on how crowded a
+bucket is: a large one is split so that no pair is lost (texts), or compared whole, by products of matrices (vectors).
 """
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 
-ANCHORS = 8  # rows of a bucket that every other row of it is compared with
+SMALL = 16  # texts of a bucket that is not split
+TILE_ROWS = 1024  # vectors that are compared with as many others at once
 TEXT_BANDS, TEXT_ROWS = 20, 6
 VECTOR_BANDS, VECTOR_BITS = 8, 16
 BLOCK_ROWS = 8192
@@ -39,30 +46,32 @@ def similar_texts(texts: Sequence[str], threshold: float) -> list[list[int]]:
     hashes = np.concatenate([hashed[index] for index in kept])
     starts = np.cumsum([0, *(len(hashed[index]) for index in kept[:-1])])
 
-    @lru_cache(maxsize=10_000)  # all of them would fill the memory
+    @lru_cache(maxsize=30_000)  # all of them would fill the memory
     def known(place: int) -> frozenset[str]:
-        return shingles(texts[kept[place]])
+        return frozenset(map(sys.intern, shingles(texts[kept[place]])))
 
     keys = np.random.Philox(key=1).random_raw(2 * TEXT_BANDS * TEXT_ROWS).reshape(2, -1) % (2**32 - 1) + 1
-    bands = []
+    bands = np.empty((TEXT_BANDS, len(kept)), np.uint64)
     for band in range(TEXT_BANDS):
         smallest = [
             np.minimum.reduceat((hashes * a + b) % _PRIME, starts)
             for a, b in keys[:, band * TEXT_ROWS : (band + 1) * TEXT_ROWS].T.astype(np.uint64)
         ]
-        bands.append(_mixed(smallest))
-
-    def alike(one: int, others: np.ndarray) -> np.ndarray:
-        return np.array([_jaccard(known(one), known(other)) >= threshold for other in others.tolist()], bool)
-
-    return [[kept[i] for i in group] for group in _groups(bands, len(kept), alike)]
+        bands[band] = _mixed(smallest)
+    links = _Links(len(kept))
+    for number, band in enumerate(bands):
+        for bucket in _buckets(band):
+            for among in sharing_rare(bucket.tolist(), known, threshold) if len(bucket) > SMALL else [bucket.tolist()]:
+                _link_texts(among, bands[:number], known, threshold, links)
+    return [[kept[i] for i in group] for group in links.groups()]
 
 
 def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:
     """Groups of rows (their indices, ascending) of float32 (rows, dim) linked by pairs with a cosine >= threshold.
 
     The vectors' mean is taken off first. Candidates by the sides of random hyperplanes (Charikar 2002), in 8 bands of
-    16: a pair of cosine 0.99 is missed with probability 0.02, one of 0.999 with 1e-5.
+    16: a pair of cosine 0.99 is missed with probability 0.02, one of 0.999 with 1e-5. The time grows with the square of
+    a bucket's rows where many rows look in few directions.
     """
     if len(vectors) < 2:
         return []
@@ -73,38 +82,118 @@ def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:
         sides = (vectors[start : start + BLOCK_ROWS] - mean) @ directions > 0
         bands[:, start : start + BLOCK_ROWS] = np.packbits(sides, axis=1).view(">u2").T
 
-    def alike(one: int, others: np.ndarray) -> np.ndarray:
-        first, rest = vectors[one] - mean, vectors[others] - mean
-        norms = np.linalg.norm(rest, axis=1) * np.linalg.norm(first)
-        return rest @ first >= threshold * norms
+    def unit(rows: np.ndarray) -> np.ndarray:
+        chosen = vectors[rows] - mean
+        return chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
-    return _groups(list(bands), len(vectors), alike)
+    links = _Links(len(vectors))
+    for number, band in enumerate(bands):
+        for bucket in _buckets(band):
+            _link_vectors(bucket, bands[:number], unit, threshold, links)
+    return links.groups()
 
 
-def _groups(bands: Iterable[np.ndarray], n: int, alike: Callable[[int, np.ndarray], np.ndarray]) -> list[list[int]]:
-    """Indices linked by pairs that share a band's value and are alike."""
-    parent = np.arange(n)
+def sharing_rare(
+    bucket: Sequence[int], known: Callable[[int], frozenset[str]], threshold: float
+) -> Iterator[list[int]]:
+    """Lists of texts that share a shingle which is rare among them.
 
-    def root(index: int) -> int:
+    Any two of a Jaccard index >= threshold share a list: they have threshold * n of one's n shingles in common, so
+    that one of its n - threshold * n + 1 rarest is among those (prefix filtering: Chaudhuri, Ganti and Kaushik 2006).
+    """
+    counts = Counter(shingle for place in bucket for shingle in known(place))
+    sharing: dict[str, list[int]] = defaultdict(list)
+    for place in bucket:
+        ordered = sorted(known(place), key=lambda shingle: (counts[shingle], shingle))
+        for shingle in ordered[: len(ordered) - math.ceil(threshold * len(ordered) - 1e-9) + 1]:
+            sharing[shingle].append(place)
+    return (each for each in sharing.values() if len(each) > 1)
+
+
+def _link_texts(
+    among: list[int], earlier: np.ndarray, known: Callable[[int], frozenset[str]], threshold: float, links: _Links
+) -> None:
+    """Link all pairs that are alike; those that shared one of the earlier bands (bands, n) have been compared there."""
+    for first, one in enumerate(among[:-1]):
+        others = [other for other in among[first + 1 :] if links.root(other) != links.root(one)]
+        if not others:  # all that are left are linked
+            return
+        if len(others) > SMALL and len(earlier):
+            fresh = ~(earlier[:, others] == earlier[:, [one]]).any(axis=0)
+            others = [other for other, new in zip(others, fresh.tolist(), strict=True) if new]
+        mine = known(one)
+        for other in others:
+            if _jaccard(mine, known(other)) >= threshold:
+                links.join(one, other)
+
+
+def _link_vectors(
+    bucket: np.ndarray,
+    earlier: np.ndarray,
+    unit: Callable[[np.ndarray], np.ndarray],
+    threshold: float,
+    links: _Links,
+) -> None:
+    """As `_link_texts`, of vectors; `unit` gives some rows' at length 1."""
+    if len(earlier) and len(bucket) > TILE_ROWS:  # so that rows of one earlier bucket are in one tile
+        bucket = bucket[np.lexsort(earlier[:, bucket])]
+    tiles = [bucket[start : start + TILE_ROWS] for start in range(0, len(bucket), TILE_ROWS)]
+    for first, rows in enumerate(tiles):
+        left = unit(rows)
+        for columns in tiles[first:]:
+            shared = earlier[:, rows[:1]]
+            if (shared == earlier[:, rows]).all(axis=1)[(shared == earlier[:, columns]).all(axis=1)].any():
+                continue
+            if len({links.root(each) for each in (*rows.tolist(), *columns.tolist())}) == 1:
+                continue
+            alike = left @ (left if columns is rows else unit(columns)).T >= threshold - 1e-6  # of rounding
+            for one, other in _forest(np.triu(alike, 1) if columns is rows else alike):
+                links.join(int(rows[one]), int(columns[other]))
+
+
+def _forest(alike: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs (row, column) of a matrix that link whatever all its true elements link; few, where those are many."""
+    rows, columns = np.nonzero(alike)
+    if len(rows) > alike.shape[0]:
+        graph = coo_array(
+            (np.ones(len(rows), np.int8), (rows, columns + alike.shape[0])), shape=(sum(alike.shape),) * 2
+        )
+        rows, columns = minimum_spanning_tree(graph).nonzero()
+        columns = columns - alike.shape[0]
+    return zip(rows.tolist(), columns.tolist(), strict=True)
+
+
+class _Links:
+    """Which of n indices are linked so far."""
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def root(self, index: int) -> int:
+        """The least index of a group, by which it is known."""
+        parent = self._parent
         while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = int(parent[index])
+            parent[index] = index = parent[parent[index]]
         return index
 
-    for band in bands:
-        order = np.argsort(band, kind="stable")
-        edges = np.flatnonzero(np.diff(band[order])) + 1
-        for bucket in np.split(order, edges):
-            for place in range(min(ANCHORS, len(bucket) - 1)):
-                one = int(bucket[place])
-                others = np.array([o for o in bucket[place + 1 :].tolist() if root(o) != root(one)], np.int64)
-                for other in others[alike(one, others)].tolist() if len(others) else ():
-                    low, high = sorted((root(one), root(other)))
-                    parent[high] = low
-    members: dict[int, list[int]] = {}
-    for index in range(n):
-        members.setdefault(root(index), []).append(index)
-    return [group for group in members.values() if len(group) > 1]
+    def join(self, one: int, other: int) -> None:
+        """Make one group of two indices' groups."""
+        low, high = sorted((self.root(one), self.root(other)))
+        self._parent[high] = low
+
+    def groups(self) -> list[list[int]]:
+        """Groups of two indices and more, ascending."""
+        members: dict[int, list[int]] = {}
+        for index in range(len(self._parent)):
+            members.setdefault(self.root(index), []).append(index)
+        return [group for group in members.values() if len(group) > 1]
+
+
+def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices that share a value, two and more."""
+    order = np.argsort(band, kind="stable")
+    edges = [0, *(np.flatnonzero(np.diff(band[order])) + 1).tolist(), len(order)]
+    return (order[start:end] for start, end in zip(edges, edges[1:], strict=False) if end - start > 1)
 
 
 def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
@@ -121,7 +210,8 @@ def _hashes(text: str) -> np.ndarray:
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    return len(a & b) / len(a | b)
+    both = len(a & b)
+    return both / (len(a) + len(b) - both)
 
 
 def _normals(rows: int, columns: int) -> np.ndarray:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sur.rows.source import RowError
 
+HEADING = "# Rows to leave out: data.exclude=THIS_FILE. An id a line; what follows it is a comment.\n"
+
 
 def read_exclude(path: Path | None) -> frozenset[bytes]:
     """Ids in a file: one a line as 32 hex digits, what follows them and lines that begin with # are comments.
@@ -31,11 +33,17 @@ def read_exclude(path: Path | None) -> frozenset[bytes]:
     return frozenset(ids)
 
 
-def write_exclude(path: Path, rows: Mapping[str, str]) -> None:
-    """Write ids (hex), each with the reason behind it; all or nothing."""
-    lines = ["# Rows to leave out: data.exclude=THIS_FILE. An id a line; what follows it is a comment.\n"]
-    lines += [f"{row}  {reason}\n" for row, reason in rows.items()]
+def write_exclude(path: Path, rows: Mapping[str, str]) -> int:
+    """Add ids (hex), each with the reason behind it, to those that a file has already, if it is there; all or nothing.
+
+    Returns: how many ids the file has then. Raises: RowError when the file has a line that is no id.
+    """
+    there = read_exclude(path) if path.is_file() else frozenset()
+    said = path.read_text(encoding="utf-8") if path.is_file() else HEADING
+    new = {row: reason for row, reason in rows.items() if bytes.fromhex(row) not in there}
+    lines = [said, "\n" * (not said.endswith("\n"))] + [f"{row}  {reason}\n" for row, reason in new.items()]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text("".join(lines), encoding="utf-8")
     partial.replace(path)
+    return len(there) + len(new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -44,10 +45,12 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
 
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
-    """Write the report: one JSON object a line with position, location, field, reason and remedy."""
+    """Write the report: one JSON object a line with position, location, field, reason and remedy; all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in quarantined]
-    path.write_text("".join(lines), encoding="utf-8")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text("".join(lines), encoding="utf-8")
+    partial.replace(path)
 
 
 def _checked(source: RowSource, row: Row, need_image: bool, first_seen: dict[bytes, str]) -> RowRecord | Quarantined:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from sur.view.table import State, Table
+from sur.inspection.table import State, Table
 
 PAGE_ROWS = 48
 NO_DATASET = "-"  # the choice of rows that no data set has any more; no data set can be called so

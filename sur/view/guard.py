@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -41,15 +40,16 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. `host`: the address listened on; a Host header may be loopback's, and when it is another also
-    this name, the machine's, or any address in digits (which no foreign name can stand for)."""
+    """ASGI middleware. `host`: the address listened on; a Host header may be this or loopback's, and when it is not of
+    loopback also the machine's name, or any address in digits (which no foreign name can stand for)."""
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1") -> None:
         self._app = app
         self._open = not is_loopback(host)
-        self._names: Collection[str] = (
-            {*LOOPBACK, host.lower(), socket.gethostname().lower()} if self._open else LOOPBACK
-        )
+        own = f"[{host}]" if ":" in host.strip("[]") and not host.startswith("[") else host
+        self._names = {*LOOPBACK, own.lower()}
+        if self._open:
+            self._names |= {socket.gethostname().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
 from sur.inspection.rows import describe_row
+from sur.inspection.table import State, Table
 from sur.view.filters import NO_DATASET, PAGE_ROWS, RowFilter
 from sur.view.pages import TheViewer, page, picture_address
-from sur.view.table import State, Table
 from sur.view.viewer import Viewer
 from sur.view.words import marked
 
@@ -73,8 +73,8 @@ def neighbours(request: Request, viewer: TheViewer, row_id: str, feature: str) -
     found = []
     if job.result is not None:
         for each in job.result.nearest(int(table.slots[place]), NEIGHBOURS):
-            line = row_line(viewer, table, table.place_of(each.slot))
-            found.append(line | {"similarity": each.similarity})
+            if (near := table.place_of(each.slot)) is not None:  # the vectors may be of more rows than are read yet
+                found.append(row_line(viewer, table, near) | {"similarity": each.similarity})
     return page(request, "neighbours", job=job, found=found, feature=feature, row_id=table.hex_id(place))
 
 

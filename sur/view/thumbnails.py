@@ -42,8 +42,8 @@ class Thumbnails:
             if (kept := self._lookup(key)) is not None:  # another request has asked for it meanwhile
                 return kept
             made = encode(self._picture(slot), side)
-        self._keep(key, made)
-        return made
+            self._keep(key, made)
+            return made
 
     def _lookup(self, key: tuple[str, int]) -> Encoded | None:
         with self._keeping:
@@ -53,6 +53,8 @@ class Thumbnails:
 
     def _keep(self, key: tuple[str, int], made: Encoded) -> None:
         with self._keeping:
+            if (replaced := self._kept.pop(key, None)) is not None:
+                self._bytes -= len(replaced.content)
             self._kept[key] = made
             self._bytes += len(made.content)
             while self._bytes > self._budget and len(self._kept) > 1:

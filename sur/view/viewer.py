@@ -13,12 +13,12 @@ from cache import Store
 from sur.inspection.feature_statistics import FeatureStatistics, feature_statistics
 from sur.inspection.neighbours import Neighbours
 from sur.inspection.pictures import LatentPictures
+from sur.inspection.table import State, Table
+from sur.inspection.watch import Watch
 from sur.run_folder import RunFolder, read_run, run_names, stamp
 from sur.view.filters import Found
 from sur.view.jobs import Job, Jobs
-from sur.view.table import State, Table
 from sur.view.thumbnails import Thumbnails
-from sur.view.watch import Watch
 
 
 class Viewer:

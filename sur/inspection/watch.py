@@ -14,7 +14,7 @@ import numpy as np
 from cache import CacheError, FeatureSpec, Receipt, Store
 from cache.records import ID_BYTES
 from sur.inspection.blocks import token_counts
-from sur.view.table import FeatureColumn, State, Table
+from sur.inspection.table import FeatureColumn, State, Table
 
 COUNTING = ("mask", "length")  # arrays that tell which of a row's states are tokens; a mask tells more
 _log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Watch:
         self.store = Store.open(location)
         self.seconds = seconds
         self.trouble = ""
+        self._damaged: dict[tuple[str, int], str] = {}  # what is wrong with a feature's partition
         self._ids: list[np.ndarray] = []
         self._slots: list[np.ndarray] = []
         self._texts: tuple[list[str], ...] = ([], [], [], [])
@@ -68,9 +69,14 @@ class Watch:
             self._thread.join()
 
     def refresh(self) -> Table:
-        """Read all that is new; returns the table. Raises CacheError for damage; what comes before it is shown."""
+        """Read all that is new; returns the table.
+
+        A damaged partition of a feature is left pending and said in `trouble`, and read again the next time. Raises
+        CacheError for damaged rows; what comes before them is shown.
+        """
         with self._lock:
             shown = time.monotonic()
+            before, self._damaged = self._damaged, {}
             try:
                 for changed in self._read_new():
                     if self._ended.is_set():
@@ -79,13 +85,18 @@ class Watch:
                         self.table, shown = self._snapshot(), time.monotonic()
             finally:
                 self.table = self._snapshot()
+            for place, said in self._damaged.items():
+                if before.get(place) != said:
+                    _log.warning("partition %d of %s is not shown: %s", place[1], place[0], said)
+            first = next(iter(self._damaged.values()), "")
+            more = len(self._damaged) - 1
+            self.trouble = f"{first} (and {more} more)" if more > 0 else first
             return self.table
 
     def _watch(self) -> None:
         while not self._ended.is_set():
             try:
                 self.refresh()
-                self.trouble = ""
             except (CacheError, OSError) as error:
                 if str(error) != self.trouble:
                     _log.warning("%s", error)
@@ -130,12 +141,15 @@ class Watch:
         """Take in the receipts of a partition that were not there before; whether there were any."""
         found = False
         for name, growing in self._growing.items():
-            if partition in growing.states:
+            if partition in growing.states or (name, partition) in self._damaged:
                 continue
-            receipt = self.store.receipt(name, partition)
-            if receipt is not None:
-                self._add_receipt(name, growing, receipt)
-                found = True
+            try:
+                receipt = self.store.receipt(name, partition)
+                if receipt is not None:
+                    self._add_receipt(name, growing, receipt)
+                    found = True
+            except CacheError as error:
+                self._damaged[name, partition] = str(error)
         self._number += found
         return found
 

@@ -81,9 +81,10 @@ class Table:
         """Id of a row as people read it."""
         return self.ids[place].tobytes().hex()
 
-    def place_of(self, slot: int) -> int:
-        """Number of the row in a slot."""
-        return int(np.searchsorted(self.slots, slot))
+    def place_of(self, slot: int) -> int | None:
+        """Number of the row in a slot; None for a row that is not read yet."""
+        place = int(np.searchsorted(self.slots, slot))
+        return place if place < len(self.slots) and self.slots[place] == slot else None
 
     def tokens(self) -> dict[str, np.ndarray]:
         """Lengths by the features that have them."""
