@@ -207,6 +207,24 @@ def test_a_picture_that_changes_while_the_build_runs_gets_no_other_one_s_caption
     assert len(lines(config.run_dir / "texts.jsonl")[0]["texts"]) == 1
 
 
+def test_a_negative_prompt_that_is_too_long_is_cut_and_said_to_be(models, tmp_path, monkeypatch):
+    from sur.build import collecting
+
+    given: list[int] = []
+    cleaning = collecting.clean
+    monkeypatch.setattr(collecting, "clean", lambda text, *rest: given.append(len(text)) or cleaning(text, *rest))
+    negative = "fog, " * 3_000 + "(" * 300_000
+    draw(tmp_path / "in" / "fox.png", 1, invokeai_metadata=json.dumps(
+        {"positive_prompt": "a red fox", "negative_prompt": negative}))  # fmt: skip
+    config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
+    assert build(config).rows == 1
+    assert max(given) <= collecting.LONGEST_PROMPT
+    assert lines(config.data_dir / "metadata.jsonl")[0]["negative_prompt"] == "fog"
+    (told,) = lines(config.data_dir / "provenance.jsonl")
+    assert told["negative_cut"] == "315000 characters, more than 20000: cut to 14998"
+    assert len(told["metadata"]["negative"]) == 14_998
+
+
 def test_names_prompts_and_fields_that_are_no_unicode_spoil_only_their_own_rows(models, tmp_path):
     for name, fields in (("good", {"x": "\ud800"}), ("bad", {"positive_prompt": "a \ud800 fox"})):
         told = {"positive_prompt": "a red fox", "strength": float("nan"), **fields}
