@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from cache import Store
 from flows.launch import prefect_ready
-from sur.build import BuildConfig, build, caption, collect, load_build_config, write_rows
+from sur.build import BuildConfig, build, caption, collect, load_build_config, rows_folder, write_rows
 from sur.cli.app import app
 from sur.config import load_config
 from sur.errors import ConfigError
@@ -143,6 +143,38 @@ def test_pictures_become_rows_with_narrative_complex_and_negative_prompt(built, 
     assert told["removed"] == [["weight", "("], ["weight", ":1.2)"], ["network", "<lora:film:0.6>"]]
     model = json.loads((built.data_dir / "models.json").read_text())[told["text"]["model"]]
     assert model["task"] == "caption" and model["weights"] and model["generation"]["max_new_tokens"] == 6
+
+
+def sources(config: BuildConfig) -> dict[str, str]:
+    """Each row's source file, by the keys."""
+    named = {line["row"]: line["source"]["file"] for line in lines(config.data_dir / "provenance.jsonl")}
+    rows = (config.data_dir / "metadata.jsonl").read_bytes().splitlines()
+    return {json.loads(row)["prompt"]: named[hashlib.sha256(row).hexdigest()[:32]] for row in rows}
+
+
+def test_provenance_and_rows_belong_together_after_a_kill_between_them(models, tmp_path, monkeypatch):
+    for i in (1, 2):
+        draw(tmp_path / "in" / f"fox{i}.png", i, parameters=A1111.format(i))
+    config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
+    build(config)
+    before = sources(config)
+    assert before == {"a red fox 1, snow": "fox1.png", "a red fox 2, snow": "fox2.png"}
+    draw(tmp_path / "in" / "fox0.png", 7, parameters=A1111.format(0))
+    replace = rows_folder.replace_file
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "metadata.jsonl":
+            raise KeyboardInterrupt
+        replace(path, content)
+
+    monkeypatch.setattr(rows_folder, "replace_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(config)
+    assert lines(config.data_dir / "provenance.jsonl")[0]["source"]["file"] == "fox0.png"
+    assert sources(config) == before
+    monkeypatch.undo()
+    build(config)
+    assert sources(config) == {"a red fox 0, snow": "fox0.png", **before}
 
 
 def test_every_picture_left_out_is_named_with_its_reason(built):
