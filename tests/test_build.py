@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from cache import Store
 from flows.launch import prefect_ready
 from sur.build import BuildConfig, build, caption, collect, load_build_config, rows_folder, write_rows
+from sur.build.draft_file import read_draft, save_draft
 from sur.cli.app import app
 from sur.config import load_config
 from sur.errors import ConfigError
@@ -398,13 +399,26 @@ def test_a_build_killed_at_random_moments_ends_the_same_and_captions_nothing_twi
 
 
 @pytest.mark.xdist_group("prefect")
-def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, tmp_path):
+def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, tmp_path, monkeypatch):
     path = picture_build(tmp_path, models, pictures)
+    passed: list[object] = []
     with prefect_ready(tmp_path / "run"):
+        from flows import build as flow
+
+        read = flow.read_draft
+        monkeypatch.setattr(flow, "read_draft", lambda path: passed.append(path) or read(path))
         shown = CliRunner().invoke(app, ["build", str(path), "filters.min_image_side=32"])
+    assert passed == [tmp_path / "run" / "draft.jsonl"] * 2 and not (tmp_path / "run" / "draft.jsonl").exists()
     assert shown.exit_code == 0, shown.output
     assert "5 rows of 11 candidates, 5 with a picture, 5 with a complex prompt" in shown.output
     assert "blank picture" in shown.output and "quarantine.jsonl" in shown.output
+
+
+def test_a_draft_is_read_as_it_was_written(models, pictures, tmp_path):
+    config = load_build_config(picture_build(tmp_path, models, pictures))
+    draft = collect(config)
+    read = read_draft(save_draft(tmp_path, draft))
+    assert (read.candidates, read.left, read.given) == (draft.candidates, draft.left, 11)
 
 
 def test_a_build_that_is_stopped_says_what_is_kept(built, tmp_path):
