@@ -1,6 +1,7 @@
 """Flow `build`: rows from pictures or prompts, one task a stage."""
 
 import sys
+from pathlib import Path
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
     from flows.launch import main
@@ -14,32 +15,34 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.progress import flow_progress
 from sur.build import BuildConfig, BuildSummary, caption, collect, rewrite, write_rows
-from sur.build.draft import Draft
+from sur.build.draft_file import read_draft, save_draft
 from sur.config import save_config
 
 
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)
-def collect_candidates(config: BuildConfig) -> Draft:
-    """Read the source, the pictures' metadata, and clean the prompts."""
-    return collect(config, flow_progress)
+def collect_candidates(config: BuildConfig) -> Path:
+    """Read the source, the pictures' metadata, and clean the prompts; returns the draft's file."""
+    return save_draft(config.run_dir, collect(config, flow_progress))
 
 
 @task(name="caption", cache_policy=NO_CACHE, persist_result=False)
-def caption_pictures(config: BuildConfig, draft: Draft) -> Draft:
+def caption_pictures(config: BuildConfig, draft: Path) -> Path:
     """Have a caption model describe the pictures that have no narrative."""
-    return caption(config, draft, flow_progress)
+    return save_draft(config.run_dir, caption(config, read_draft(draft), flow_progress))
 
 
 @task(name="rewrite", cache_policy=NO_CACHE, persist_result=False)
-def rewrite_prompts(config: BuildConfig, draft: Draft) -> Draft:
+def rewrite_prompts(config: BuildConfig, draft: Path) -> Path:
     """Have an LLM write the prompts that are missing from those that are there."""
-    return rewrite(config, draft, flow_progress)
+    return save_draft(config.run_dir, rewrite(config, read_draft(draft), flow_progress))
 
 
 @task(name="write", cache_policy=NO_CACHE, persist_result=False)
-def write_folder(config: BuildConfig, draft: Draft) -> BuildSummary:
-    """Write the SURD folder and what was left out."""
-    return write_rows(config, draft, flow_progress)
+def write_folder(config: BuildConfig, draft: Path) -> BuildSummary:
+    """Write the SURD folder and what was left out; the draft's file goes."""
+    summary = write_rows(config, read_draft(draft), flow_progress)
+    draft.unlink()
+    return summary
 
 
 @flow(name="build", persist_result=False)

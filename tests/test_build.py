@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 
 from cache import Store
 from flows.launch import prefect_ready
-from sur.build import BuildConfig, build, caption, collect, load_build_config, write_rows
+from sur.build import BuildConfig, build, caption, collect, load_build_config, rows_folder, write_rows
+from sur.build.draft_file import read_draft, save_draft
 from sur.cli.app import app
 from sur.config import load_config
 from sur.errors import ConfigError
@@ -145,6 +146,38 @@ def test_pictures_become_rows_with_narrative_complex_and_negative_prompt(built, 
     assert model["task"] == "caption" and model["weights"] and model["generation"]["max_new_tokens"] == 6
 
 
+def sources(config: BuildConfig) -> dict[str, str]:
+    """Each row's source file, by the keys."""
+    named = {line["row"]: line["source"]["file"] for line in lines(config.data_dir / "provenance.jsonl")}
+    rows = (config.data_dir / "metadata.jsonl").read_bytes().splitlines()
+    return {json.loads(row)["prompt"]: named[hashlib.sha256(row).hexdigest()[:32]] for row in rows}
+
+
+def test_provenance_and_rows_belong_together_after_a_kill_between_them(models, tmp_path, monkeypatch):
+    for i in (1, 2):
+        draw(tmp_path / "in" / f"fox{i}.png", i, parameters=A1111.format(i))
+    config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
+    build(config)
+    before = sources(config)
+    assert before == {"a red fox 1, snow": "fox1.png", "a red fox 2, snow": "fox2.png"}
+    draw(tmp_path / "in" / "fox0.png", 7, parameters=A1111.format(0))
+    replace = rows_folder.replace_file
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "metadata.jsonl":
+            raise KeyboardInterrupt
+        replace(path, content)
+
+    monkeypatch.setattr(rows_folder, "replace_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(config)
+    assert lines(config.data_dir / "provenance.jsonl")[0]["source"]["file"] == "fox0.png"
+    assert sources(config) == before
+    monkeypatch.undo()
+    build(config)
+    assert sources(config) == {"a red fox 0, snow": "fox0.png", **before}
+
+
 def test_every_picture_left_out_is_named_with_its_reason(built):
     left = {line["location"]: line for line in lines(built.run_dir / "quarantine.jsonl")}
     assert {name: line["reason"].split(";")[0][:24] for name, line in left.items()} == {
@@ -205,6 +238,24 @@ def test_a_picture_that_changes_while_the_build_runs_gets_no_other_one_s_caption
     assert [candidate.location for candidate in draft.candidates] == ["fox0.png"]
     assert write_rows(config, draft).left_out == {"changed": 2}
     assert len(lines(config.run_dir / "texts.jsonl")[0]["texts"]) == 1
+
+
+def test_a_negative_prompt_that_is_too_long_is_cut_and_said_to_be(models, tmp_path, monkeypatch):
+    from sur.build import collecting
+
+    given: list[int] = []
+    cleaning = collecting.clean
+    monkeypatch.setattr(collecting, "clean", lambda text, *rest: given.append(len(text)) or cleaning(text, *rest))
+    negative = "fog, " * 3_000 + "(" * 300_000
+    draw(tmp_path / "in" / "fox.png", 1, invokeai_metadata=json.dumps(
+        {"positive_prompt": "a red fox", "negative_prompt": negative}))  # fmt: skip
+    config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
+    assert build(config).rows == 1
+    assert max(given) <= collecting.LONGEST_PROMPT
+    assert lines(config.data_dir / "metadata.jsonl")[0]["negative_prompt"] == "fog"
+    (told,) = lines(config.data_dir / "provenance.jsonl")
+    assert told["negative_cut"] == "315000 characters, more than 20000: cut to 14998"
+    assert len(told["metadata"]["negative"]) == 14_998
 
 
 def test_names_prompts_and_fields_that_are_no_unicode_spoil_only_their_own_rows(models, tmp_path):
@@ -348,13 +399,26 @@ def test_a_build_killed_at_random_moments_ends_the_same_and_captions_nothing_twi
 
 
 @pytest.mark.xdist_group("prefect")
-def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, tmp_path):
+def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, tmp_path, monkeypatch):
     path = picture_build(tmp_path, models, pictures)
+    passed: list[object] = []
     with prefect_ready(tmp_path / "run"):
+        from flows import build as flow
+
+        read = flow.read_draft
+        monkeypatch.setattr(flow, "read_draft", lambda path: passed.append(path) or read(path))
         shown = CliRunner().invoke(app, ["build", str(path), "filters.min_image_side=32"])
+    assert passed == [tmp_path / "run" / "draft.jsonl"] * 2 and not (tmp_path / "run" / "draft.jsonl").exists()
     assert shown.exit_code == 0, shown.output
     assert "5 rows of 11 candidates, 5 with a picture, 5 with a complex prompt" in shown.output
     assert "blank picture" in shown.output and "quarantine.jsonl" in shown.output
+
+
+def test_a_draft_is_read_as_it_was_written(models, pictures, tmp_path):
+    config = load_build_config(picture_build(tmp_path, models, pictures))
+    draft = collect(config)
+    read = read_draft(save_draft(tmp_path, draft))
+    assert (read.candidates, read.left, read.given) == (draft.candidates, draft.left, 11)
 
 
 def test_a_build_that_is_stopped_says_what_is_kept(built, tmp_path):

@@ -1,11 +1,13 @@
 """Prompt cleaning: every syntax by example, and what holds for any text at all."""
 
 import re
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sur.build import prompt_syntax
 from sur.build.cleaning import CleaningConfig, clean
 from sur.build.prompt_syntax import TEXT, parse
 
@@ -168,6 +170,51 @@ def test_no_markup_of_weights_is_left_where_nothing_is_escaped(prompt):
     assert not re.search(
         r"[()\[\]{}]", "".join(span.shown for span in spans if span.kind == TEXT and "<" not in span.source)
     )
+
+
+def steps_of(prompt: str, dialect="a1111") -> int:
+    """Lines that the parser executes, and the elements of lists that it gets from one to another."""
+    count = 0
+
+    def tracer(frame, event, arg):
+        nonlocal count
+        if frame.f_code.co_filename != prompt_syntax.__file__:
+            return None
+        count += 1
+        for value in frame.f_locals.values() if event == "call" else ():
+            count += len(value) if isinstance(value, list) else 0
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        parse(prompt, dialect)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+UNITS = ("(", "[a:", "{a|", "([{", "(]", "{1$$(", "AND a:1 ", "e", "a:", "__a", "embedding:.")
+NESTED = (("(", ":0)"), ("[", ":0.1]"), ("[a:", ":9.1]"), ("{a|", "}"), ("{|", "}"), ("{1$$a|", "}"), ("[|", "]"))
+MANY = [lambda n, unit=unit: (unit * n)[:n] for unit in UNITS]
+MANY += [lambda n, ends=ends: ends[0] * (n // 8) + "fox" + ends[1] * (n // 8) for ends in NESTED]
+
+
+@pytest.mark.parametrize("make", MANY, ids=[*UNITS, *(f"{left}...{right}" for left, right in NESTED)])
+def test_two_hundred_thousand_characters_of_any_syntax_take_steps_by_their_number(make):
+    prompt = make(200_000)
+    assert "".join(span.source for span in parse(prompt)) == prompt
+    assert steps_of(make(4_000)) < 2.2 * steps_of(make(2_000)) + 50
+
+
+def test_numbers_of_any_length_are_read_once():
+    for prompt in ("(a:" + "1" * 200_000 + "x)", "{" + "1" * 200_000 + "x}", "\n" * 200_000):
+        assert "".join(span.source for span in parse(prompt)) == prompt
+    assert clean("\n" * 200_000 + "a fox\n Negative prompt: fog", CleaningConfig()).negative == "fog"
+
+
+def test_an_escape_before_an_invokeai_weight_stays_taken_off():
+    assert text_of(r"miku \(x\) bright++", "invokeai") == "miku (x) bright"
 
 
 def test_ten_thousand_brackets_need_no_recursion():

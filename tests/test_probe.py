@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from cache import ArraySpec, FeatureSpec, IncompleteFeature, RowRecord, Store, r
 from sur.cli.app import app
 from sur.errors import ConfigError
 from sur.probe import ProbeConfig, probe
-from sur.probe.candidates import candidates_of, pool
+from sur.probe.candidates import candidates_of, names_of, pool
 from sur.probe.cka import cka, hsic_1, similarities
 from sur.probe.folds import folds_by_rows, folds_by_words, groups_of
 from sur.probe.judge import _common, judge
@@ -366,6 +367,38 @@ def test_token_states_are_two_candidates(tmp_path):
     assert set(nine) == {"mean", "last"} and nine["last"] > nine["mean"]
 
 
+def test_a_layer_that_was_cached_in_two_ways_is_recommended_as_the_better_one(tmp_path):
+    """Its cached mean is noise, its token states know the words: both are "big layer 3 mean"."""
+    world = make_world(tmp_path / "store.zarr")
+    knows = world.store.read("llm.big.l03.mean")["states"]
+    world.store.drop_feature("llm.big.l03.mean")
+    fill_llm(world.store, 3, RNG.normal(size=(320, WIDTH)))
+    states = np.repeat(knows[:, None], TOKENS, 1) + 0.3 * RNG.normal(size=(320, TOKENS, WIDTH))
+    fill_llm(world.store, 3, states, "tokens")
+    done: list[str] = []
+    found = probe(world.store, CONFIG, done.append)
+    assert len(done) == len(set(done)) == 6  # the text encoder's two, and each feature once
+    assert found.best == ("llm.big.l03.tokens", "mean")
+    assert "llm.pooling=tokens" in recommended(found)
+    winner = found.winner()
+    assert winner is not None and winner.name == "big layer 3 mean of llm.big.l03.tokens"
+    assert len({each.name for each in found.candidates}) == len(found.candidates)
+    assert winner.name not in rivals(found) and not any("l03.mean" in name for name in rivals(found))
+
+
+def test_features_of_one_layer_are_read_once_each(tmp_path):
+    """Sorted by pooling alone, two features of one layer and pooling would take turns."""
+    world = make_world(tmp_path / "store.zarr")
+    arrays = {"states": ArraySpec("float32", (TOKENS, WIDTH)), "length": ArraySpec("int32", ())}
+    for template in ("chat", "none"):
+        identity = {"model": "big", "layer": 3, "pooling": "tokens", "template": template}
+        world.store.ensure_feature(FeatureSpec(f"llm.{template}.l03.tokens", "llm", identity, arrays))
+    features = [each.feature for each in candidates_of(world.store)]
+    assert len([1 for before, after in pairwise(features) if before != after]) + 1 == len(set(features)) == 5
+    names = names_of(candidates_of(world.store))
+    assert len(set(names)) == len(names)
+
+
 def test_too_few_rows_are_refused_with_the_remedy(tmp_path):
     with pytest.raises(ConfigError, match=r"31 rows .* needs 32 groups. Extract more rows"):
         probe(make_world(tmp_path / "store.zarr", rows=31).store, CONFIG)
@@ -419,7 +452,7 @@ def test_the_command_shows_recommends_and_writes(world, tmp_path):
     lines = CliRunner().invoke(app, ["probe", path, "--recommend", *out]).stdout.splitlines()
     assert lines == ["llm.slug=big", "llm.layers=[3]", "llm.pooling=mean", "loss.distillation.layer=3"]
     printed = json.loads(CliRunner().invoke(app, ["probe", path, "--json", *out]).stdout)
-    assert printed["best"] == "big layer 3 mean" and (tmp_path / "out" / "probe.json").is_file()
+    assert printed["best"] == ["llm.big.l03.mean", "mean"] and (tmp_path / "out" / "probe.json").is_file()
     refused = CliRunner().invoke(app, ["probe", path, "--target", "sum"])
     assert "must be auto, readout or mean" in str(refused.exception)
 

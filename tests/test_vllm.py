@@ -30,6 +30,7 @@ from sur.vllm.client import Client, Expected
 from sur.vllm.config import VLLMConfig
 from sur.vllm.errors import EngineGone, EngineRefused
 from sur.vllm.final_norm import final_norm
+from sur.vllm.own_server import OwnServer
 from sur.vllm.protocol import (
     VERSION,
     About,
@@ -42,6 +43,7 @@ from sur.vllm.protocol import (
     publish_failure,
     take,
 )
+from sur.vllm.server import Serving
 
 ABOUT = About(VERSION, "i", "/x", "0.32.0", "m", "w", "llama", "float32", 128, (1, 2, 3), False, "", 1)
 EXPECTED = Expected("w", "float32", (1, 3), "0.32", 40)
@@ -336,3 +338,14 @@ def wait_for(true, seconds: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("section", ["llm.vllm", "rewriting.vllm"])
+def test_a_launched_server_that_ends_names_the_settings_of_its_own_section(tmp_path, section):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    own = OwnServer(VLLMConfig(launch=python), section)
+    with pytest.raises(EngineGone, match=rf" {section}\.server_args.* {section}\.cpu_cache_gib"):
+        own.running(Serving("model", "float32", (), 64, False))
+    own.close()

@@ -22,7 +22,7 @@ _QUALITY_TAG = re.compile(
     re.I,
 )
 _SETTINGS = re.compile(r"^Steps: \d", re.M)
-_NEGATIVE_HEAD = re.compile(r"(?:^|\n)\s*negative prompt\s*:", re.I)
+_NEGATIVE_HEAD = re.compile(r"^[^\S\n]*negative prompt\s*:", re.I | re.M)
 
 
 class CleaningConfig(BaseModel):

@@ -101,6 +101,7 @@ def cleaned(candidate: Candidate, config: BuildConfig) -> Candidate:
         (candidate.complex + candidate.negative).encode("utf-8")
     except UnicodeEncodeError as error:
         raise RowError("prompt", f"not valid Unicode ({error.reason})", "repair the file's encoding") from error
+    candidate = with_short_negative(candidate)
     told = candidate.facts.get("metadata", {})
     dialect: Dialect | None = told.get("dialect")
     made = clean(candidate.complex, config.cleaning, dialect, _steps(told.get("fields", {})))
@@ -110,6 +111,19 @@ def cleaned(candidate: Candidate, config: BuildConfig) -> Candidate:
         facts["removed"] = [list(removal) for removal in made.removed]
     parts = [part for part in (negative, made.negative) if part]
     return replace(candidate, complex=made.text, negative=", ".join(dict.fromkeys(parts)), facts=facts)
+
+
+def with_short_negative(candidate: Candidate) -> Candidate:
+    """The candidate with a negative prompt that is too long cut at its last comma in time, and that in the facts."""
+    length = len(candidate.negative)
+    if length <= LONGEST_PROMPT:
+        return candidate
+    cut = candidate.negative[:LONGEST_PROMPT]
+    cut = cut[: cut.rfind(",")] if "," in cut else cut
+    facts = {**candidate.facts, "negative_cut": f"{length} characters, more than {LONGEST_PROMPT}: cut to {len(cut)}"}
+    if "metadata" in facts:
+        facts["metadata"] = {**facts["metadata"], "negative": cut}
+    return replace(candidate, negative=cut, facts=facts)
 
 
 def checked(candidate: Candidate, config: BuildConfig) -> Candidate:

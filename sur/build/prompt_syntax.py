@@ -13,13 +13,16 @@
     flag     = "--" name [ value ]                                              midjourney only
 
 In ComfyUI square brackets are plain text. Brackets without a partner are markup too. Every text is a prompt: nothing
-is refused. One pass over the tokens with a stack, so that depth costs no recursion.
+is refused. One pass over the tokens with a stack, so that depth costs no recursion, and no time but its own length's.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple
 
 from sur.build.embedded import Dialect
@@ -37,11 +40,11 @@ _TOKEN = re.compile(
     r"|(?P<text>[^\\()\[\]{}:|<_BAe]+|.)",
     re.S,
 )
-_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*")
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*")
 _INVOKE_SUFFIX = re.compile(r"\++|-+(?=[\s,.)]|$)|\d+(?:\.\d+)?(?=[\s,)]|$)")
 _INVOKE_WORD = re.compile(r"(?<=\w)(?:\++|-{2,})(?=[\s,.)]|$)")
 _FLAG = re.compile(r"(?:(?<=\s)|^)(?:--|—)(?P<name>[a-z]+)(?P<value>(?:(?!\s(?:--|—)[a-z]).)*)", re.S)
-_VARIANT_HEAD = re.compile(r"\s*\d+(?:-\d+)?\$\$(?:[^|{}]*?\$\$)?|\s*(?:\d+\.?\d*|\.\d+)::")
+_VARIANT_HEAD = re.compile(r"\s*\d+(?:-\d+)?\$\$(?:[^|{}]*?\$\$)?|\s*(?:\d+(?:\.\d*)?|\.\d+)::")
 
 
 class Span(NamedTuple):
@@ -58,27 +61,16 @@ class Span(NamedTuple):
 
 @dataclass
 class _Frame:
-    """An open bracket and the spans since then; `marks` are the places of its own colons and bars among them."""
+    """An open bracket: the place of its span (-1: the prompt itself), and those of its own colons and bars."""
 
     bracket: str
-    spans: list[Span] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-
-    def places(self, mark: str) -> list[int]:
-        return [place for place in self.marks if self.spans[place].source == mark]
-
-    def add_text(self, text: str) -> None:
-        """Append plain words, to those before them where there are any."""
-        last = len(self.spans) - 1
-        if last >= 0 and last not in self.marks[-1:] and self.spans[last].kind == TEXT:
-            before = self.spans[last]
-            self.spans[last] = Span(before.source + text, before.shown + text)
-        else:
-            self.spans.append(Span(text, text))
+    start: int
+    colons: list[int] = field(default_factory=list)
+    bars: list[int] = field(default_factory=list)
 
 
 def parse(prompt: str, dialect: Dialect = "a1111", steps: int | None = None, all_choices: bool = False) -> list[Span]:
-    """Spans whose `source` joined is the prompt itself.
+    """Spans whose `source` joined is the prompt itself; in time that grows with its length.
 
     steps: of the sampler, which tell the longer part of an editing given in steps; default 20.
     all_choices: keep every alternative of a choice, not its first.
@@ -88,25 +80,188 @@ def parse(prompt: str, dialect: Dialect = "a1111", steps: int | None = None, all
     flags: list[Span] = []
     if dialect == "midjourney":
         prompt, flags = _split_flags(prompt)
-    stack = [_Frame("")]
-    place = 0
-    while place < len(prompt):
-        found = _TOKEN.match(prompt, place)
-        assert found is not None  # its last branch takes any character
-        token, kind, place = found.group(), found.lastgroup, found.end()
-        if kind == "mark" and not (token in "[]" and dialect == "comfyui"):
-            if token in ")]}":
-                place += _close(stack, token, prompt, place, dialect, steps, all_choices)
-            else:
-                _open_or_mark(stack, token)
-        elif kind in ("text", "mark"):
-            stack[-1].add_text(token)
-        else:
-            stack[-1].spans.append(_span(token, kind))
-    while len(stack) > 1:
-        _abandon(stack)
-    spans = _weigh_subprompts(stack[0])
+    spans = _Reader(prompt, dialect, steps, all_choices).read()
     return (_invoke_words(spans) if dialect == "invokeai" else spans) + flags
+
+
+class _Reader:
+    """One pass over a prompt. Spans are appended to one list and changed where they are, never moved.
+
+    That, and two notes of what need not be looked at again, keep deep brackets from costing their depth at each level:
+    `_gone[i] = j`: no span from i to before j is plain words any more; `_blank[i] = j`: none of them shows words.
+    """
+
+    def __init__(self, prompt: str, dialect: Dialect, steps: int | None, all_choices: bool) -> None:
+        self._prompt, self._dialect, self._steps, self._all = prompt, dialect, steps, all_choices
+        self._spans: list[Span] = []
+        self._heads: dict[int, Span] = {}  # counts and weights of variants, which stand before the span of that place
+        self._stack = [_Frame("", -1)]
+        self._open = dict.fromkeys("([{", 0)  # how many of each bracket are on the stack
+        self._gone: dict[int, int] = {}
+        self._blank: dict[int, int] = {}
+
+    def read(self) -> list[Span]:
+        prompt, place, words = self._prompt, 0, 0  # words: where those that are not yet a span begin
+        while place < len(prompt):
+            found = _TOKEN.match(prompt, place)
+            assert found is not None  # its last branch takes any character
+            token, kind, start, place = found.group(), found.lastgroup, place, found.end()
+            if kind == "text" or (token in "[]" and self._dialect == "comfyui"):
+                continue
+            self._add_text(prompt[words:start])
+            if kind != "mark":
+                self._spans.append(_span(token, kind))
+            elif token in ")]}":
+                place += self._close(token, place)
+            else:
+                self._open_or_mark(token)
+            words = place
+        self._add_text(prompt[words:])
+        while len(self._stack) > 1:
+            self._abandon()
+        self._weigh_subprompts()
+        return [each for i, span in enumerate(self._spans) for each in (self._heads.get(i), span) if each is not None]
+
+    def _add_text(self, text: str) -> None:
+        if text:
+            self._spans.append(Span(text, text))
+
+    def _open_or_mark(self, token: str) -> None:
+        frame, place = self._stack[-1], len(self._spans)
+        if token in self._open:
+            self._stack.append(_Frame(token, place))
+            self._open[token] += 1
+            self._spans.append(Span(token, "", WEIGHT))
+        else:
+            (frame.colons if token == ":" else frame.bars).append(place)
+            self._spans.append(Span(token, token))
+
+    def _abandon(self) -> None:
+        """Leave an open bracket's spans to the one around it; the bracket had no partner."""
+        frame = self._pop()
+        self._spans[frame.start] = Span(frame.bracket, "", UNBALANCED)
+
+    def _pop(self) -> _Frame:
+        frame = self._stack.pop()
+        self._open[frame.bracket] -= 1
+        return frame
+
+    def _close(self, token: str, place: int) -> int:
+        """Close the bracket that a token ends; returns how many characters after it belong to it."""
+        if not self._open[_CLOSERS[token]]:
+            self._spans.append(Span(token, "", UNBALANCED))
+            return 0
+        while self._stack[-1].bracket != _CLOSERS[token]:
+            self._abandon()
+        frame = self._pop()
+        bars = frame.bars if token in "]}" else []
+        when = None if bars or token == "}" else self._trailing_number(frame.colons, len(self._spans))
+        if bars or token == "}":
+            self._choose(frame, bars)
+        elif when is not None and token == "]":
+            self._edit(frame, when)
+        elif when is not None:
+            self._weigh(frame, when)
+        suffix = _INVOKE_SUFFIX.match(self._prompt, place) if self._dialect == "invokeai" and token == ")" else None
+        tail = suffix.group() if suffix else ""
+        self._spans.append(Span(token + tail, "", self._spans[frame.start].kind))
+        return len(tail)
+
+    def _trailing_number(self, colons: Sequence[int], end: int) -> float | None:
+        """The number behind the last colon, when nothing else is before `end`."""
+        if not colons or colons[-1] + 2 != end:
+            return None
+        behind = self._spans[end - 1]
+        found = _NUMBER.fullmatch(behind.source)
+        return float(found.group(1)) if found and not behind.kind else None
+
+    def _weigh(self, frame: _Frame, weight: float) -> None:
+        """A weight: its words stay, unless it is zero or negative."""
+        colon = frame.colons[-1]
+        if weight <= 0:
+            self._drop(frame.start + 1, colon, NEGATIVE if weight < 0 else ZERO)
+        self._drop(colon, len(self._spans), WEIGHT)
+
+    def _edit(self, frame: _Frame, when: float) -> None:
+        """Editing: of its two texts the one that holds for the longer part of the steps; the later one of equals."""
+        first, last = frame.start + 1, frame.colons[-1]
+        share = when if 0 <= when < 1 else when / (self._steps or 20)
+        self._spans[frame.start] = Span("[", "", EDITING)
+        middle = frame.start  # [to:when] has no `from`
+        if len(frame.colons) > 1:
+            middle = frame.colons[0]
+            self._spans[middle] = Span(":", "", EDITING)
+        if share > 0.5:
+            self._drop(middle + 1, last, EDITING)
+        else:
+            self._drop(first, middle, EDITING)
+        self._drop(last, len(self._spans), EDITING)
+
+    def _choose(self, frame: _Frame, bars: Sequence[int]) -> None:
+        """Alternatives: the first that has words, or all of them with commas between."""
+        kind = CHOICE if bars else WEIGHT  # {word} alone is a weight, in NovelAI
+        self._spans[frame.start] = Span(frame.bracket, "", kind)
+        options = list(zip([frame.start + 1, *(bar + 1 for bar in bars)], [*bars, len(self._spans)], strict=True))
+        if frame.bracket == "{":
+            for option in options:
+                self._behead(*option)
+        for bar in bars:
+            self._spans[bar] = Span("|", ", " if self._all else "", CHOICE)
+        if self._all:
+            return
+        chosen = next((option for option in options if self._has_words(*option)), options[0])
+        for option in options:
+            if option != chosen:
+                self._drop(*option, CHOICE)
+
+    def _behead(self, start: int, end: int) -> None:
+        """Take the count (2$$) or weight (0.5::) off an alternative of a variant."""
+        first = self._spans[start].source.lstrip()[:1] if start < end else ""
+        if not first.isdecimal() and first != ".":
+            return
+        near = takewhile(lambda source: source[0] not in "{|}", (self._spans[i].source for i in range(start, end)))
+        found = _VARIANT_HEAD.match("".join(near))  # no head goes across these three
+        left, place = found.end() if found else 0, start
+        while place < end and left >= len(self._spans[place].source):
+            left -= len(self._spans[place].source)
+            self._spans[place] = Span(self._spans[place].source, "", CHOICE)
+            place += 1
+        if left:
+            source, kind = self._spans[place].source, self._spans[place].kind
+            self._heads[place] = Span(source[:left], "", CHOICE)
+            self._spans[place] = Span(source[left:], "" if kind else source[left:], kind)
+
+    def _has_words(self, start: int, end: int) -> bool:
+        """Whether a stretch shows any."""
+        place = start
+        while place < end and not self._spans[place].shown.strip():
+            place = self._blank.get(place, place + 1)
+        if place > start:
+            self._blank[start] = place
+        return place < end
+
+    def _drop(self, start: int, end: int, kind: str) -> None:
+        """Leave out the words of a stretch."""
+        place = start
+        while place < end:
+            if place in self._gone:
+                place = self._gone[place]
+            else:
+                self._spans[place] = self._spans[place].dropped(kind)
+                place += 1
+        if start < end:
+            self._gone[start] = end
+
+    def _weigh_subprompts(self) -> None:
+        """The weights of subprompts that AND joins: "a cat AND dogs:-1"; those of negative ones are left out."""
+        ands = [i for i, span in enumerate(self._spans) if span.kind == KEYWORD and span.source == "AND"]
+        colons = self._stack[0].colons
+        for start, end in zip([0, *(i + 1 for i in ands)], [*ands, len(self._spans)], strict=True) if ands else ():
+            own = colons[bisect_left(colons, start) : bisect_left(colons, end)]
+            if (weight := self._trailing_number(own, end)) is not None:
+                if weight <= 0:
+                    self._drop(start, own[-1], NEGATIVE if weight < 0 else ZERO)
+                self._drop(own[-1], end, WEIGHT)
 
 
 def _span(token: str, kind: str | None) -> Span:
@@ -115,134 +270,6 @@ def _span(token: str, kind: str | None) -> Span:
     if kind == "keyword":
         return Span(token, ", ", KEYWORD)
     return Span(token, "", NETWORK if kind == "network" else WILDCARD)
-
-
-def _open_or_mark(stack: list[_Frame], token: str) -> None:
-    if token in "([{":
-        stack.append(_Frame(token, [Span(token, "", WEIGHT)]))
-    else:
-        stack[-1].marks.append(len(stack[-1].spans))
-        stack[-1].spans.append(Span(token, token))
-
-
-def _abandon(stack: list[_Frame]) -> None:
-    """Give an open bracket's spans to the one around it; the bracket had no partner."""
-    frame = stack.pop()
-    stack[-1].spans += [Span(frame.bracket, "", UNBALANCED), *frame.spans[1:]]
-
-
-def _close(
-    stack: list[_Frame], token: str, prompt: str, place: int, dialect: Dialect, steps: int | None, all_choices: bool
-) -> int:
-    """Close the bracket that a token ends; returns how many characters after it belong to it."""
-    if _CLOSERS[token] not in [frame.bracket for frame in stack]:
-        stack[-1].spans.append(Span(token, "", UNBALANCED))
-        return 0
-    while stack[-1].bracket != _CLOSERS[token]:
-        _abandon(stack)
-    frame = stack.pop()
-    bars = frame.places("|") if token in "]}" else []
-    if bars or token == "}":
-        spans = _choose(frame, bars, all_choices)
-    elif token == "]" and (when := _trailing_number(frame)) is not None:
-        spans = _edit(frame, when, steps)
-    else:
-        spans = _weigh(frame, token)
-    suffix = _INVOKE_SUFFIX.match(prompt, place) if dialect == "invokeai" and token == ")" else None
-    tail = suffix.group() if suffix else ""
-    stack[-1].spans += [*spans, Span(token + tail, "", spans[0].kind)]
-    return len(tail)
-
-
-def _trailing_number(frame: _Frame) -> float | None:
-    """The number behind a frame's last colon, when nothing else is."""
-    colons = frame.places(":")
-    if not colons:
-        return None
-    behind = frame.spans[colons[-1] + 1 :]
-    found = _NUMBER.fullmatch("".join(span.source for span in behind))
-    return float(found.group(1)) if found and not any(span.kind for span in behind) else None
-
-
-def _weigh(frame: _Frame, token: str) -> list[Span]:
-    """A weight: its words stay, unless it is zero or negative."""
-    weight = _trailing_number(frame) if token == ")" else None
-    if weight is None:
-        return frame.spans
-    colon = frame.places(":")[-1]
-    kind = WEIGHT if weight > 0 else ZERO if weight == 0 else NEGATIVE
-    inside = frame.spans[1:colon]
-    if weight <= 0:
-        inside = [span.dropped(kind) for span in inside]
-    return [frame.spans[0], *inside, *(span.dropped(WEIGHT) for span in frame.spans[colon:])]
-
-
-def _edit(frame: _Frame, when: float, steps: int | None) -> list[Span]:
-    """Editing: of its two texts the one that holds for the longer part of the steps; the later one of equals."""
-    colons = frame.places(":")
-    share = when if 0 <= when < 1 else when / (steps or 20)
-    middle = colons[0] if len(colons) > 1 else 0  # [to:when] has no `from`
-    before, after = frame.spans[1:middle] if middle else [], frame.spans[middle + 1 : colons[-1]]
-    keeps_before = share > 0.5
-    head = Span("[", "", EDITING)
-    before = before if keeps_before else [span.dropped(EDITING) for span in before]
-    after = [span.dropped(EDITING) for span in after] if keeps_before else after
-    between = [Span(":", "", EDITING)] if middle else []
-    return [head, *before, *between, *after, *(span.dropped(EDITING) for span in frame.spans[colons[-1] :])]
-
-
-def _choose(frame: _Frame, bars: list[int], all_choices: bool) -> list[Span]:
-    """Alternatives: the first that has words, or all of them with commas between."""
-    kind = CHOICE if bars else WEIGHT  # {word} alone is a weight, in NovelAI
-    starts, ends = [0, *bars], [*bars, len(frame.spans)]
-    options = [frame.spans[start + 1 : end] for start, end in zip(starts, ends, strict=True)]
-    if frame.bracket == "{":
-        options = [_behead(option) for option in options]
-    shown = ["".join(span.shown for span in option).strip() for option in options]
-    chosen = next((i for i, words in enumerate(shown) if words), 0)
-    spans = [Span(frame.bracket, "", kind)]
-    for i, option in enumerate(options):
-        if i:
-            spans.append(Span("|", ", " if all_choices else "", CHOICE))
-        spans += option if all_choices or i == chosen else [span.dropped(CHOICE) for span in option]
-    return spans
-
-
-def _behead(option: list[Span]) -> list[Span]:
-    """Take the count (2$$) or weight (0.5::) off an alternative of a variant."""
-    if not option or not option[0].source.lstrip()[:1].isdecimal() and not option[0].source.lstrip().startswith("."):
-        return option
-    found = _VARIANT_HEAD.match("".join(span.source for span in option))
-    if found is None:
-        return option
-    left = found.end()
-    made = [Span(found.group(), "", CHOICE)]
-    for span in option:
-        cut = min(left, len(span.source))
-        left -= cut
-        if cut == 0:
-            made.append(span)
-        elif cut < len(span.source):
-            rest = span.source[cut:]
-            made.append(Span(rest, "" if span.kind else rest, span.kind))
-    return made
-
-
-def _weigh_subprompts(frame: _Frame) -> list[Span]:
-    """The weights of subprompts that AND joins: "a cat AND dogs:-1"; those of negative ones are left out."""
-    ands = [i for i, span in enumerate(frame.spans) if span.kind == KEYWORD and span.source == "AND"]
-    if not ands:
-        return frame.spans
-    spans = list(frame.spans)
-    for start, end in zip([0, *(i + 1 for i in ands)], [*ands, len(spans)], strict=True):
-        colons = [place for place in frame.places(":") if start <= place < end]
-        part = _Frame("", spans[start:end], [place - start for place in colons])
-        if (weight := _trailing_number(part)) is not None:
-            tail = colons[-1]
-            kind = NEGATIVE if weight < 0 else ZERO
-            words = spans[start:tail] if weight > 0 else [span.dropped(kind) for span in spans[start:tail]]
-            spans[start:end] = [*words, *(span.dropped(WEIGHT) for span in spans[tail:end])]
-    return spans
 
 
 def _invoke_words(spans: list[Span]) -> list[Span]:

@@ -23,9 +23,18 @@ from sur.vllm.config import VLLMConfig
 REWRITER_VERSION = 1
 VLLM_BATCH = 64  # prompts that are logged together
 Side = Literal["simple", "complex"]
+_YES = r"(?:sure|certainly|absolutely|of course|okay|ok)\b"
+_ANSWER = (  # what a model calls its answer: "the rewritten sentence"
+    r"(?:(?:the|a|an|my|your|one|some|plain|simple|short|single|english|new|final|revised|rewritten|complex|possible|"
+    r"comma-separated|text-to-image|list of|set of)\s+){0,5}"
+    r"(?:sentence|narrative|rewrit(?:e|ing)|version|prompt|description|caption|keyword|tag|answer|output|result)s?\b"
+)
+_END = r":(?=[\s\"“'`]|$)"  # what follows is no time of day
 _LEAD_IN = re.compile(
-    r"^(?:sure|certainly|of course|okay|ok|here(?:'s| is| are)|rewritten|narrative|sentence|keywords|output|answer)"
-    r"\b[^\n:]{0,80}:\s*",
+    rf"^(?:{_YES}[,.!]*\s+)?"
+    rf"(?:here(?:['’]s| is| are)\s+{_ANSWER}[^\n:]{{0,80}}{_END}"  # Here is the sentence that you asked for:
+    rf"|{_ANSWER}(?:\s*\d|\s*\([^\n()]{{0,40}}\))?:(?!\d)"  # Rewritten prompt (short):
+    rf"|(?<=[,!.]\s)[^\n:]{{0,80}}{_END})\s*",  # Sure, as you like:
     re.I,
 )
 

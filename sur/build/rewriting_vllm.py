@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +14,9 @@ from sur.build.rewriting import RewriteConfig
 from sur.build.text_log import Written, digest
 from sur.encoders.locate import Located
 from sur.vllm.errors import EngineRefused
+from sur.vllm.own_server import OwnServer
 from sur.vllm.patience import patiently, raise_for
-from sur.vllm.server import LaunchedServer, Serving
+from sur.vllm.server import Serving
 from sur.vllm.version import engine_version
 
 SECTION = "rewriting.vllm"
@@ -32,8 +32,7 @@ class VLLMGenerator:
     def __init__(self, config: RewriteConfig, found: Located) -> None:
         assert config.vllm is not None
         self.config, self._vllm, self._folder = config, config.vllm, found.folder
-        self._server: LaunchedServer | None = None
-        self._key = secrets.token_hex()  # of a server that is launched
+        self._server = OwnServer(self._vllm, SECTION)
         self._identity: dict[str, str] | None = None
 
     def identity(self) -> dict[str, str]:
@@ -52,15 +51,13 @@ class VLLMGenerator:
         """
         address, check, key = self._vllm.endpoint, lambda: None, os.environ.get("VLLM_API_KEY")
         if address is None:
-            server = self._running()
-            address, check, key = server.address, server.check, self._key
+            server = self._server.running(self._serving())
+            address, check, key = server.address, server.check, self._server.key
         return asyncio.run(self._ask_all(address, check, key, prompts, inputs))
 
     def close(self) -> None:
         """End the server that was started here."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.stop()
+        self._server.close()
 
     async def _ask_all(
         self,
@@ -116,21 +113,10 @@ class VLLMGenerator:
             raise EngineRefused(f"the server at {address} does not list its models ({response.status_code})")
         return str(response.json()["data"][0]["id"])
 
-    def _running(self) -> LaunchedServer:
-        """The server of this run, started anew when it has ended."""
-        if self._server is not None and self._server.ended:
-            self.close()
-        if self._server is None:
-            config = self.config
-            longest = config.max_prompt_tokens + config.max_new_tokens
-            serving = Serving(str(self._folder), config.compute_dtype, (), longest, config.trust_remote_code)
-            self._server = LaunchedServer(serving, self._vllm, key=self._key)
-            try:
-                self._server.wait_until_ready()
-            except BaseException:
-                self.close()
-                raise
-        return self._server
+    def _serving(self) -> Serving:
+        config = self.config
+        longest = config.max_prompt_tokens + config.max_new_tokens
+        return Serving(str(self._folder), config.compute_dtype, (), longest, config.trust_remote_code)
 
 
 def _client(address: str, key: str | None, timeout_seconds: float) -> httpx.AsyncClient:

@@ -1,13 +1,15 @@
 """The SURD folder of a finished draft: metadata.jsonl, the pictures' original bytes, and where everything came from.
 
     data/metadata.jsonl    file_name, text, prompt, negative_prompt
-    data/provenance.jsonl  one line for each of its rows, in their order
+    data/provenance.jsonl  one line for each of its rows, in their order, with the row's key
     data/models.json       the models that wrote texts, by the digest that the provenance names
     data/images/           pictures under the SHA-256 of their bytes
     quarantine.jsonl       rows left out, as an extraction writes it
     summary.json           how many, and why
 
-Each file is replaced whole, metadata.jsonl last, so that a kill leaves the folder as it was or as it is to be.
+Each file is replaced whole, metadata.jsonl last. A kill between two of them leaves the old rows beside the new
+provenance: then places do not tell which line is a row's, but keys do (a row that is to go may have no line any more),
+and the same command writes the rest.
 """
 
 from __future__ import annotations
@@ -100,11 +102,16 @@ def columns(candidate: Candidate) -> dict[str, str]:
     return {name: value for name, value in {**row, "negative_prompt": candidate.negative}.items() if value}
 
 
+def row_key(row: dict[str, str]) -> str:
+    """128 bits of the SHA-256 of a row's line in metadata.jsonl, without the line's end."""
+    return hashlib.sha256(_line(row).rstrip(b"\n")).hexdigest()[:32]
+
+
 def provenance(candidate: Candidate) -> dict[str, Any]:
     """Where a row came from, and what was done to it."""
     facts = {name: value for name, value in candidate.facts.items() if name != "models"}
     name = _file_name(candidate)
-    return {**({"file_name": name} if name else {}), **facts}
+    return {"row": row_key(columns(candidate)), **({"file_name": name} if name else {}), **facts}
 
 
 def picture_path(data: Path, candidate: Candidate) -> Path:

@@ -78,10 +78,11 @@ def _show(findings: "Findings") -> None:
     typer.echo(f"CKA of the text encoder's own states with the target: {shown(findings.text_cka)}")
     if "words" not in findings.candidates[0].held:
         typer.echo("too few rare words to hold any back; ranked on rows like those seen")
-    if findings.best is None:
+    winner = findings.winner()
+    if winner is None:
         typer.echo("no candidate is clearly better than random numbers: these states may not help")
     else:
-        typer.echo(f"best: {findings.best}")
+        typer.echo(f"best: {winner.name}")
         if near := rivals(findings):
             typer.echo(f"not clearly worse, a sweep decides: {', '.join(near)}")
     typer.echo("\n".join(f"    {line}" for line in recommended(findings)))

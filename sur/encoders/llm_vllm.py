@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from sur.encoders.llm_config import LLMConfig
 from sur.encoders.llm_engine import Pooled, padded
 from sur.encoders.llm_tokens import Tokens
 from sur.vllm.client import Client, Expected
+from sur.vllm.own_server import OwnServer
 from sur.vllm.protocol import Wanted
-from sur.vllm.server import LaunchedServer, Serving
+from sur.vllm.server import Serving
 from sur.vllm.version import engine_version
 
 CHUNK = 64  # prompts whose states are handed on together
@@ -29,9 +29,8 @@ class VLLMEngine:
         assert config.vllm is not None
         self.config, self._vllm = config, config.vllm
         self._folder, self._longest = folder, template_tokens + config.max_tokens
-        self._server: LaunchedServer | None = None
+        self._server = OwnServer(self._vllm, "llm.vllm")
         self._version: str | None = None
-        self._key = secrets.token_hex()  # of a server that is launched
 
     def identity(self) -> dict[str, str]:
         """vLLM's minor version: of the environment that would serve, or of the server that does."""
@@ -57,8 +56,8 @@ class VLLMEngine:
         expected = Expected(weights, self.config.compute_dtype, tuple(layers), version, longest + 1)
         address, check, key = self._vllm.endpoint, lambda: None, None
         if address is None:
-            server = self._running()
-            address, check, key = server.address, server.check, self._key
+            server = self._server.running(self.serving())
+            address, check, key = server.address, server.check, self._server.key
 
         async def all_states() -> list[Tensor]:
             async with Client(self._vllm, address, expected, check, key) as client:
@@ -76,22 +75,7 @@ class VLLMEngine:
 
     def close(self) -> None:
         """End the server that was started here."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.stop()
+        self._server.close()
 
     def _together(self, states: list[Tensor]) -> Tensor:
         return padded(states, self.config.max_tokens) if self.config.pooling == "tokens" else torch.stack(states)
-
-    def _running(self) -> LaunchedServer:
-        """The server of this run, started anew when it has ended."""
-        if self._server is not None and self._server.ended:
-            self.close()
-        if self._server is None:
-            self._server = LaunchedServer(self.serving(), self._vllm, key=self._key)
-            try:
-                self._server.wait_until_ready()
-            except BaseException:
-                self.close()
-                raise
-        return self._server

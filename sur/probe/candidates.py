@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,12 +30,12 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Shown in tables, such as "smollm2-135m layer 22 mean"."""
+        """Shown in tables, such as "smollm2-135m layer 22 mean"; not its own, see `names_of`."""
         return f"{self.model} layer {self.layer} {self.pooling}"
 
 
 def candidates_of(store: Store) -> list[Candidate]:
-    """All candidates of a store, by model and layer; token states give two, their mean and their last token.
+    """All candidates of a store, by model, layer and feature; token states give two, their mean and their last token.
 
     Raises ConfigError when the store has no LLM's features.
     """
@@ -49,7 +51,13 @@ def candidates_of(store: Store) -> list[Candidate]:
             f"{store.path} has no features of an LLM to compare; add an `llm` section with some layers to the config "
             "and run `sur extract`"
         )
-    return sorted(found, key=lambda each: (each.model, each.layer, each.stored, each.pooling != "mean"))
+    return sorted(found, key=lambda each: (each.model, each.layer, each.feature, each.pooling != "mean"))
+
+
+def names_of(candidates: Sequence[Candidate]) -> list[str]:
+    """A name for each, its own: with the feature where a layer was cached by several poolings."""
+    shared = Counter(each.name for each in candidates)
+    return [each.name if shared[each.name] == 1 else f"{each.name} of {each.feature}" for each in candidates]
 
 
 def pool(

@@ -9,7 +9,7 @@ import numpy as np
 
 from cache import Store
 from sur.evaluation.statistics import Interval
-from sur.probe.candidates import Candidate, candidates_of
+from sur.probe.candidates import Candidate, candidates_of, names_of
 from sur.probe.cka import cka, similarities
 from sur.probe.config import ProbeConfig
 from sur.probe.judge import Judgement, judge
@@ -63,14 +63,15 @@ def _judged(seen: Seen, rows: ProbeRows, texts: Texts, config: ProbeConfig) -> d
 def _with_firsts(judged: list[tuple[Candidate, Interval, dict[str, Judgement]]]) -> list[Measured]:
     """Each candidate with the share of resamples in which no other scores more."""
     found = []
-    for candidate, similar, splits in judged:
+    names = names_of([candidate for candidate, _, _ in judged])
+    for name, (candidate, similar, splits) in zip(names, judged, strict=True):
         held = {}
         for split, each in splits.items():
             best = np.max([others[split].scores for _, _, others in judged], axis=0)
             held[split] = each.held.model_copy(update={"first": float((each.scores >= best).mean())})
         found.append(
             Measured(
-                name=candidate.name,
+                name=name,
                 feature=candidate.feature,
                 model=candidate.model,
                 layer=candidate.layer,

@@ -50,10 +50,14 @@ def plot(folder: Path, findings: Findings) -> list[Path]:
 
 
 def _lines(panel: Any, findings: Findings, of: Callable[[Measured], Interval]) -> None:
-    """A line with its interval for each LLM and pooling."""
+    """A line with its interval for each LLM and pooling, and of each for the ways in which it was cached."""
     lines: dict[str, list[Measured]] = {}
+    cached: dict[str, set[str]] = {}
     for each in findings.candidates:
-        lines.setdefault(f"{each.model}, {each.pooling}", []).append(each)
+        cached.setdefault(f"{each.model}, {each.pooling}", set()).add(each.stored)
+    for each in findings.candidates:
+        label = f"{each.model}, {each.pooling}"
+        lines.setdefault(f"{label} of {each.stored}" if len(cached[label]) > 1 else label, []).append(each)
     for label, same in lines.items():
         values = [of(each) for each in same]
         _line(panel, [each.layer for each in same], values, label)

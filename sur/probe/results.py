@@ -13,6 +13,7 @@ from sur.probe.config import ProbeConfig
 NAME = "probe"
 RIVAL = 0.025  # share of the resamples in which a candidate that is not the best scores highest
 Inputs = str  # "text", "llm" or "both"
+Key = tuple[str, str]  # a candidate's feature and pooling, which no two have in common
 
 
 class Held(BaseModel):
@@ -53,11 +54,16 @@ class Measured(BaseModel):
     cka: Interval
     held: dict[str, Held]
 
+    @property
+    def key(self) -> Key:
+        """What tells it from all others."""
+        return self.feature, self.pooling
+
 
 class Findings(BaseModel):
     """A whole probe. `ranked_on`: the split whose score decides. `noise`: what random numbers in a candidate's place
-    reach, since anything beside the text encoder's vector is one more way to shrink it. `best`: None where no score is
-    clearly above that."""
+    reach, since anything beside the text encoder's vector is one more way to shrink it. `best`: feature and pooling of
+    the highest score, None where it is not clearly above that."""
 
     store: str
     text: str
@@ -68,28 +74,32 @@ class Findings(BaseModel):
     ranked_on: str
     noise: dict[str, Held]
     candidates: list[Measured]
-    best: str | None
+    best: Key | None
 
     def ranked(self) -> list[Measured]:
         """Candidates, the highest score first."""
         return sorted(self.candidates, key=lambda each: -each.held[self.ranked_on].score.value)
 
+    def winner(self) -> Measured | None:
+        """The candidate that `best` names."""
+        return next((each for each in self.candidates if each.key == self.best), None)
 
-def best_of(candidates: list[Measured], noise: Held, split: str) -> str | None:
-    """The candidate of the highest score; None when its interval reaches that of noise, or zero."""
+
+def best_of(candidates: list[Measured], noise: Held, split: str) -> Key | None:
+    """Key of the candidate of the highest score; None when its interval reaches that of noise, or zero."""
     first = max(candidates, key=lambda each: each.held[split].score.value)
-    return first.name if first.held[split].score.low > max(0, noise.score.high) else None
+    return first.key if first.held[split].score.low > max(0, noise.score.high) else None
 
 
 def rivals(findings: Findings) -> list[str]:
     """Candidates besides the best one that score highest in at least 2.5 % of the resamples."""
     split = findings.ranked_on
-    return [e.name for e in findings.ranked() if e.name != findings.best and e.held[split].first >= RIVAL]
+    return [e.name for e in findings.ranked() if e.key != findings.best and e.held[split].first >= RIVAL]
 
 
 def recommended(findings: Findings) -> list[str]:
     """Settings, `section.key=value` each: the best candidate's layer, or no distillation where none gains anything."""
-    found = next((each for each in findings.candidates if each.name == findings.best), None)
+    found = findings.winner()
     if found is None:
         return ["loss.distillation.form=none"]
     return [

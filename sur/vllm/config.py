@@ -55,6 +55,6 @@ class VLLMConfig(BaseModel):
             if path.is_file():
                 return path
         raise FileNotFoundError(
-            f"llm.vllm.launch: {self.launch} is neither a Python interpreter nor an environment's folder; make one "
+            f"vllm.launch: {self.launch} is neither a Python interpreter nor an environment's folder; make one "
             "with `make vllm`, or give the Python in which vLLM is installed"
         )

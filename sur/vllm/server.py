@@ -91,8 +91,15 @@ def shell_line(environment: Mapping[str, str], command: Sequence[str]) -> str:
 class LaunchedServer:
     """A server on 127.0.0.1 and a free port (or `port`), which ends with this process, however that ends."""
 
-    def __init__(self, serving: Serving, config: VLLMConfig, port: int | None = None, key: str | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        serving: Serving,
+        config: VLLMConfig,
+        port: int | None = None,
+        key: str | None = None,
+        section: str = "llm.vllm",
+    ) -> None:
+        self._config, self._section = config, section
         python = str(config.python)
         self._folder = Path(tempfile.mkdtemp(prefix="sur-vllm-", dir=_fast_folder()))
         self.log = self._folder / "server.log"
@@ -135,8 +142,8 @@ class LaunchedServer:
         words = self._tail()
         self.stop()
         raise EngineGone(
-            f"vLLM's server was not ready in {self._config.startup_seconds:.0f} s; raise llm.vllm.startup_seconds if "
-            f"the model takes longer to load. The end of its log:\n{words}"
+            f"vLLM's server was not ready in {self._config.startup_seconds:.0f} s; raise "
+            f"{self._section}.startup_seconds if the model takes longer to load. The end of its log:\n{words}"
         )
 
     @property
@@ -155,9 +162,9 @@ class LaunchedServer:
             return
         raise EngineGone(
             f"vLLM's server has ended (exit code {self._process.returncode}); what is cached is safe. If memory was "
-            "short, give it less to hold: llm.vllm.server_args=['--max-num-batched-tokens=2048'] or "
-            "'--gpu-memory-utilization=0.8' there, a smaller llm.vllm.cpu_cache_gib, or more GPUs by "
-            f"llm.vllm.tensor_parallel_size. The end of its log:\n{self._tail()}"
+            f"short, give it less to hold: {self._section}.server_args=['--max-num-batched-tokens=2048'] or "
+            f"'--gpu-memory-utilization=0.8' there, a smaller {self._section}.cpu_cache_gib, or more GPUs by "
+            f"{self._section}.tensor_parallel_size. The end of its log:\n{self._tail()}"
         )
 
     def stop(self) -> None:

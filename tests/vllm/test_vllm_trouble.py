@@ -233,7 +233,7 @@ def test_a_server_of_a_killed_run_ends_and_leaves_nothing(smollm2):
         f"config = LLMConfig(backend='vllm', model={str(smollm2)!r}, layers=(15,), vllm={{'launch': {str(VLLM)!r}}})\n"
         "encoder = LLMEncoder(config)\n"
         "encoder.encode(['a cat'])\n"
-        "print(encoder._engine()._server.log.parent, flush=True)\n"
+        "print(encoder._engine()._server._server.log.parent, flush=True)\n"
         "time.sleep(600)\n"
     )
     run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
