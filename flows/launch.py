@@ -66,8 +66,9 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
 @contextmanager
 def prefect_ready(run_dir: Path) -> Iterator[None]:
     """Make Prefect usable inside the block, with the configured server or an embedded one."""
-    if configured_server(os.environ):
+    if (address := configured_server(os.environ)) is not None:
         with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
+            _require_answer(address)
             yield
         return
     home = (run_dir / "prefect").absolute()
@@ -120,6 +121,19 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
     return 0
+
+
+def _require_answer(address: str) -> None:
+    """Raises: ConfigError when the configured server cannot be reached."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise ConfigError(
+            f"the Prefect server {address} does not answer ({problem}); start it (`sur up`), correct PREFECT_API_URL "
+            "or Prefect's active profile, or unset it to run with a server of the run's own"
+        )
 
 
 @contextmanager

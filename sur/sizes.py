@@ -249,4 +249,6 @@ def assume(settings: Sequence[str]) -> Assumptions:
             given[name] = math.nan
         if name != "gpu" and not 0 < given[name] < math.inf:
             raise ConfigError(f"--assume {setting}: '{text}' is no number above 0")
+        if name in ("utilisation", "unique") and given[name] > 1:
+            raise ConfigError(f"--assume {setting}: {name} is a share, at most 1")
     return replace(Assumptions(), **given)

@@ -90,3 +90,18 @@ def test_python_m_tells_user_errors_with_exit_code_2(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.strip() == "error: override 'trian.steps=3': unknown key 'trian'; did you mean 'train'?"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/api", "foo"])
+def test_a_server_that_does_not_answer_is_told_in_one_line(tmp_path, address):
+    config = save_config_file(tmp_path, tmp_path / "models", save_rows(tmp_path / "rows"))
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.extract", str(config)],
+        env={**os.environ, "PREFECT_API_URL": address, "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"the Prefect server {address} does not answer" in done.stderr
+    assert "Traceback" not in done.stderr

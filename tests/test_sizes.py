@@ -125,7 +125,9 @@ def test_scenarios_are_the_documented_ones_unless_told_otherwise():
     assert scenarios([5], [1, 2]) == (Scenario(5, 1), Scenario(5, 2))
 
 
-@pytest.mark.parametrize("setting", ["speed=1", "gpu_flops", "gpu_flops=fast", "tokens=0", "tokens=inf"])
+@pytest.mark.parametrize(
+    "setting", ["speed=1", "gpu_flops", "gpu_flops=fast", "tokens=0", "tokens=inf", "utilisation=3"]
+)
 def test_an_assumption_that_is_none_is_refused(setting):
     with pytest.raises(ConfigError, match="--assume"):
         assume([setting])
