@@ -6,6 +6,8 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from sur.language import identifier
+
 FEWEST_WORDS = 4  # shorter prompts are not judged: "a cat" is Romanian as much as English
 SURE = 0.7  # probability of another language than the usual one from which a prompt counts as in it
 MISSING = "needs py3langid: pip install 'sur-feature-cache[language]' (5 MB, works offline)"
@@ -23,14 +25,12 @@ def languages(prompts: Iterable[str], expected: str | None = None) -> Mapping[st
 
     Raises: ValueError when `expected` is no language that py3langid knows.
     """
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    known = sorted(code for code, _ in identifier.rank("a"))
+    model = identifier()
+    known = sorted(code for code, _ in model.rank("a"))
     if expected is not None and expected not in known:
         raise ValueError(f"{expected!r} is no language that py3langid knows; give one of {', '.join(known)}")
     judged = sorted({prompt for prompt in prompts if len(prompt.split()) >= FEWEST_WORDS})
-    found = {prompt: identifier.classify(prompt) for prompt in judged}
+    found = {prompt: model.classify(prompt) for prompt in judged}
     if not found:
         return {}
     usual = expected or Counter(code for code, _ in found.values()).most_common(1)[0][0]
