@@ -90,11 +90,10 @@ class Up:
             time.sleep(0.3)
         raise AssertionError(f"{state['name']}: {(self.folder / 'runs/up/worker.log').read_text()[-3000:]}")
 
-    def engines(self) -> list[psutil.Process]:
-        """Processes that run flows, and those below them."""
+    def engine(self, run: str) -> psutil.Process:
+        """The process of a flow run."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        flows = [process for process in below if "prefect.engine" in " ".join(_command(process))]
-        return [*flows, *(child for flow in flows for child in flow.children(recursive=True))]
+        return next(process for process in below if _runs(process, run))
 
     def end(self) -> None:
         self.process.terminate()
@@ -102,11 +101,11 @@ class Up:
         self.log.close()
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _runs(process: psutil.Process, run: str) -> bool:
     try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+        return "prefect.engine" in process.cmdline() and process.environ().get("PREFECT__FLOW_RUN_ID") == run
+    except psutil.Error:  # it has ended since
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -251,18 +250,33 @@ def test_a_night_takes_up_ten_new_rows_and_touches_nothing_else(up, world):
 
 
 @pytest.fixture
-def long_run(up, world, tmp_path):
-    """An extraction in two worker processes that has begun and will not be done soon; its run and its store."""
-    store = tmp_path / "store.zarr"
-    places = [f"run_dir={tmp_path}", f"store.path={store}", "store.rows_per_partition=1", "llm.layers=[2,8,14,20,26]"]
-    workers = ["flow.runner=processes", "flow.workers=2", "flow.devices=[cpu,cpu]", "flow.partitions_per_task=1"]
-    up.call(SUR, "deploy", str(world), *SMALL, *places, *workers, "--name", tmp_path.name, "--flow", "extract")
-    run = up.start(f"extract/{tmp_path.name}")
+def long(up, world, tmp_path):
+    """Deploys an extraction of many small tasks into the test's one store, and names the deployment."""
+
+    def deploy(name: str, *settings: str) -> str:
+        places = {"run_dir": tmp_path / name, "data.path": tmp_path / "data", "store.path": tmp_path / "store.zarr"}
+        many = ["store.rows_per_partition=1", "llm.layers=[2,8,14,20,26]", "flow.partitions_per_task=1"]
+        asked = [*SMALL, *(f"{key}={path}" for key, path in places.items()), *many, *settings]
+        up.call(SUR, "deploy", str(world), *asked, "--name", f"{tmp_path.name}-{name}", "--flow", "extract")
+        return f"extract/{tmp_path.name}-{name}"
+
+    write_dataset(tmp_path / "data", rows=96, unpaired=0)
+    return deploy
+
+
+WORKERS = ["flow.runner=processes", "flow.workers=2", "flow.devices=[cpu,cpu]"]
+
+
+def begun(up, store, *runs):
+    """The processes of each run, once all are running and the first receipts of a language model are in the store."""
+    for run in runs:
+        up.wait(run, "Running")
     deadline = time.monotonic() + 200
     while not list(store.glob("receipts/features/llm*/0*/zarr.json")):
         assert time.monotonic() < deadline, (up.folder / "runs/up/worker.log").read_text()[-3000:]
         time.sleep(0.1)
-    return run, store
+    engines = [up.engine(run) for run in runs]
+    return [[engine, *engine.children(recursive=True)] for engine in engines]
 
 
 def gone(processes, seconds=40):
@@ -274,50 +288,44 @@ def gone(processes, seconds=40):
     return []
 
 
-def test_a_cancelled_run_leaves_no_process_and_its_store_goes_on(up, long_run, tmp_path):
-    run, store = long_run
-    processes = up.engines()
+def test_a_cancelled_run_leaves_no_process_and_its_store_goes_on(up, long, tmp_path):
+    store, deployment = tmp_path / "store.zarr", long("one", *WORKERS)
+    run = up.start(deployment)
+    [processes] = begun(up, store, run)
     assert len(processes) >= 3  # the flow and two workers
     up.ask("POST", f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING", "name": "Cancelling"}})
     assert up.wait(run)["type"] == "CANCELLED"
     assert gone(processes) == []
     before = len(list(store.glob("receipts/features/*/0*/zarr.json")))
     assert Store.open(store).verify() == []
-    again = up.start(f"extract/{tmp_path.name}")
-    assert up.wait(again)["type"] == "COMPLETED"
+    assert up.wait(up.start(deployment))["type"] == "COMPLETED"
     assert len(list(store.glob("receipts/features/*/0*/zarr.json"))) > before
     assert Store.open(store).verify() == []
 
 
-def test_a_killed_run_has_crashed_and_leaves_no_orphan(up, long_run, tmp_path):
-    run, store = long_run
-    processes = up.engines()
-    flow = next(process for process in processes if "prefect.engine" in " ".join(process.cmdline()))
-    os.kill(flow.pid, signal.SIGKILL)
+def test_a_killed_run_has_crashed_and_leaves_no_orphan(up, long, tmp_path):
+    store, deployment = tmp_path / "store.zarr", long("one", *WORKERS)
+    run = up.start(deployment)
+    [[flow, *workers]] = begun(up, store, run)
+    flow.send_signal(signal.SIGKILL)
     assert up.wait(run)["type"] == "CRASHED"
-    assert gone(processes) == []
+    assert gone([flow, *workers]) == []
     assert {each.problem for each in Store.open(store).verify()} <= {
         "left by an interrupted write; the next run replaces it"
     }
-    again = up.start(f"extract/{tmp_path.name}")
-    assert up.wait(again)["type"] == "COMPLETED"
+    assert up.wait(up.start(deployment))["type"] == "COMPLETED"
     assert Store.open(store).verify() == []
 
 
-def test_two_runs_fill_one_store_though_one_is_killed(up, long_run, tmp_path, world):
-    run, store = long_run
-    first = up.engines()
-    up.call(
-        SUR, "deploy", str(world), *SMALL, f"run_dir={tmp_path / 'two'}", f"store.path={store}",
-        "llm.layers=[2,8,14,20,26]", "flow.partitions_per_task=1", "--name", f"{tmp_path.name}-b", "--flow", "extract",
-    )  # fmt: skip
-    second = up.start(f"extract/{tmp_path.name}-b")
-    up.wait(second, "Running")
-    flow = next(process for process in first if "prefect.engine" in " ".join(process.cmdline()))
-    os.kill(flow.pid, signal.SIGKILL)
-    assert up.wait(run)["type"] == "CRASHED"
+def test_two_runs_fill_one_store_though_one_is_killed(up, long, tmp_path):
+    store = tmp_path / "store.zarr"
+    deployments = long("one", *WORKERS), long("two")
+    first, second = (up.start(deployment) for deployment in deployments)
+    [[flow, *workers], _] = begun(up, store, first, second)
+    flow.send_signal(signal.SIGKILL)
+    assert up.wait(first)["type"] == "CRASHED"
     assert up.wait(second)["type"] == "COMPLETED"
-    assert gone(first) == []
+    assert gone([flow, *workers]) == []
     opened = Store.open(store)
     assert opened.verify() == []
     assert all(opened.pending(name) == [] for name in opened.features())
