@@ -1,10 +1,10 @@
-"""What `sur inspect` and `sur lint` take on a store of many rows.
+"""What `sur inspect`, `sur lint`, `sur probe` and `sur report` take on a store of many rows.
 
     python benchmarks/inspection.py FOLDER [--rows 100000]
 
-The store is made in FOLDER where it is not there yet: prompts of ten to thirty words of a vocabulary, a pooled LLM
-feature of 1,024 numbers a row, text states of 16 tokens x 128, latents of 4 x 16 x 16. `first` is a view in a new
-process whose vectors or prompts nothing has read yet, `again` the same in the same process.
+The store is made in FOLDER where it is not there yet: prompts of ten to thirty words of a vocabulary, two layers of a
+pooled LLM of 1,024 numbers a row, text states of both prompts of 16 tokens x 128, latents of 4 x 16 x 16. `first` is a
+view in a new process whose vectors or prompts nothing has read yet, `again` the same in the same process.
 """
 
 from __future__ import annotations
@@ -29,13 +29,23 @@ from sur.inspection.rows import describe_row
 from sur.inspection.search import search_rows
 from sur.inspection.vectors import pooled
 from sur.linting.lint import CHECKS, LintOptions, lint_store
+from sur.probe.config import ProbeConfig
+from sur.probe.measure import probe
+from sur.store_report import write_store_report
 
 LLM, TEXT, LATENTS = "llm.big.l20.mean", "text.big.simple", "vae.big.128"
+POOLED = {"states": ArraySpec("bfloat16", (1024,)), "length": ArraySpec("int32", ())}
+STATES = {"states": ArraySpec("float16", (16, 128)), "length": ArraySpec("int32", ())}
 SPECS = {
-    LLM: {"states": ArraySpec("bfloat16", (1024,)), "length": ArraySpec("int32", ())},
-    TEXT: {"states": ArraySpec("float16", (16, 128)), "length": ArraySpec("int32", ())},
+    LLM: POOLED,
+    "llm.big.l10.mean": POOLED,
+    TEXT: STATES,
+    "text.big.complex": STATES,
     LATENTS: {name: ArraySpec("float16", (1, 4, 16, 16)) for name in ("mean", "logvar")},
 }
+
+
+VIEWED = (LLM, TEXT, LATENTS)
 
 
 def rows(n: int) -> Iterator[RowRecord]:
@@ -61,7 +71,9 @@ def build(path: Path, n: int) -> None:
     store.set_members("data", (row.tobytes() for row in store.row_ids()[store.filled()]))
     random = np.random.default_rng(1)
     for name, arrays in SPECS.items():
-        store.ensure_feature(FeatureSpec(name, name.split(".")[0], {"model": "random"}, arrays))
+        kind, model, part, *pooling = name.split(".")
+        layer = {"layer": int(part[1:]), "pooling": pooling[0]} if kind == "llm" else {}
+        store.ensure_feature(FeatureSpec(name, kind, {"model": model} | layer, arrays))
         for partition in range(store.n_partitions):
             count = len(store.rows(partition))
             values: dict[str, np.ndarray] = {}
@@ -92,9 +104,9 @@ def inspect(path: Path) -> None:
     word = store.rows(0)[7].simple.split()[:2]
     line("search two words, first", lambda: search_rows(store, " ".join(word)))
     line("search two words, again", lambda: search_rows(store, " ".join(reversed(word))))
-    for name in SPECS:
+    for name in VIEWED:
         line(f"statistics of {name}", lambda name=name: feature_statistics(store, name))
-    for name in SPECS:
+    for name in VIEWED:
         line(f"vectors of {name}, first", lambda name=name: pooled(store, name))
         line(f"vectors of {name}, again", lambda name=name: pooled(Store.open(path), name))
     near = Neighbours(store, LLM, standardised=True)
@@ -128,6 +140,16 @@ def lint(path: Path) -> None:
         line(f"lint, {check}", lambda check=check: lint_store(Store.open(path), LintOptions(only=(check,))))
 
 
+def judge(path: Path) -> None:
+    """`sur probe` on the rows it draws by default and on all, and `sur report`."""
+    every = ProbeConfig(max_rows=10_000_000)
+    line(f"probe of two layers, {ProbeConfig().max_rows:,} rows", lambda: probe(Store.open(path)))
+    line("probe of two layers, all rows", lambda: probe(Store.open(path), every))
+    page = path.with_suffix(".html")
+    line("report, without statistics", lambda: write_store_report(path, [], page, statistics=False))
+    line("report", lambda: write_store_report(path, [], page))
+
+
 def main() -> int:
     """Build the store where it is not there, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,6 +167,7 @@ def main() -> int:
     inspect(path)
     differing(path)
     lint(path)
+    judge(path)
     return 0
 
 

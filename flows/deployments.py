@@ -7,7 +7,9 @@ deploy` was called in, since a configuration's paths may be relative.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,7 +88,8 @@ def deploy(config: RunConfig | BuildConfig, flows: Sequence[str], target: Target
     """
     known = {each.flow: each for each in (DEPLOYABLES if isinstance(config, RunConfig) else (BUILD,))}
     if unknown := [name for name in flows if name not in known]:
-        raise ConfigError(f"there is no flow {', '.join(unknown)} to deploy; there are {', '.join(known)}")
+        other = "; build is for a build's file" if BUILD.flow not in known else ""
+        raise ConfigError(f"there is no flow {', '.join(unknown)} to deploy; there are {', '.join(known)}{other}")
     ensure_pool(target.pool)
     ensure_automation()
     made = [_deployment(known[name], config, target) for name in flows]
@@ -141,6 +144,11 @@ def schedule_of(cron: str | None, every_minutes: float | None, timezone: str | N
         raise ConfigError("give either a cron schedule or an interval, not both")
     if timezone is not None and every_minutes is not None:
         raise ConfigError("a timezone is for a cron schedule; an interval has none")
+    if timezone is not None and timezone not in zoneinfo.available_timezones():
+        near = difflib.get_close_matches(timezone, zoneinfo.available_timezones(), 1)
+        raise ConfigError(
+            f"there is no time zone {timezone}" + (f"; did you mean {near[0]}?" if near else "; such as Europe/Berlin")
+        )
     if cron is not None:
         try:
             return (Cron(cron, timezone=timezone),)

@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -89,6 +89,8 @@ class RunConfig(BaseModel):
     """Everything that a run depends on; each section is documented beside its owner."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    FOREIGN: ClassVar = {"source": "this is the file of a build, for `sur build` or `sur deploy --flow build`"}
 
     run_dir: Path = Field(description="folder for this run's reports, checkpoints and Prefect's own files")
     base_model: str = Field(description="diffusers pipeline folder or hub id; text.model and vae.model default to it")
@@ -319,8 +321,12 @@ def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override:
 def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str], model: type[BaseModel]) -> str:
     """One line for each fault: where it stands, what is wrong, what would be right."""
     lines = []
+    overridden = {keys[0] for keys in origins}
+    foreign = {key: hint for key, hint in getattr(model, "FOREIGN", {}).items() if key not in overridden}
     for fault in error.errors():
         location = tuple(str(part) for part in fault["loc"])
+        if location and location[0] in foreign:
+            return f"{path}: {foreign[location[0]]}"
         name = ".".join(location) or "configuration"
         source = _origin(location, path, origins)
         if fault["type"] == "extra_forbidden":

@@ -61,6 +61,40 @@ def test_a_rows_picture_is_written_and_said_to_be_decoded(path, tmp_path):
     np.testing.assert_array_equal(Image.open(target), LatentPictures(Store.open(path)).picture(4))
 
 
+@pytest.fixture
+def undone(path, tmp_path):
+    """A store whose latents are not computed yet."""
+    copy = tmp_path / "undone.zarr"
+    shutil.copytree(path, copy)
+    store = Store.open(copy, writable=True)
+    for partition in range(store.n_partitions):
+        store.discard("vae.shapes.64", partition)
+    return copy
+
+
+def test_a_row_without_a_picture_is_shown_all_the_same(undone, tmp_path):
+    result = invoke(undone, "--row", 4, "--neighbours", 0, "--picture", tmp_path / "row.png")
+    assert result.exit_code == 1 and not (tmp_path / "row.png").exists()
+    assert "token norms" in result.stdout and "no picture: " in result.stdout
+
+
+def test_what_is_not_computed_has_no_numbers(undone, path):
+    assert "none yet; run `sur extract`" in shown(undone, "--feature", "vae.shapes.64")
+    assert plain(undone, "--feature", "vae.shapes.64")["mean"] is None
+    [latents] = [each for each in plain(undone, "--row", 4)["features"] if each["name"] == "vae.shapes.64"]
+    assert latents["missing"] == "not extracted yet" and latents["norm"] is None
+    assert "no row has a value in both" in shown(undone, "--feature", "vae.shapes.64", "--diff", path)
+    compared = plain(undone, "--feature", "vae.shapes.64", "--diff", path)
+    assert {each["mean_cosine"] for each in compared["arrays"]} == {None}
+
+
+def test_a_run_folder_names_its_store(path, own_config):
+    from sur.config import save_config
+
+    save_config(own_config)
+    assert plain(own_config.run_dir)["path"] == str(own_config.store.path)
+
+
 def test_a_features_statistics_are_shown(path):
     out = shown(path, "--feature", TEXT)
     found = feature_statistics(Store.open(path), TEXT)
@@ -95,7 +129,11 @@ def test_stores_and_features_are_compared(path, tmp_path):
     [
         (("--row", "9999"), NotInStore, "slot 9999 holds no row"),
         (("--row", "1", "--search", "a"), ConfigError, "ask for one"),
-        (("--picture", "x.png"), ConfigError, "name it with --row"),
+        (("--picture", "x.png"), ConfigError, "--picture is for --row"),
+        (("--row", "1", "--vae", "x"), ConfigError, "--vae is for --picture"),
+        (("--feature", TEXT, "--limit", "3"), ConfigError, "--limit is for --search"),
+        (("--search", "red", "--long"), ConfigError, "--long is for the overview"),
+        (("--search", " "), ConfigError, "--search needs a word"),
         (("--feature", TEXT, "--diff", "/nowhere"), Exception, "holds no feature store"),
     ],
 )

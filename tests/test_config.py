@@ -125,6 +125,14 @@ def test_unusable_files_are_refused(tmp_path, text, message):
         load_config(write(tmp_path, text))
 
 
+def test_the_file_of_a_build_is_known_for_one(tmp_path):
+    path = write(tmp_path, "run_dir: runs/built\nsource: {prompts: prompts.txt}\n")
+    with pytest.raises(ConfigError, match="this is the file of a build, for `sur build`"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="unknown key 'source'"):  # not when it comes from the command line
+        load_config(write(tmp_path), ["source.path=x"])
+
+
 def test_missing_file_suggests_a_neighbour(tmp_path):
     write(tmp_path)
     with pytest.raises(ConfigError, match=r"did you mean .*run\.yaml"):

@@ -189,10 +189,11 @@ def test_schedules_pools_and_tags_are_as_asked(up, world):
     ("options", "message"),
     [
         (["--flow", "extrakt"], "there is no flow extrakt to deploy; there are extract, train, pipeline, nightly"),
-        (["--flow", "build", "--flow", "extract"], "unknown key"),
+        (["--flow", "build", "--flow", "extract"], "this is the file of a run; a build's has a section `source`"),
         (["--flow", "nightly", "--cron", "every night"], "cron schedule 'every night'"),
         (["--flow", "nightly", "--cron", "0 2 * * *", "--every", "3"], "either a cron schedule or an interval"),
         (["--flow", "nightly", "--every", "3", "--timezone", "Europe/Berlin"], "an interval has none"),
+        (["--flow", "nightly", "--timezone", "Europe/Berln"], "there is no time zone Europe/Berln; did you mean"),
         (["--every", "3"], "say which flow the schedule is for"),
     ],
 )

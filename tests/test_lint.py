@@ -443,6 +443,24 @@ def test_the_command_succeeds_when_what_it_named_is_left_out(run, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.zarr"], "there is no store, config file or data folder nowhere.zarr"),
+        (["RUN", "--only", "duplicate", "--skip", "duplicate"], "every check is skipped"),
+        (["DATA", "train.validation_fraction=0.5"], "is a setting of a config file"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(run, arguments, message):
+    places = {"RUN": run, "DATA": load_config(run).data.path}
+    assert message in str(invoke("lint", *(places.get(each, each) for each in arguments)).exception)
+
+
+def test_settings_replace_those_of_the_file(run):
+    shown = invoke("lint", run, "train.validation_fraction=0.5", "--only", "leakage")
+    assert "with train.validation_fraction 0.5" in shown.output
+
+
 def test_the_command_takes_a_folder(run):
     shown = invoke("lint", load_config(run).data.path, "--only", "unusable")
     assert shown.exit_code == 1 and "absent.png" in shown.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +23,8 @@ class BuildConfig(BaseModel):
     """Everything that a build depends on; each section is documented beside its owner."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    FOREIGN: ClassVar = {"data": "this is the file of a run; a build's has a section `source` (docs/building.md)"}
 
     run_dir: Path = Field(description="folder of the build; the rows are in its folder `data`, for data.path")
     source: SourceConfig = Field(description="pictures, or prompts")

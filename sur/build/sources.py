@@ -133,7 +133,7 @@ class PromptRows:
                 raise FileNotFoundError(f"source.prompts is {config.path}, which does not exist; correct it")
             self._rows = RowSource(data, Lines(config.path, config.prompt_column))
         else:
-            self._rows = open_rows(data)
+            self._rows = open_rows(data, "source.prompts")
 
     def candidates(self) -> Iterator[Candidate | Quarantined]:
         """One candidate a row."""

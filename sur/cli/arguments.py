@@ -14,7 +14,7 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Values that replace the file's.")
 ]
 StoreArgument = Annotated[
-    str, typer.Argument(help="A store's folder or URL, or a config file that names one.", show_default=False)
+    str, typer.Argument(help="A store's folder or URL, or its run's config file or folder.", show_default=False)
 ]
 
 PIPE_WIDTH = 160  # columns when the output is not a terminal, so that tables are not cut to 80
@@ -29,11 +29,16 @@ def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
 
 def store_path(argument: str) -> Path | str:
     """The store that an argument names, itself or through a config file."""
-    if argument.endswith((".yaml", ".yml")):
-        return read_config(Path(argument), None).store.path
-    from cache import store_location
+    from cache import Store, store_location
 
-    return store_location(argument)
+    location = store_location(argument)
+    if isinstance(location, Path) and location.is_dir() and not Store.exists(location):
+        from sur.config import RESOLVED_NAME
+
+        location = file if (file := location / RESOLVED_NAME).is_file() else location
+    if isinstance(location, Path) and location.suffix in (".yaml", ".yml"):
+        return read_config(location, None).store.path
+    return location
 
 
 def console() -> Console:

@@ -9,10 +9,17 @@ import typer
 from sur.cli.arguments import StoreArgument, console, store_path
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from cache import Store
+
+NEEDS = {  # options that say nothing but to one view
+    "picture": "row", "neighbours": "row", "vae": "picture", "limit": "search", "long": "overview", "rows": "overview",
+}  # fmt: skip
 
 
 def inspect(
+    context: typer.Context,
     store: StoreArgument,
     long: Annotated[
         bool, typer.Option("--long", help="Also every array, receipts, whole identities and the first rows.")
@@ -41,8 +48,14 @@ def inspect(
 
     if sum(option is not None for option in (row, search, diff if diff is not None else feature)) > 1:
         _refuse("--row, --search, --feature and --diff are views of their own; ask for one (or --feature with --diff)")
-    if row is None and picture is not None:
-        _refuse("--picture is the picture of a row; name it with --row")
+    view = {"row": row, "search": search, "feature": feature, "diff": diff}
+    given = view | {"picture": picture, "overview": None if any(view.values()) else ""}
+    for option, needed in NEEDS.items():
+        source = context.get_parameter_source(option)
+        if given[needed] is None and source is not None and source.name == "COMMANDLINE":
+            _refuse(f"--{option} is for {'the overview alone' if needed == 'overview' else f'--{needed}'}")
+    if search is not None and not search.split():
+        _refuse("--search needs a word")
     opened = Store.open(store_path(store))
     if row is not None:
         _row(opened, row, picture, vae, neighbours, as_json)
@@ -64,6 +77,7 @@ def inspect(
 
 def _row(store: "Store", key: str, picture: Path | None, vae: str | None, k: int, as_json: bool) -> None:
     from sur.cli import views
+    from sur.inspection.errors import NotInStore
     from sur.inspection.neighbours import Neighbours
     from sur.inspection.pictures import LatentPictures
     from sur.inspection.rows import describe_row
@@ -75,22 +89,31 @@ def _row(store: "Store", key: str, picture: Path | None, vae: str | None, k: int
             near[feature.name] = Neighbours(store, feature.name, standardised=True).nearest(found.slot, k)
     said, image = "", None
     if picture is not None:
-        pictures = LatentPictures(store, vae)
-        image = pictures.picture(found.slot)
-        picture.parent.mkdir(parents=True, exist_ok=True)
         try:
-            image.save(picture)
-        except ValueError:
-            _refuse(f"--picture {picture} has no picture's ending; write .png")
-        said = f"{picture}: {pictures.how}"
+            pictures = LatentPictures(store, vae)
+            image, said = pictures.picture(found.slot), f"{picture}: {pictures.how}"
+            _save(image, picture)
+        except NotInStore as error:
+            said = f"no picture: {error}"
     if as_json:
         plain = {name: [vars(each) for each in found] for name, found in near.items()}
         _print_json(found.to_json() | {"neighbours": plain, "picture": said})
-        return
-    views.print_row(store, found, near, console())
-    if image is not None:
-        views.print_picture(image, console())
-        typer.echo(said)
+    else:
+        views.print_row(store, found, near, console())
+        if image is not None:
+            views.print_picture(image, console())
+        if said:
+            typer.echo(said)
+    if picture is not None and image is None:
+        raise typer.Exit(1)
+
+
+def _save(image: "Image", target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        image.save(target)
+    except ValueError:
+        _refuse(f"--picture {target} has no picture's ending; write .png")
 
 
 def _search(store: "Store", text: str, limit: int, as_json: bool) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sur.cli.arguments import OverridesArgument
+
 if TYPE_CHECKING:
     from sur.linting.finding import LintReport
 
@@ -16,6 +18,7 @@ def lint(
         str,
         typer.Argument(help="A store, or a config file or data folder to check before extraction.", show_default=False),
     ],
+    overrides: OverridesArgument = None,
     only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Just this check. Repeatable.")] = None,
     skip: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="All but this check. Repeatable.")] = None,
     language: Annotated[str | None, typer.Option(help="Expected language, such as en; default: most rows'.")] = None,
@@ -49,7 +52,7 @@ def lint(
     if validation_fraction is not None:
         options["validation_fraction"] = validation_fraction
     with log_to_stderr():
-        report = _report(source, options, LintOptions)
+        report = _report(source, overrides or [], options, LintOptions)
     held = write_exclude(write, report.leave_out) if write is not None else 0
     if as_json:
         typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
@@ -59,12 +62,13 @@ def lint(
         raise typer.Exit(1)
 
 
-def _report(source: str, given: dict, options: type) -> "LintReport":
+def _report(source: str, overrides: list[str], given: dict, options: type) -> "LintReport":
     """The report of what `source` is: a config file, a store, or a data source."""
     import logging
 
     from cache import Store
     from sur.cli.arguments import read_config, store_path
+    from sur.errors import ConfigError
     from sur.linting.lint import lint_data, lint_store
     from sur.rows import DataConfig
 
@@ -72,12 +76,16 @@ def _report(source: str, given: dict, options: type) -> "LintReport":
         logging.getLogger("sur.linting").info("checking: %s", check)
 
     if source.endswith((".yaml", ".yml")):
-        config = read_config(Path(source), None)
+        config = read_config(Path(source), overrides)
         fraction = {"validation_fraction": config.train.validation_fraction}
         return lint_data(config.data, config, options(**fraction | given), say)
+    if overrides:
+        raise ConfigError(f"{overrides[0]} is a setting of a config file, and {source} is none; give the file")
     location = store_path(source)
     if Store.exists(location):
         return lint_store(Store.open(location), options(**given), say)
+    if not Path(source).exists():
+        raise ConfigError(f"there is no store, config file or data folder {source}; correct the path")
     return lint_data(DataConfig(path=Path(source)), None, options(**given), say)
 
 

@@ -36,9 +36,14 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         hours = made.compute_hours, made.picture_hours, made.network_hours, made.orchestration_hours, made.hours
         table.add_row(
             format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(made.bytes), *map(format_count, counts),
-            f"{made.gpu_hours:,.2f}", *(f"{each:.2f}" for each in hours), f"{made.tasks_per_second:.3g}",
+            *map(_hours, (made.gpu_hours, *hours)), f"{made.tasks_per_second:.3g}",
             format_count(made.requests), f"{made.requests_per_second:,.0f}",
         )  # fmt: skip
     out.print(table)
     given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())
     out.print(f"assumed (change by --assume name=value): {given}", markup=False)
+
+
+def _hours(value: float) -> str:
+    """Hours to three figures, so that those of small jobs are not 0.00."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 else "<0.01"

@@ -84,6 +84,9 @@ def print_statistics(found: "FeatureStatistics", out: Console) -> None:
     out.print(f"{found.name}: {found.array} {list(found.shape)}, {found.kind}", markup=False, highlight=False)
     partitions = f"{found.partitions_done} of {found.partitions_total} partitions"
     say("rows", f"{found.rows:,} ({found.rows_missing:,} without a value), {partitions}, {found.vectors:,} vectors")
+    if not found.vectors:
+        say("values", "none yet; run `sur extract`" if not found.rows else "no vector is finite")
+        return
     say("mean", f"{found.mean:.5g}")
     say("deviation", f"{found.deviation:.5g}")
     say("range", f"{found.smallest:.5g} … {found.largest:.5g}")
@@ -133,6 +136,9 @@ def print_difference(found: "FeatureDifference | StoreDifference", out: Console)
 def _feature_difference(found: "FeatureDifference", out: Console) -> None:
     name = found.name_a if found.name_a == found.name_b else f"{found.name_a} and {found.name_b}"
     how = " (by checksum)" if found.by_checksum else ""
+    if not found.rows:
+        _said(f"{name}: no row has a value in both", out)
+        return
     _said(f"{name}: {found.rows:,} rows in both" + (f", no difference{how}" if found.same else ""), out)
     if found.same:
         return

@@ -101,7 +101,8 @@ def _hub_folder(model: str, revision: str | None, needed: Sequence[str], downloa
         )  # fmt: skip
     except Exception as error:
         raise FileNotFoundError(
-            f"model {model!r} is no folder here and the hub gave none ({type(error).__name__}: {error}); "
-            "correct the name, download it first, or check HF_HUB_OFFLINE"
+            f"model {model!r} is no folder here, and the hub gave none ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0]}); correct the path or the name, download it first, or check "
+            "HF_HUB_OFFLINE"
         ) from error
     return Path(folder)

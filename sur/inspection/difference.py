@@ -75,8 +75,10 @@ class FeatureDifference:
         )
 
     def to_json(self) -> dict:
-        """Plain JSON of it."""
-        return asdict(self) | {"same": self.same}
+        """Plain JSON of it; null the measures of arrays without a row to compare."""
+        unknown = ("relative_error", "largest", "mean_cosine", "least_cosine")
+        arrays = [asdict(each) | dict.fromkeys(() if each.rows else unknown) for each in self.arrays]
+        return asdict(self) | {"same": self.same, "arrays": arrays}
 
 
 @dataclass(frozen=True)

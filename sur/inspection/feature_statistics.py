@@ -74,8 +74,9 @@ class FeatureStatistics:
     dimension_largest: tuple[float, ...]
 
     def to_json(self) -> dict:
-        """Plain JSON of it."""
-        return asdict(self)
+        """Plain JSON of it; null what no vector gave."""
+        unknown = () if self.vectors else ("mean", "deviation", "smallest", "largest")
+        return asdict(self) | dict.fromkeys(unknown)
 
 
 def feature_statistics(

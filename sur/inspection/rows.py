@@ -54,8 +54,12 @@ class RowDescription:
     features: tuple[RowFeature, ...]
 
     def to_json(self) -> dict:
-        """Plain JSON of it."""
-        return asdict(self)
+        """Plain JSON of it; null what a feature without a value for the row cannot say."""
+        features = [
+            asdict(each) | dict.fromkeys(("mean", "deviation", "largest", "norm") if each.missing else ())
+            for each in self.features
+        ]
+        return asdict(self) | {"features": features}
 
 
 def describe_row(store: Store, key: int | str) -> RowDescription:

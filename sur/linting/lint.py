@@ -72,6 +72,8 @@ class LintOptions:
     def __post_init__(self) -> None:
         if unknown := sorted({*self.only, *self.skip} - set(CHECKS)):
             raise ConfigError(f"there is no check {', '.join(unknown)}; there are: {', '.join(CHECKS)}")
+        if not any(map(self.wants, CHECKS)):
+            raise ConfigError("every check is skipped; leave one to do")
 
     def wants(self, check: str) -> bool:
         """Whether a check is to run."""
@@ -113,7 +115,7 @@ def lint_data(
     from sur.images import decode
     from sur.rows import open_rows, scan
 
-    source = open_rows(data)
+    source = open_rows(data, "data.path" if config else "the data folder")
     say("reading the rows")
     rows, quarantined = scan(source, need_image=config is not None and config.vae is not None)
     lint = _Lint(rows, options or LintOptions(), say)

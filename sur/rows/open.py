@@ -12,19 +12,19 @@ from sur.rows.tables import HFDataset, ParquetFiles
 PATTERNS = {"surd": "metadata.jsonl", "parquet": "*.parquet", "csv": "*.csv", "jsonl": "*.jsonl"}
 
 
-def open_rows(config: DataConfig) -> RowSource:
-    """The rows of a data source.
+def open_rows(config: DataConfig, named: str = "data.path") -> RowSource:
+    """The rows of a data source; `named` is what its user calls the path, for messages.
 
     Raises: FileNotFoundError when the path does not exist or holds no rows of the format.
     """
     path = config.path.expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"data.path is {path}, which does not exist; correct it")
-    found = detect_format(path) if config.format == "auto" else config.format
-    return RowSource(config, _reader(found, path, config))
+        raise FileNotFoundError(f"{named} is {path}, which does not exist; correct it")
+    found = detect_format(path, named) if config.format == "auto" else config.format
+    return RowSource(config, _reader(found, path, config, named))
 
 
-def detect_format(path: Path) -> str:
+def detect_format(path: Path, named: str = "data.path") -> str:
     """The format of a data source, by its file name or by what its folder holds.
 
     Raises: FileNotFoundError when it is none of the five.
@@ -41,16 +41,16 @@ def detect_format(path: Path) -> str:
                 return name
     raise FileNotFoundError(
         f"{path} is no SURD folder (metadata.jsonl), no dataset folder and holds no .parquet, .csv or .jsonl "
-        "file; correct data.path or set data.format"
+        f"file; correct {named}" + " or set data.format" * (named == "data.path")
     )
 
 
-def _reader(found: str, path: Path, config: DataConfig) -> Reader:
+def _reader(found: str, path: Path, config: DataConfig, named: str) -> Reader:
     if found == "hf":
         return HFDataset(path, config)
     files = [path] if path.is_file() else _files(path, found)
     if not files:
-        raise FileNotFoundError(f"data.format is {found}, but {path} holds no {PATTERNS[found]}; correct data.path")
+        raise FileNotFoundError(f"data.format is {found}, but {path} holds no {PATTERNS[found]}; correct {named}")
     root = path.parent if path.is_file() else path
     return (ParquetFiles if found == "parquet" else TextFiles)(root, files, config)
 
