@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 import logging
 from pathlib import Path
 
 from PIL import Image
 
-from sur.images import ImageError, decode
+from sur.images import ImageError, decode, encode
 
 LARGEST = 256  # pixels of a picture's side on a page
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,14 +38,8 @@ def picture_uri_if_whole(path: Path) -> str:
 
 def image_uri(image: Image.Image) -> str:
     """A decoded picture for a page, small ones without loss."""
-    buffer = io.BytesIO()
-    if max(image.size) <= LARGEST:
-        image.save(buffer, "PNG", optimize=True)
-        return data_uri("image/png", buffer.getvalue())
-    small = image.convert("RGB")
-    small.thumbnail((LARGEST, LARGEST))
-    small.save(buffer, "WEBP", quality=88)
-    return data_uri("image/webp", buffer.getvalue())
+    content, kind = encode(image, LARGEST)
+    return data_uri(kind, content)
 
 
 def svg_uri(content: bytes) -> str:

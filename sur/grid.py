@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sur.evaluation.prompts import CONDITIONS
+from sur.evaluation.prompts import CONDITIONS, TITLES
 from sur.examples import Example
 from sur.images import ImageError, decode
 
 NAME = "before-after.png"
-_TITLES = {"narrative": "narrative", "adapter": "+ adapter", "complex": "complex prompt"}
+_TITLES = {**TITLES, "adapter": "+ adapter"}  # a column is narrow
 _MARKS = {True: ("✓", "#1a7f37"), False: ("✗", "#c62828")}
 
 # Pixels. A picture is a whole multiple of the shapes world's 64, so that none of its own is smeared; larger shrink.

@@ -1,11 +1,11 @@
-"""Image files to square RGB tensors: safe decoding, then one of two crop policies."""
+"""Image files: decoded safely, cropped by one of two policies, as tensors; and encoded small for a page."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ from torch import Tensor
 # Nothing that can call another program (EPS) or that is a container of other things (PDF).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 CropPolicy = Literal["center", "stretch"]
+
+
+class Encoded(NamedTuple):
+    """A picture's file and its media type."""
+
+    content: bytes
+    kind: str
 
 
 class ImageError(ValueError):
@@ -71,6 +78,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def encode(image: Image.Image, side: int) -> Encoded:
+    """A picture's file, at most `side` pixels wide and high: PNG if it is small as it is, else shrunk to WebP."""
+    buffer = io.BytesIO()
+    if max(image.size) <= side:
+        image.save(buffer, "PNG")
+        return Encoded(buffer.getvalue(), "image/png")
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    small.save(buffer, "WEBP", quality=85)
+    return Encoded(buffer.getvalue(), "image/webp")
 
 
 def square(image: Image.Image, resolution: int, crop: CropPolicy) -> Image.Image:

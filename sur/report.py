@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cache import Store
 from sur.curves import CURVES, read_curves
 from sur.embedding import picture_uri_if_whole, svg_uri, write_page
-from sur.evaluation.prompts import CONDITIONS, Condition
+from sur.evaluation.prompts import CONDITIONS, TITLES
 from sur.evaluation.results import About, Asked, Comparison, Evaluation, Gap, Row
 from sur.evaluation.statistics import Interval
 from sur.evaluation.subject import Subject
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 T = TypeVar("T", Row, Gap, Comparison)
-_TITLES: dict[Condition, str] = {
-    "narrative": "narrative", "adapter": "narrative + adapter", "complex": "complex prompt",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
     context = {
         "sets": meanings,
         "scores": {each.name: list(_judged(evaluation, each)) for each in evaluation.sets},
-        "titles": _TITLES,
+        "titles": TITLES,
         "examples": examples,
         "picture": picture_uri_if_whole,
         "curves": svg_uri(plot_losses(records)) if (records := read_curves(subject.folder / CURVES)) else None,

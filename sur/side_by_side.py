@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sur.evaluation.prompts import CONDITIONS, Condition
+from sur.evaluation.prompts import CONDITIONS, TITLES
 from sur.evaluation.statistics import Interval
 from sur.run_folder import RunFolder
 
-TITLES: Mapping[Condition, str] = {
-    "narrative": "narrative",
-    "adapter": "narrative + adapter",
-    "complex": "complex prompt",
-}
 CLOSED = "gap closed"
 _NOT_SETTINGS = ("run_dir", "data.path", "store.path")  # where things are, not what was done
 

@@ -22,6 +22,7 @@ from cache import ArraySpec, CacheError, FeatureSpec, RowRecord, Store, row_id
 from sur.config import load_config
 from sur.errors import ConfigError
 from sur.extraction import close_encoders, extract
+from sur.images import encode
 from sur.inspection.feature_statistics import feature_statistics
 from sur.inspection.neighbours import Neighbours
 from sur.inspection.pictures import LatentPictures
@@ -32,7 +33,7 @@ from sur.view.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
 from sur.view.guard import POLICY, is_loopback
 from sur.view.jobs import Jobs
 from sur.view.serve import listen, serve
-from sur.view.thumbnails import Thumbnails, encode
+from sur.view.thumbnails import Thumbnails
 from sur.view.viewer import Viewer
 from sur.view.words import marked
 
@@ -365,9 +366,9 @@ def test_neighbours_that_are_not_read_yet_are_left_out(store):
     assert filling.place_of(int(table.slots[19])) == 19 and all(filling.place_of(slot) is None for slot in beyond)
     viewer = Viewer(store.path)
     viewer.watch.refresh()
-    viewer.watch.seconds = 3600
     column = {name: replace(c, states=c.states[:20]) for name, c in table.features.items()}
     with TestClient(create_app(viewer), base_url="http://localhost") as client:
+        viewer.watch.stop()  # a look that is not over yet would put the whole table back
         viewer.watch.table = replace(filling, features=column)
         address = f"/rows/{table.hex_id(0)}/neighbours?feature=llm.b"
         page = wait_for(lambda: text_of(client.get(address)), "data-again")

@@ -6,7 +6,10 @@ from sur.cli.arguments import ConfigArgument, OverridesArgument, console
 
 
 def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Make rows from pictures or prompts: read metadata, caption, rewrite, filter; goes on where it was stopped."""
+    """Make rows from pictures or prompts.
+
+    Reads metadata, captions, rewrites, filters; goes on where it was stopped.
+    """
     from rich.table import Table
 
     from flows.launch import run_flow

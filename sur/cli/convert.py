@@ -15,7 +15,10 @@ def convert(
         float | None, typer.Option(min=0, max=1, help="Their adapter_weight (0.1 in run.sh); no .pt file holds it.")
     ] = None,
 ) -> None:
-    """Convert the authors' checkpoint into an adapter's folder, or an adapter of variant released back."""
+    """Convert the authors' checkpoint to an adapter, or back.
+
+    Back: an adapter of `variant: released` to a checkpoint that their script loads.
+    """
     from sur.adapter import Adapter
     from sur.errors import ConfigError
     from sur.released.adapter import ReleasedAdapter

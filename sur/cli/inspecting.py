@@ -43,7 +43,10 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:  # fmt: skip
-    """Show what a store holds: all of it, a row, a feature, what a search finds, or what differs from another."""
+    """Show what a store holds.
+
+    All of it, a row, a feature, what a search finds, or what differs from another.
+    """
     from cache import Store
 
     if sum(option is not None for option in (row, search, diff if diff is not None else feature)) > 1:

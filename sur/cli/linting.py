@@ -37,7 +37,10 @@ def lint(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """Look for duplicates, leakage, cut-off prompts, odd pictures and outliers; exit code 1 when something is found."""
+    """Look for faults of a data set.
+
+    Duplicates, leakage, cut-off prompts, odd pictures, outliers; exit code 1 when something is found.
+    """
     from sur.linting.lint import LintOptions
     from sur.log import log_to_stderr
     from sur.rows.exclude import write_exclude

@@ -27,7 +27,10 @@ def generate(
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
     weight: Annotated[float | None, typer.Option(help="How much of the adapter: 0 = off, 1 = as trained.")] = None,
 ) -> None:
-    """Draw each prompt without and with the adapter, from the same seed."""
+    """Draw each prompt without and with the adapter.
+
+    Both from the same seed.
+    """
     from sur.adapter import Adapter
     from sur.generate import generate as draw
     from sur.generate import load_pipeline
@@ -60,7 +63,10 @@ def evaluate(
         Path | None, typer.Option(help="Folder for what is made; default: the run folder, or runs/evaluation.")
     ] = None,
 ) -> None:
-    """Score narrative, narrative + adapter, and complex pictures, and write the report."""
+    """Score pictures without and with the adapter.
+
+    Of narratives, of narratives with the adapter and of complex prompts; writes the report.
+    """
     from sur.evaluation import evaluate as score
     from sur.evaluation import kept_evaluation
     from sur.evaluation.drawing import pictures_of

@@ -28,7 +28,10 @@ def probe(
     folds: Annotated[int, typer.Option(min=3, help="Parts held back in turn.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of folds, projections, order and bootstrap.")] = 0,
 ) -> None:
-    """Say which LLM layer and pooling tells most of the complex prompt beyond the text encoder; trains no adapter."""
+    """Say which LLM layer tells most of the complex prompt.
+
+    And which pooling: of what the text encoder does not tell. Trains no adapter.
+    """
     from cache import Store
     from sur.errors import ConfigError
     from sur.log import log_to_stderr

@@ -16,7 +16,10 @@ def publish(
     push: Annotated[str | None, typer.Option(help="Hub repository to push it to, such as you/your-adapter.")] = None,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public; default: private.")] = False,
 ) -> None:
-    """Write an adapter with a model card of what was measured; its inputs' licences are asked for."""
+    """Write an adapter with a model card of what was measured.
+
+    The licences of what went in are asked for.
+    """
     from sur.hub import push as push_folder
     from sur.publish import publish as write
 

@@ -22,7 +22,10 @@ def plan(
     gpus: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: GPUs; may be repeated.")] = None,
     assume: Annotated[list[str] | None, typer.Option(help="With --cluster: name=value; may be repeated.")] = None,
 ) -> None:
-    """Say what extraction would write: rows, tokens, bytes for each feature, free space."""
+    """Say what extraction would write, and whether it fits.
+
+    Rows, tokens, bytes for each feature, free space.
+    """
     if cluster:
         from sur.cli.sizes import print_sizes
 
@@ -63,7 +66,10 @@ def plan(
 
 
 def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Bring the feature store up to date: rows, then every configured encoder."""
+    """Bring the feature store up to date.
+
+    Rows first, then every configured encoder.
+    """
     from flows.launch import run_flow
     from sur.units import format_bytes
 
@@ -75,7 +81,9 @@ def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None
 
 
 def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Train the adapter on the store; goes on from the last checkpoint of the run folder.
+    """Train the adapter on the store.
+
+    Goes on from the last checkpoint of the run folder.
 
     `accelerate launch` and torchrun start it in several processes, which train together.
     """
@@ -101,7 +109,10 @@ def demo(
     unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 2400,
     overrides: OverridesArgument = None,
 ) -> None:
-    """Make the shapes world's rows, then run its whole pipeline and write a report."""
+    """Make the shapes world's rows and run its whole pipeline.
+
+    Ends with a report.
+    """
     from flows.launch import run_flow
     from sur.log import log_to_stderr
     from sur.shapes.dataset import write_dataset

@@ -12,7 +12,10 @@ POOL_HELP = "Work pool whose workers start the runs; made where there is none."
 
 
 def nightly(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
-    """Encode what is new; if enough came, train, evaluate, and promote the adapter if it is better."""
+    """Encode new rows; if enough came, train and promote.
+
+    The adapter is promoted if it is better than the one in use.
+    """
     from flows.launch import run_flow
 
     settings = read_config(config, overrides)
@@ -46,7 +49,10 @@ def deploy(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Beside the tag `sur`; may be repeated.")] = None,
 ) -> None:
-    """Register the flows of a configuration with your Prefect server, to be run by its form or on a schedule."""
+    """Register the flows with your Prefect server.
+
+    They run by its form, or on a schedule.
+    """
     from flows.launch import configured_server, prefect_ready
     from sur.build.config import load_build_config
     from sur.errors import ConfigError
@@ -80,7 +86,10 @@ def up(
     runs: Annotated[int, typer.Option(min=1, help="Runs that the worker starts at a time.")] = 1,
     logs: Annotated[Path, typer.Option(help="Folder of the server's and the worker's logs.")] = Path("runs/up"),
 ) -> None:
-    """Start a Prefect server and a worker on this machine, for those who have none; Ctrl-C ends both."""
+    """Start a Prefect server and a worker on this machine.
+
+    For those who have none; Ctrl-C ends both.
+    """
     from flows.launch import configured_server
     from flows.up import server_address
     from flows.up import up as serve

@@ -23,7 +23,10 @@ def serve(
         Path | None, typer.Option(help="Folder of the states, seen by both sides; default: <run_dir>/exchange.")
     ] = None,
 ) -> None:
-    """Print the command of a vLLM server for a configuration, to be started here or on another machine."""
+    """Print or run the command of a vLLM server.
+
+    To be started here or on another machine.
+    """
     from sur.encoders import LLMEncoder
     from sur.errors import ConfigError
     from sur.vllm.server import connector_path, serve_command, serve_environment, shell_line
@@ -51,7 +54,10 @@ def dequantise(
     model: Annotated[str, typer.Argument(help="A .gguf file, its folder, or package:<name>.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="New folder for config, tokenizer and weights.", show_default=False)],
 ) -> None:
-    """Write a GGUF model as a folder of safetensors in float32, which vLLM can serve."""
+    """Write a GGUF model as safetensors, which vLLM can serve.
+
+    In float32.
+    """
     from sur.encoders.gguf_files import write_safetensors
     from sur.encoders.locate import locate
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
 
 from sur.cli.arguments import console
@@ -16,7 +17,7 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
     from dataclasses import asdict
 
     from sur.sizes import assume, cost, encoder_costs, scenarios
-    from sur.units import format_bytes, format_count
+    from sur.units import format_bytes, format_count, format_seconds
 
     assumptions = assume(settings)
     encoders = encoder_costs(config, assumptions)
@@ -26,9 +27,9 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         parts.add_row(each.key, str(each.arrays), f"{each.bytes_per_row:,}", f"{each.flops / 1e9:,.0f} GFLOP")
     out.print(parts)
     table = Table(
-        "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "encode h", "decode h",
-        "network h", "Prefect h", "wall h", "tasks/s", "requests", "req/s",
-        title=f"{config.store.rows_per_partition} rows a partition",
+        "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "encode", "decode", "network", "Prefect",
+        "wall", "tasks/s", "requests", "req/s", title=f"{config.store.rows_per_partition} rows a partition",
+        box=box.SIMPLE_HEAD,
     )  # fmt: skip
     for scenario in scenarios(rows, gpus):
         made = cost(config, scenario, encoders, assumptions)
@@ -36,14 +37,13 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         hours = made.compute_hours, made.picture_hours, made.network_hours, made.orchestration_hours, made.hours
         table.add_row(
             format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(made.bytes), *map(format_count, counts),
-            *map(_hours, (made.gpu_hours, *hours)), f"{made.tasks_per_second:.3g}",
-            format_count(made.requests), f"{made.requests_per_second:,.0f}",
+            _gpu_hours(made.gpu_hours), *(format_seconds(each * 3600) for each in hours), f"{made.tasks_per_second:.3g}",
+            format_count(made.requests), format_count(round(made.requests_per_second)),
         )  # fmt: skip
     out.print(table)
     given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())
     out.print(f"assumed (change by --assume name=value): {given}", markup=False)
 
 
-def _hours(value: float) -> str:
-    """Hours to three figures, so that those of small jobs are not 0.00."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 else "<0.01"
+def _gpu_hours(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else "<0.001"

@@ -17,7 +17,10 @@ def verify(
         bool, typer.Option("--repair", help="Mend, or forget what is damaged, so that `sur extract` computes it anew.")
     ] = False,
 ) -> None:
-    """Check every checksum and receipt; exit code 1 when something is wrong and, with --repair, beyond it."""
+    """Check every checksum and receipt of a store.
+
+    Exit code 1 when something is wrong and, with --repair, beyond it.
+    """
     from cache import Store
     from sur.log import log_to_stderr
     from sur.progress import Progress
@@ -60,7 +63,10 @@ def drop(
     store: StoreArgument,
     name: Annotated[str, typer.Argument(help="Feature or asset, as `sur inspect` names it.", show_default=False)],
 ) -> None:
-    """Remove a feature (or an asset) and all its values from a store; the rows and the other features stay."""
+    """Remove a feature (or an asset) from a store.
+
+    All its values go; the rows and the other features stay.
+    """
     from cache import Store
 
     opened = Store.open(store_path(store), writable=True)
@@ -75,7 +81,10 @@ def compact(
         list[Path] | None, typer.Option(help="manifest.safetensors of a run whose rows are to stay. Repeatable.")
     ] = None,
 ) -> None:
-    """Copy a store without the rows that no data set has any more and without half-empty partitions."""
+    """Copy a store without what no data set has any more.
+
+    Rows in no data set and half-empty partitions are left behind.
+    """
     from cache import Manifest, Store
     from cache import compact as copy
     from sur.log import log_to_stderr

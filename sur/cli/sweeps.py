@@ -16,7 +16,10 @@ def sweep(
     seeds: Annotated[str | None, typer.Option(help="Seeds of every setting, such as 0,1,2.")] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Evaluate every adapter, and write its report.")] = False,
 ) -> None:
-    """Train every combination of some settings from one store, and compare them; done runs are not trained again."""
+    """Train every combination of some settings, and compare.
+
+    From one store; done runs are not trained again.
+    """
     from rich.markup import escape
     from rich.table import Table
 

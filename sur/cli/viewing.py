@@ -29,7 +29,10 @@ def view(
     ] = None,
     vae: VaeOption = None,
 ) -> None:
-    """Look at a store's rows, features and pictures in a browser, and at runs; reads only, also while it is written."""
+    """Look at a store and at runs in a browser.
+
+    Rows, features, pictures; reads only, also while the store is written.
+    """
     import webbrowser
 
     from sur.log import log_to_stderr
@@ -64,7 +67,10 @@ def report(
     ] = True,
     vae: VaeOption = None,
 ) -> None:
-    """Write one HTML page about a store, and about runs side by side, that needs no network and no server."""
+    """Write one HTML page about a store and its runs.
+
+    It needs no network and no server.
+    """
     from sur.log import log_to_stderr
     from sur.store_report import NAME, write_store_report
 

@@ -10,6 +10,9 @@ from sur.shapes.scenes import Scene
 
 Condition = Literal["narrative", "adapter", "complex"]
 CONDITIONS: tuple[Condition, ...] = ("narrative", "adapter", "complex")
+TITLES: Mapping[Condition, str] = {  # as readers of results see them
+    "narrative": "narrative", "adapter": "narrative + adapter", "complex": "complex prompt",
+}  # fmt: skip
 Need = Literal["picture", "narrative", "questions", "scene"]
 
 

@@ -14,6 +14,7 @@ from sur.inspection.vectors import block_vectors
 
 SHOWN = 5  # ids that a message names
 NOT_YET = "not extracted yet"
+AN_ID = r"[0-9a-f]{4,32}"  # or what one begins with
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,10 @@ def find_row(store: Store, key: int | str) -> int:
         if not 0 <= slot < len(filled) or not filled[slot]:
             raise NotInStore(f"slot {slot} holds no row; {store.path} has {store.n_rows} rows in {len(filled)} slots")
         return slot
-    if not re.fullmatch(r"[0-9a-f]{4,32}", text):
+    if not re.fullmatch(AN_ID, text):
         raise NotInStore(f"{key!r} is no row: give a slot (12), an id, or at least four hex digits an id begins with")
     ids, filled = store.row_ids(), np.flatnonzero(store.filled())
-    whole = np.frombuffer(bytes.fromhex(text[: len(text) // 2 * 2]), np.uint8)
-    fits = (ids[filled][:, : len(whole)] == whole).all(axis=1)
-    found = [slot for slot in filled[fits].tolist() if ids[slot].tobytes().hex().startswith(text)]
+    found = filled[places_of_id(ids[filled], text)].tolist()
     if len(found) == 1:
         return found[0]
     if not found:
@@ -103,6 +102,15 @@ def find_row(store: Store, key: int | str) -> int:
     raise NotInStore(
         f"{len(found)} rows' ids begin with {text} ({names}{', …' * (len(found) > SHOWN)}); give more of it"
     )
+
+
+def places_of_id(ids: np.ndarray, text: str) -> np.ndarray:
+    """Places, int64 (n,), of the ids, uint8 (rows, 16), that begin with some hex digits (`AN_ID`)."""
+    whole = np.frombuffer(bytes.fromhex(text[: len(text) // 2 * 2]), np.uint8)
+    fits = (ids[:, : len(whole)] == whole).all(axis=1)
+    if len(text) % 2:
+        fits[fits] = ids[fits, len(whole)] >> 4 == int(text[-1], 16)
+    return np.flatnonzero(fits)
 
 
 def row_records(store: Store, slots: list[int]) -> list[RowRecord]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 from cache import Store
 
 
-def search_rows(store: Store, text: str, limit: int | None = None) -> list[int]:
-    """Slots, ascending, of rows whose prompts hold every word of `text`, in any case and anywhere, at most `limit`.
+def search_rows(store: Store, text: str) -> list[int]:
+    """Slots, ascending, of rows whose prompts hold every word of `text`, in any case and anywhere.
 
     The simple and the complex prompt are searched together. The first search of a `Store` reads its rows, later ones
     only those that were added since.
     """
     index = _indices.setdefault(store, _Prompts())
     index.grow(store)
-    return index.find(text.casefold().split(), limit)
+    return index.find(text.casefold().split())
+
+
+def holding(texts: Sequence[str], places: Iterable[int], words: Sequence[str]) -> Iterable[int]:
+    """Those of the places whose texts hold every word; the longest word, which leaves fewest, is looked for first."""
+    for word in sorted(words, key=len, reverse=True):
+        places = [place for place in places if word in texts[place]]
+    return places
 
 
 class _Prompts:
@@ -34,18 +42,9 @@ class _Prompts:
             self._slots += [row.slot for row in rows]
             self._partitions = partition + 1
 
-    def find(self, words: list[str], limit: int | None) -> list[int]:
-        """Slots of texts that hold all words."""
-        found = []
-        if not words or (limit is not None and limit < 1):
-            return found
-        first, *others = sorted(words, key=len, reverse=True)
-        for place, text in enumerate(self._texts):
-            if first in text and all(word in text for word in others):
-                found.append(self._slots[place])
-                if len(found) == limit:
-                    break
-        return found
+    def find(self, words: list[str]) -> list[int]:
+        """Slots of texts that hold all words; of no words none."""
+        return [self._slots[place] for place in holding(self._texts, range(len(self._texts)), words)] if words else []
 
 
 _indices: WeakKeyDictionary[Store, _Prompts] = WeakKeyDictionary()

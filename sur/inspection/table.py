@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,6 +10,7 @@ from enum import IntEnum
 import numpy as np
 
 from cache import FeatureSpec
+from sur.inspection.rows import AN_ID, places_of_id
 
 
 class State(IntEnum):
@@ -67,15 +69,9 @@ class Table:
 
     def find(self, row_id: str) -> int | None:
         """Number of the row with an id in hex, or whose id alone begins so; None if there is no such row."""
-        try:
-            wanted = bytes.fromhex(row_id if len(row_id) % 2 == 0 else row_id[:-1])
-        except ValueError:
-            return None
-        if not 2 <= len(wanted) <= self.ids.shape[1]:
-            return None
-        places = np.flatnonzero((self.ids[:, : len(wanted)] == np.frombuffer(wanted, dtype=np.uint8)).all(1))
-        found = [int(place) for place in places if self.hex_id(int(place)).startswith(row_id.lower())]
-        return found[0] if len(found) == 1 else None
+        text = row_id.lower()
+        found = places_of_id(self.ids, text) if re.fullmatch(AN_ID, text) else ()
+        return int(found[0]) if len(found) == 1 else None
 
     def hex_id(self, place: int) -> str:
         """Id of a row as people read it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from threading import Lock
 from typing import Literal
 from urllib.parse import urlencode
@@ -11,6 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sur.inspection.search import holding
 from sur.inspection.table import State, Table
 
 PAGE_ROWS = 48
@@ -75,19 +75,12 @@ def matching(table: Table, wanted: RowFilter) -> np.ndarray:
         low, high = wanted.low or 0, 2**31 - 1 if wanted.high is None else wanted.high
         passed &= none if lengths is None else (lengths >= low) & (lengths <= high)
     places = np.flatnonzero(passed)
-    places = _holding(table.searched, places, wanted.q.casefold().split())
+    if words := wanted.q.casefold().split():
+        places = np.array(holding(table.searched, places.tolist(), words), dtype=np.int64)
     if wanted.order != "slot" and lengths is not None:
         known = lengths[places]
         places = places[np.argsort(-known if wanted.order == "longest" else known, kind="stable")]
     return places
-
-
-def _holding(texts: Sequence[str], places: np.ndarray, words: list[str]) -> np.ndarray:
-    """Those of the places whose texts hold every word; the longest word, which leaves fewest, is looked for first."""
-    left: list[int] = places.tolist() if words else []
-    for word in sorted(words, key=len, reverse=True):
-        left = [place for place in left if word in texts[place]]
-    return np.array(left, dtype=np.int64) if words else places
 
 
 class Found:

@@ -11,14 +11,13 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from sur.images import ImageError, decode
+from sur.images import ImageError, decode, encode
 from sur.plots import compared_names, plot_compared
 from sur.run_folder import RunFolder, read_run, stamp
 from sur.side_by_side import different_settings, picture_lines, score_lines
 from sur.view.guard import REPORT_POLICY
 from sur.view.pages import TheViewer, page
 from sur.view.store_pages import LARGE
-from sur.view.thumbnails import encode
 from sur.view.viewer import Viewer
 
 PROMPTS = 6  # of each set

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
-from typing import NamedTuple
 
 from PIL import Image
 
+from sur.images import Encoded, encode
+
 BUDGET_BYTES = 64 * 2**20
-
-
-class Encoded(NamedTuple):
-    """A picture's file and its media type."""
-
-    content: bytes
-    kind: str
 
 
 class Thumbnails:
@@ -59,15 +52,3 @@ class Thumbnails:
             self._bytes += len(made.content)
             while self._bytes > self._budget and len(self._kept) > 1:
                 self._bytes -= len(self._kept.popitem(last=False)[1].content)
-
-
-def encode(picture: Image.Image, side: int) -> Encoded:
-    """A picture's file: PNG if it is small as it is, else shrunk to WebP."""
-    buffer = io.BytesIO()
-    if max(picture.size) <= side:
-        picture.save(buffer, "PNG")
-        return Encoded(buffer.getvalue(), "image/png")
-    small = picture.convert("RGB")
-    small.thumbnail((side, side))
-    small.save(buffer, "WEBP", quality=85)
-    return Encoded(buffer.getvalue(), "image/webp")
