@@ -1,19 +1,25 @@
-"""Does `sur probe` rank an LLM's layers as trained adapters do? Trains an adapter a layer, and correlates the two.
+"""Does `sur probe` rank an LLM's layers and poolings as trained adapters do? Trains one each, and correlates the two.
 
-    sur extract configs/shapes.yaml run_dir=runs/probe store.path=runs/probe/store.zarr 'llm.layers=[0,6,14,22,26,30]'
+    for pooling in mean last; do
+        sur extract configs/shapes.yaml run_dir=runs/probe store.path=runs/probe/store.zarr \\
+            'llm.layers=[0,6,14,22,26,30]' llm.pooling=$pooling
+    done
     python benchmarks/probe_ranking.py configs/shapes.yaml run_dir=runs/probe store.path=runs/probe/store.zarr \\
-        train.steps=400 loss.distillation.teacher_steps=160 train.warmup_steps=50 --layers 0 6 14 22 26 30
+        train.steps=400 loss.distillation.teacher_steps=160 train.warmup_steps=50 \\
+        --layers 0 6 14 22 26 30 --poolings mean last
 
-Every adapter is trained by a sweep's functions with the teacher on one layer, and asked about narratives with one word
-that no paired row has and only the LLM knows: how far the read-out of its states is from that of the complex prompt's,
-and how many pictures come out right. Settings are chosen on `dev_synonyms`, so that set is the default. What is trained
-and measured already is not repeated.
+With `--poolings tokens` (the default) every teacher reads token states, of which the probe judges the mean.
+
+Every adapter is trained by a sweep's functions with the teacher on one feature, and asked about narratives with one
+word that no paired row has and only the LLM knows: how far the read-out of its states is from that of the complex
+prompt's, and how many pictures come out right. Settings are chosen on `dev_synonyms`, so that set is the default. What
+is trained and measured already is not repeated.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 
@@ -23,7 +29,7 @@ from scipy.stats import rankdata
 
 from cache import Store
 from sur.adapter import Adapter
-from sur.config import RunConfig
+from sur.config import RunConfig, load_config
 from sur.encoders.text import TextEncoder
 from sur.fingerprint import weights_fingerprint
 from sur.fit import fit
@@ -36,6 +42,7 @@ from sur.shapes.oracle import facts, look
 from sur.shapes.questions import Question, SetName, questions
 from sur.sweep import SweepRun, run_sweep, sweep_runs
 
+Feature = tuple[str, int]  # how it was pooled when it was cached, and the layer
 MEASURED = "probe-ranking.json"
 QUERIES = 64  # of each layer of the denoiser, for the read-out error
 
@@ -106,12 +113,12 @@ def train(runs: Sequence[SweepRun], asked: Sequence[Question], drawn: int) -> di
     return found
 
 
-def numbers_of(findings: Findings, layers: Sequence[int], pooling: str) -> dict[str, list[float]]:
-    """Every measure of the probe, a value a layer."""
-    found = {each.layer: each for each in findings.candidates if each.pooling == pooling}
-    if absent := [layer for layer in layers if layer not in found]:
-        raise SystemExit(f"the probe has no layer {absent[0]} with pooling {pooling}; extract it")
-    chosen = [found[layer] for layer in layers]
+def numbers_of(findings: Findings, features: Sequence[Feature]) -> dict[str, list[float]]:
+    """Every measure of the probe, a value a feature; of token states their mean is judged."""
+    found = {(c.stored, c.layer): c for c in findings.candidates if c.stored != "tokens" or c.pooling == "mean"}
+    if absent := [each for each in features if each not in found]:
+        raise SystemExit(f"the probe has no layer {absent[0][1]} with pooling {absent[0][0]}; extract it")
+    chosen = [found[each] for each in features]
     numbers = {}
     if all(each.held["words"].known for each in chosen):
         numbers["words: known by the LLM alone"] = [each.held["words"].known["llm"].value for each in chosen]
@@ -152,22 +159,20 @@ def _orders(n: int) -> list[tuple[int, ...]]:
     return [tuple(rng.permutation(n)) for _ in range(5000)]
 
 
-def report(
-    findings: Findings, layers: Sequence[int], measured: dict[str, dict[str, list[float]]], pooling: str
-) -> Iterator[str]:
-    """Markdown: outcomes and measures of each layer, then how their ranks agree."""
-    of_layer = {layer: [m for name, m in measured.items() if f"layer={layer}_" in name] for layer in layers}
+def report(findings: Findings, measured: Mapping[Feature, Sequence[dict[str, list[float]]]]) -> Iterator[str]:
+    """Markdown: outcomes (a mean over the seeds) and measures of each feature, then how their ranks agree."""
     outcomes = {
-        "read-out error": np.array([-np.mean([m["error"] for m in runs], 0) for runs in of_layer.values()]),
-        "pictures right": np.array([np.mean([m["right"] for m in runs], 0) for runs in of_layer.values()]),
+        "read-out error": np.array([-np.mean([m["error"] for m in runs], 0) for runs in measured.values()]),
+        "pictures right": np.array([np.mean([m["right"] for m in runs], 0) for runs in measured.values()]),
     }
-    numbers = numbers_of(findings, layers, pooling)
-    yield "| layer | " + " | ".join([*outcomes, *numbers]) + " |"
+    numbers = numbers_of(findings, list(measured))
+    yield "| feature | " + " | ".join([*outcomes, *numbers]) + " |"
     yield "|---" * (1 + len(outcomes) + len(numbers)) + "|"
-    for place, layer in enumerate(layers):
+    for place, (pooling, layer) in enumerate(measured):
         cells = [f"{abs(each[place].mean()):.3f}" for each in outcomes.values()]
-        yield f"| {layer} | " + " | ".join([*cells, *(f"{each[place]:.3f}" for each in numbers.values())]) + " |"
-    yield f"\nSpearman's rank correlation over {len(layers)} layers, positive where both call the same layers better\n"
+        cells += [f"{each[place]:.3f}" for each in numbers.values()]
+        yield f"| {pooling}, layer {layer} | " + " | ".join(cells) + " |"
+    yield f"\nSpearman's rank correlation over {len(measured)} features, positive where both call the same better\n"
     yield "| | " + " | ".join(outcomes) + " |"
     yield "|---" * (1 + len(outcomes)) + "|"
     for name, each in numbers.items():
@@ -185,25 +190,35 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=512, help="of which the read-out error is the mean")
     parser.add_argument("--pictures", type=int, default=128, help="of which are drawn")
     parser.add_argument("--target", default="auto", choices=("auto", "readout", "mean"), help="of the probe")
-    parser.add_argument("--pooling", default="mean", choices=("mean", "last"), help="of the probe's candidates")
+    parser.add_argument("--poolings", nargs="+", default=["tokens"], choices=("tokens", "mean", "last"))
     parser.add_argument("--no-probe", action="store_true", help="only train and measure")
     parser.add_argument("--findings", type=Path, help="probe.json of an earlier probe; default: probes")
     given = parser.parse_intermixed_args()
     layers = ", ".join(map(str, given.layers))
     overrides = [f"llm.layers=[{layers}]", "loss.distillation.form=teacher", *given.overrides]
-    runs = sweep_runs(given.config, overrides, [f"loss.distillation.layer={layers}"], given.seeds)
+    config = load_config(given.config, overrides)
     name: SetName = given.set
     asked = questions(name, given.questions)
+    measured: dict[Feature, list[dict[str, list[float]]]] = {}
     with log_to_stderr():
-        measured = train(runs, asked, given.pictures)
+        for pooling in given.poolings:
+            pooled = [*overrides, f"llm.pooling={pooling}", f"run_dir={config.run_dir / pooling}"]
+            runs = sweep_runs(
+                given.config, [*pooled, f"store.path={config.store.path}"], [f"loss.distillation.layer={layers}"],
+                given.seeds,
+            )  # fmt: skip
+            for run, each in zip(runs, train(runs, asked, given.pictures).values(), strict=True):
+                layer = run.config.loss.distillation.layer
+                assert layer is not None  # the sweep is over it
+                measured.setdefault((pooling, layer), []).append(each)
         if given.no_probe:
             return 0
         if given.findings:
             findings = Findings.model_validate_json(given.findings.read_text())
         else:
-            findings = probe(Store.open(runs[0].config.store.path), ProbeConfig(target=given.target))
-            write_findings(runs[0].config.run_dir.parent, findings)
-    print("\n".join(report(findings, given.layers, measured, given.pooling)))
+            findings = probe(Store.open(config.store.path), ProbeConfig(target=given.target))
+            write_findings(config.run_dir, findings)
+    print("\n".join(report(findings, measured)))
     return 0
 
 

@@ -99,19 +99,22 @@ def test_interpolation_meets_the_ends_and_is_linear_between():
     torch.testing.assert_close(got[1, 1:4], torch.tensor([0.0, 0.5, 1.0]))
 
 
-@pytest.mark.parametrize("form", ["pooled", "tokens", "teacher"])
-def test_distillation_learns_and_uses_every_parameter(form, read_out):
+@pytest.mark.parametrize(
+    ("form", "stored"), [("pooled", "tokens"), ("tokens", "tokens"), ("teacher", "tokens"), ("teacher", "mean")]
+)
+def test_distillation_learns_and_uses_every_parameter(form, stored, read_out):
     torch.manual_seed(0)
     config = LossConfig.model_validate(
         {"distillation": {"form": form, "teacher_steps": 60, "teacher_width": 32, "teacher_dropout": 0.0}}
     )
-    adapter, objective = Adapter(AdapterConfig(dim=32)), Objective(config, 32, (12, 24), read_out)
+    rows = batch() if stored == "tokens" else replace(batch(), llm=batch().llm.mean(1))
+    adapter, objective = Adapter(AdapterConfig(dim=32)), Objective(config, 32, rows.llm.shape[1:], read_out)
     parameters = [*adapter.named_parameters(), *objective.named_parameters()]
     optimiser = torch.optim.AdamW([p for _, p in parameters], lr=3e-3)
     totals = []
     for step in range(60):
         torch.manual_seed(step)
-        losses = objective(batch(), adapter(batch().simple), step)
+        losses = objective(rows, adapter(rows.simple), step)
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad()
         total.backward()
@@ -223,11 +226,11 @@ def test_unpaired_rows_do_not_enter_the_alignment(read_out):
 def test_objective_names_what_it_lacks():
     with pytest.raises(ValueError, match="read-out"):
         Objective(LossConfig(), 32)
-    with pytest.raises(ValueError, match="pooling=tokens"):
+    with pytest.raises(ValueError, match="LLM features"):
         Objective(
             LossConfig.model_validate({"distillation": {"form": "teacher"}}),
             32,
-            (24,),
+            None,
             ReadOut([torch.zeros(1, 4)], [torch.zeros(4, 32)], [torch.zeros(4, 32)], heads=[1]),
         )
 

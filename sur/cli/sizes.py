@@ -37,8 +37,8 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         hours = made.compute_hours, made.picture_hours, made.network_hours, made.orchestration_hours, made.hours
         table.add_row(
             format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(made.bytes), *map(format_count, counts),
-            _gpu_hours(made.gpu_hours), *(format_seconds(each * 3600) for each in hours), f"{made.tasks_per_second:.3g}",
-            format_count(made.requests), format_count(round(made.requests_per_second)),
+            _gpu_hours(made.gpu_hours), *(format_seconds(each * 3600) for each in hours),
+            f"{made.tasks_per_second:.3g}", format_count(made.requests), format_count(round(made.requests_per_second)),
         )  # fmt: skip
     out.print(table)
     given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())

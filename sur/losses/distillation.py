@@ -3,7 +3,7 @@
 `pooled`   a learned projection of the adapter's hidden states' mean meets the LLM's pooled vector (the paper).
 `tokens`   each real text token's hidden state meets the LLM's states interpolated onto its place in the prompt
            (both models read the same characters in the same order, cut differently).
-`teacher`  a decoder reads the LLM's token states and learns to predict the complex prompt's read-out; then, on rows
+`teacher`  a decoder reads the LLM's states and learns to predict the complex prompt's read-out; then, on rows
            without a complex prompt, its prediction stands in for it. Words that only the LLM knows reach the
            adapter so.
 """
@@ -113,9 +113,10 @@ def interpolate_tokens(
 
 
 class Teacher(nn.Module):
-    """LLM token states in, states that read out like the complex prompt's out; used in training only.
+    """LLM states in, states that read out like the complex prompt's out; used in training only.
 
-    It sees the LLM's states and nothing else, so that it must rely on what the LLM knows of a word.
+    Of a pooled feature it reads the one vector as if it were a prompt of one token. It sees the LLM's states and
+    nothing else, so that it must rely on what the LLM knows of a word.
     """
 
     def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, max_tokens: int) -> None:
@@ -133,9 +134,11 @@ class Teacher(nn.Module):
         self.output = nn.Linear(width, dim)
 
     def forward(
-        self, states: Float[Tensor, "batch llm_tokens llm_dim"], length: Int[Tensor, " batch"]
+        self, states: Float[Tensor, "batch ..."], length: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch teacher_tokens dim"]:
-        """Predicted states for each prompt."""
+        """Predicted states for each prompt. `states`: (batch, llm_tokens, llm_dim), or pooled (batch, llm_dim)."""
+        if states.ndim == 2:
+            states = states[:, None]
         padding = ~real_tokens(length, states.shape[1])
         memory = self.input(self.normalise(states)) + self.place[: states.shape[1]]
         memory = self.encoder(memory, src_key_padding_mask=padding)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from sur.adapter import AdapterOutput
 from sur.denoiser import FrozenDenoiser, Text, rows
-from sur.errors import ConfigError
 from sur.losses.alignment import AlignmentConfig, ReadOut, attention_alignment, token_alignment
 from sur.losses.denoising import DenoisingConfig, denoiser_alignment, denoising_loss
 from sur.losses.distillation import DistillationConfig, Projection, Teacher
@@ -105,11 +104,8 @@ class Objective(nn.Module):
         self.projection = self.teacher = None
         self.also = nn.ModuleList(Projection(dim, width, distillation, start_marks) for width in also_dims)
         if distillation.form == "teacher":
-            if llm_shape is None or len(llm_shape) != 2:
-                raise ConfigError(
-                    "distillation form `teacher` needs LLM token states; set llm.pooling=tokens and extract"
-                )
-            self.teacher = Teacher(dim, llm_shape[1], distillation, llm_shape[0])
+            assert llm_shape is not None  # the losses need it, so it was asked for
+            self.teacher = Teacher(dim, llm_shape[-1], distillation, llm_shape[0] if len(llm_shape) == 2 else 1)
         elif distillation.form != "none" and llm_shape is not None:
             self.projection = Projection(dim, llm_shape[-1], distillation, start_marks)
 
