@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.progress import flow_progress
 from sur.build import BuildConfig, BuildSummary, caption, collect, rewrite, write_rows
 from sur.build.draft_file import read_draft, save_draft
-from sur.config import save_config
+from sur.settings import save_config
 
 
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)

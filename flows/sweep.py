@@ -8,9 +8,10 @@ from prefect.artifacts import create_markdown_artifact
 from flows.pipeline import evaluate_adapter
 from flows.train import fit_adapter
 from sur.comparison import write_comparison
-from sur.config import RunConfig, save_config
+from sur.config import RunConfig
 from sur.evaluation import Evaluation, Subject
 from sur.report import write_report
+from sur.settings import save_config
 from sur.sweep import FOLDER, Outcome, SweepRun, run_sweep
 
 

@@ -14,7 +14,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.progress import flow_progress
-from sur.config import RunConfig, save_config
+from sur.config import RunConfig
+from sur.settings import save_config
 from sur.standing import last_step, timed
 
 

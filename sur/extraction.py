@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from cache import Behind, RowRecord, Store
-from sur.config import RunConfig, save_config
+from sur.config import RunConfig
 from sur.empty_prompt import compute_empty_prompt
 from sur.encoders import Encoder, build_encoders
 from sur.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows, forget_duplicates
 from sur.planning import Plan, make_plan, scan_rows, wants_readout
 from sur.readout import compute_readout, readout_spec
 from sur.rows import RowSource, open_rows, write_quarantine
+from sur.settings import save_config
 
 logger = logging.getLogger(__name__)
 

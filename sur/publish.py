@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from cache import Manifest
 from sur.adapter import Adapter
 from sur.checkpoint import processes_of, published_step
-from sur.config import RESOLVED_NAME, RunConfig, load_config
+from sur.config import RunConfig, load_config
 from sur.errors import ConfigError
 from sur.evaluation.results import RESULT, Evaluation, Row
 from sur.fingerprint import weights_fingerprint
 from sur.fit import MANIFEST
 from sur.grid import NAME as GRID
+from sur.settings import RESOLVED_NAME
 
 CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
 LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of

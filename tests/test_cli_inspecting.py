@@ -89,7 +89,7 @@ def test_what_is_not_computed_has_no_numbers(undone, path):
 
 
 def test_a_run_folder_names_its_store(path, own_config):
-    from sur.config import save_config
+    from sur.settings import save_config
 
     save_config(own_config)
     assert plain(own_config.run_dir)["path"] == str(own_config.store.path)

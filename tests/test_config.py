@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sur.config import ConfigError, load_config, save_config
+from sur.config import load_config
+from sur.errors import ConfigError
+from sur.settings import save_config
 
 MINIMAL = "run_dir: runs/x\nbase_model: models/tiny\ndata: {path: rows}\n"
 

@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save_file
 from cache import IdentityMismatch, IncompleteFeature, Store, row_id
 from sur.adapter import Adapter
 from sur.batches import needs, open_loader, row_batches
-from sur.config import RunConfig, save_config
+from sur.config import RunConfig
 from sur.encoders import build_encoders
 from sur.errors import ConfigError
 from sur.extraction import extract
 from sur.fit import build_training, fit
 from sur.losses import RowBatch
+from sur.settings import save_config
 
 
 def changed(config: RunConfig, **sections) -> RunConfig:

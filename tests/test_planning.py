@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cache import RowRecord, Store, row_id
-from sur.config import ConfigError, load_config
+from sur.config import load_config
+from sur.errors import ConfigError
 from sur.planning import DoesNotFit, array_bytes, make_plan, plan_extraction
 from sur.units import format_bytes
 

@@ -12,9 +12,9 @@ from tiny_training import tiny_store, training_process, variant
 
 from flows.launch import run_flow
 from sur.checkpoint import latest_checkpoint
-from sur.config import save_config
 from sur.fit import fit
 from sur.processes import average_gradients
+from sur.settings import save_config
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALIKE = """

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from sur.adapter import Adapter
 from sur.cli.app import app
-from sur.config import save_config
 from sur.errors import ConfigError
 from sur.evaluation.results import RESULT, Comparison, Evaluation, Row
 from sur.evaluation.statistics import Interval
@@ -23,6 +22,7 @@ from sur.fit import fit
 from sur.grid import NAME as GRID
 from sur.hub import adapter_folder, push
 from sur.publish import publish
+from sur.settings import save_config
 
 LICENCES = {"adapter": "apache-2.0", "data": "cc-by-4.0", "base model": "openrail", "LLM": "mit"}
 

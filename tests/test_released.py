@@ -16,8 +16,9 @@ from sur.adapter import Adapter, AdapterConfig
 from sur.attach import detach
 from sur.batches import needs
 from sur.cli.app import app
-from sur.config import ConfigError, RunConfig, load_config
+from sur.config import RunConfig, load_config
 from sur.denoiser import FrozenDenoiser
+from sur.errors import ConfigError
 from sur.fit import fit
 from sur.generate import generate, load_pipeline
 from sur.losses import LossConfig, RowBatch

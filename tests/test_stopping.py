@@ -14,7 +14,8 @@ from tiny_run import save_config_file, save_models, save_rows
 
 from cache import Store
 from sur.checkpoint import latest_checkpoint
-from sur.config import load_config, save_config
+from sur.config import load_config
+from sur.settings import save_config
 from sur.stopping import Stopped, stop_on_signals, stopped
 
 SUR = str(Path(sys.executable).parent / "sur")

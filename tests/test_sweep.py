@@ -15,10 +15,10 @@ from cache import Store
 from sur.checkpoint import latest_checkpoint
 from sur.cli.app import app
 from sur.comparison import over_seeds, write_comparison
-from sur.config import save_config
 from sur.evaluation.results import Evaluation, Gap, Row
 from sur.evaluation.statistics import Interval
 from sur.fit import fit
+from sur.settings import save_config
 from sur.sweep import Outcome, final_losses, run_name, run_sweep, scores, sweep_runs
 
 LAYERS = "loss.distillation.layer=1,3"

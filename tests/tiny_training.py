@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tiny_run import save_models, save_rows, tiny_config
 
-from sur.config import RunConfig, save_config
+from sur.config import RunConfig
 from sur.extraction import extract
+from sur.settings import save_config
 
 TRAIN = (
     "train.steps=6",

@@ -15,6 +15,7 @@ from sur.build.filters import FiltersConfig
 from sur.build.rewriting import RewriteConfig
 from sur.build.sources import SourceConfig
 from sur.build.text_log import kept_texts
+from sur.settings import load_settings
 
 DATA = "data"
 
@@ -71,7 +72,5 @@ class BuildConfig(BaseModel):
 
 
 def load_build_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> BuildConfig:
-    """Read a build's YAML file with `section.key=value` overrides. Raises: ConfigError as sur.config.load_config."""
-    from sur.config import load_settings
-
+    """Read a build's YAML file, with overrides. Raises: ConfigError as sur.settings.load_settings."""
     return load_settings(BuildConfig, path, overrides)

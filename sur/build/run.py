@@ -7,8 +7,8 @@ from sur.build.config import BuildConfig
 from sur.build.draft import ProgressMaker
 from sur.build.making import caption, rewrite
 from sur.build.rows_folder import BuildSummary, write_rows
-from sur.config import save_config
 from sur.progress import Progress
+from sur.settings import save_config
 
 
 def build(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildSummary:

@@ -33,7 +33,7 @@ def store_path(argument: str) -> Path | str:
 
     location = store_location(argument)
     if isinstance(location, Path) and location.is_dir() and not Store.exists(location):
-        from sur.config import RESOLVED_NAME
+        from sur.settings import RESOLVED_NAME
 
         location = file if (file := location / RESOLVED_NAME).is_file() else location
     if isinstance(location, Path) and location.suffix in (".yaml", ".yml"):

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 def config_beside(store: Store) -> RunConfig | None:
     """The configuration of the run whose folder the store lies in, None without one that can be read."""
-    from sur.config import RESOLVED_NAME, load_config
+    from sur.config import load_config
     from sur.errors import ConfigError
+    from sur.settings import RESOLVED_NAME
 
     if isinstance(store.path, str):
         return None
