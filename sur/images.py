@@ -1,17 +1,13 @@
-"""Image files: decoded safely, cropped by one of two policies, as tensors; and encoded small for a page."""
+"""Image files: decoded safely, cropped by one of two policies, encoded small for a page."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float
 from PIL import Image, ImageOps
-from torch import Tensor
 
 # Nothing that can call another program (EPS) or that is a container of other things (PDF).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -102,9 +98,3 @@ def square(image: Image.Image, resolution: int, crop: CropPolicy) -> Image.Image
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     return image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-
-
-def to_tensor(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
-    """Equally large RGB images as float32 in [-1, 1], as a diffusers VAE expects them."""
-    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0

@@ -17,11 +17,11 @@ from sur.evaluation.prompts import Condition
 from sur.evaluation.results import RESULT, SINGLE, Evaluation, Single, read_singles
 from sur.report import NAME as REPORT
 from sur.rows import Quarantined
+from sur.settings import RESOLVED_NAME
 from sur.standing import read_seconds
 
-CONFIG = "config.yaml"
 QUARANTINE = "quarantine.jsonl"
-_ANY = (CONFIG, CURVES, RESULT)
+_ANY = (RESOLVED_NAME, CURVES, RESULT)
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +73,7 @@ def read_run(folder: Path, name: str | None = None) -> RunFolder:
     return RunFolder(
         name or str(folder),
         folder,
-        _settings(folder / CONFIG),
+        _settings(folder / RESOLVED_NAME),
         read_curves(folder / CURVES),
         evaluation,
         read_singles(folder) if evaluation is not None else [],
@@ -93,7 +93,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """What changes when something is added to a run's folder."""
-    files = [folder / name for name in (CONFIG, CURVES, RESULT, SINGLE, QUARANTINE, REPORT)]
+    files = [folder / name for name in (RESOLVED_NAME, CURVES, RESULT, SINGLE, QUARANTINE, REPORT)]
     return tuple((f.name, (s := f.stat()).st_mtime_ns, s.st_size) for f in files if f.is_file())
 
 

@@ -93,6 +93,10 @@ def test_a_run_folder_names_its_store(path, own_config):
 
     save_config(own_config)
     assert plain(own_config.run_dir)["path"] == str(own_config.store.path)
+    other = own_config.run_dir.parent / "data"
+    other.mkdir()
+    (other / "config.yaml").write_text("a: file of somebody else\n")
+    assert "holds no feature store" in str(invoke(other).exception)
 
 
 def test_a_features_statistics_are_shown(path):

@@ -27,18 +27,24 @@ def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
     return load_config(path, overrides or [])
 
 
+def config_path(argument: str) -> Path | None:
+    """The config file that an argument is, or that of the run whose folder it is; None for anything else."""
+    from sur.settings import RESOLVED_NAME
+
+    path = Path(argument).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    resolved = path / RESOLVED_NAME
+    return resolved if resolved.is_file() and resolved.read_bytes().startswith(b"run_dir:") else None
+
+
 def store_path(argument: str) -> Path | str:
-    """The store that an argument names, itself or through a config file."""
-    from cache import Store, store_location
+    """The store that an argument names, itself or through a config file or run folder."""
+    if (config := config_path(argument)) is not None:
+        return read_config(config, None).store.path
+    from cache import store_location
 
-    location = store_location(argument)
-    if isinstance(location, Path) and location.is_dir() and not Store.exists(location):
-        from sur.settings import RESOLVED_NAME
-
-        location = file if (file := location / RESOLVED_NAME).is_file() else location
-    if isinstance(location, Path) and location.suffix in (".yaml", ".yml"):
-        return read_config(location, None).store.path
-    return location
+    return store_location(argument)
 
 
 def console() -> Console:

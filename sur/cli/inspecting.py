@@ -165,7 +165,7 @@ def _diff(store: "Store", other: str, feature: str | None, as_json: bool) -> Non
 
 
 def _refuse(message: str) -> NoReturn:
-    from sur.errors import ConfigError  # with it come the model libraries, which no view needs
+    from sur.errors import ConfigError
 
     raise ConfigError(message)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sur.cli.arguments import StoreArgument, read_config, store_path
+from sur.cli.arguments import StoreArgument, config_path, read_config, store_path
+from sur.settings import RESOLVED_NAME
 
 RunsArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders, such as runs/shapes.", show_default=False)
@@ -82,11 +83,11 @@ def report(
 
 
 def _own_run(store: str) -> list[Path]:
-    """The run of a config file that names the store, if it has begun."""
-    if not store.endswith((".yaml", ".yml")):
+    """The run whose config file or folder names the store, if it has begun."""
+    if (config := config_path(store)) is None:
         return []
-    folder = read_config(Path(store), None).run_dir
-    return [folder] if (folder / "config.yaml").is_file() else []
+    folder = read_config(config, None).run_dir
+    return [folder] if (folder / RESOLVED_NAME).is_file() else []
 
 
 def _has_screen() -> bool:

@@ -29,7 +29,7 @@ from sur.encoders.base import (
 from sur.encoders.locate import PIPELINE_CONFIG, VAE_WEIGHTS, locate
 from sur.encoders.quiet import quiet_libraries
 from sur.fingerprint import weights_fingerprint
-from sur.images import CropPolicy, square, to_tensor
+from sur.images import CropPolicy, square
 
 ENCODER_VERSION = 1
 
@@ -183,3 +183,9 @@ def load_vae(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
         vae: Any = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         vae.to(device, dtype)
     return vae.eval().requires_grad_(False)
+
+
+def to_tensor(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """Equally large RGB images as float32 in [-1, 1], as a diffusers VAE expects them."""
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
