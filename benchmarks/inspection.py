@@ -160,7 +160,8 @@ def main() -> int:
     os.environ["SUR_CACHE"] = str(asked.folder / "cache")
     shutil.rmtree(asked.folder / "cache", ignore_errors=True)
     path = asked.folder / f"{asked.rows}.zarr"
-    if not path.exists():
+    if not path.exists() or Store.open(path).features().keys() != SPECS.keys():
+        shutil.rmtree(path, ignore_errors=True)
         print("making the store", file=sys.stderr)
         build(path, asked.rows)
     print("| what | seconds | MB held |\n|---|---|---|")

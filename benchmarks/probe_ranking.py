@@ -115,6 +115,8 @@ def train(runs: Sequence[SweepRun], asked: Sequence[Question], drawn: int) -> di
 
 def numbers_of(findings: Findings, features: Sequence[Feature]) -> dict[str, list[float]]:
     """Every measure of the probe, a value a feature; of token states their mean is judged."""
+    if len({each.model for each in findings.candidates}) > 1:
+        raise SystemExit("the store has features of several LLMs; give one of a single LLM")
     found = {(c.stored, c.layer): c for c in findings.candidates if c.stored != "tokens" or c.pooling == "mean"}
     if absent := [each for each in features if each not in found]:
         raise SystemExit(f"the probe has no layer {absent[0][1]} with pooling {absent[0][0]}; extract it")
@@ -132,9 +134,9 @@ def numbers_of(findings: Findings, features: Sequence[Feature]) -> dict[str, lis
 
 
 def rank_correlation(probed: Sequence[float], outcomes: np.ndarray, resamples: int = 2000) -> str:
-    """Spearman's correlation with the mean outcome, (layers, questions), and its spread when questions are resampled.
+    """Spearman's correlation with the mean outcome, (features, questions), and its spread when questions are resampled.
 
-    p: share of all orders of the layers that agree or disagree as much. Nothing here says how another training seed
+    p: share of all orders of the features that agree or disagree as much. Nothing here says how another training seed
     would have come out.
     """
     means = outcomes.mean(1)
@@ -152,7 +154,7 @@ def spearman(one: Sequence[float], other: Sequence[float] | np.ndarray) -> float
 
 
 def _orders(n: int) -> list[tuple[int, ...]]:
-    """All orders of a few layers, or 5,000 random ones of many."""
+    """All orders of a few features, or 5,000 random ones of many."""
     if n <= 7:
         return list(permutations(range(n)))
     rng = np.random.default_rng(1)

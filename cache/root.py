@@ -20,7 +20,10 @@ def read_root(storage: Storage) -> int:
     """
     document = metadata.read_metadata(storage, "")
     if document is None or "sur_cache" not in document["attributes"]:
-        raise CacheError(f"{storage.location} holds no feature store. Run an extraction first, or check the path.")
+        place = storage.location
+        there = isinstance(place, str) or place.exists()
+        what = "holds no feature store" if there else "does not exist"
+        raise CacheError(f"{place} {what}. Run an extraction first, or check the path.")
     sealed = document["attributes"]["sur_cache"]
     version = sealed.get("format_version") if isinstance(sealed, dict) else None
     if isinstance(version, int) and version > metadata.FORMAT_VERSION:

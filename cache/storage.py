@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from cache.errors import CacheError
+
 T = TypeVar("T")
 
 
@@ -109,11 +111,16 @@ class Storage(Protocol):
 def open_storage(location: str | Path) -> Storage:
     """The storage at a local path or a URL (s3://bucket/prefix, gs://, az://).
 
-    Raises CacheError for a URL of another kind, ModuleNotFoundError when the extra `remote` is not installed.
+    Raises CacheError for a URL of another kind, or when the extra `remote` is not installed.
     """
     location = store_location(location)
     if isinstance(location, str):
-        from cache.bucket import BucketStorage
+        try:
+            from cache.bucket import BucketStorage
+        except ModuleNotFoundError as error:
+            raise CacheError(
+                f"{location} is in object storage, which needs an extra: pip install 'sur-feature-cache[remote]'."
+            ) from error
 
         return BucketStorage(location)
     from cache.local import LocalStorage

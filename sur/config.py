@@ -82,7 +82,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    FOREIGN: ClassVar = {"source": "this is the file of a build, for `sur build` or `sur deploy --flow build`"}
+    FOREIGN: ClassVar = ("source", "data", "this is the file of a build, for `sur build` or `sur deploy --flow build`")
 
     run_dir: Path = Field(description="folder for this run's reports, checkpoints and Prefect's own files")
     base_model: str = Field(description="diffusers pipeline folder or hub id; text.model and vae.model default to it")

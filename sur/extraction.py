@@ -72,7 +72,8 @@ def prepare(config: RunConfig) -> Plan:
     logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, len(plan.quarantined))
     if left:
         logger.warning(
-            "data set %s: %d rows that it had are gone, edited or unreadable now; training skips them (%d left)",
+            "data set %s: %d rows that it had are gone, edited, unreadable or beyond data.limit; training skips them "
+            "(%d left)",
             config.data.slug,
             left,
             now,

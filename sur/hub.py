@@ -22,9 +22,11 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
         return folder
     name = str(name)
     if folder.exists() or not _HUB_ID.fullmatch(name):
+        own = folder / "adapter"
+        instead = str(own) if (own / ADAPTER_FILES[0]).is_file() else "the folder that `sur train` printed"
         raise FileNotFoundError(
-            f"no adapter in {folder}: {ADAPTER_FILES[0]} is missing; give the folder that `sur train` printed, or a "
-            "hub id such as somebody/their-adapter"
+            f"no adapter in {folder}: {ADAPTER_FILES[0]} is missing; give {instead}, or a hub id such as "
+            "somebody/their-adapter"
         )
     from huggingface_hub import snapshot_download
 

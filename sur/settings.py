@@ -40,6 +40,9 @@ def validated(
 
     Raises: ConfigError as load_settings.
     """
+    foreign, own, hint = getattr(model, "FOREIGN", ("", "", ""))
+    if foreign in values and own not in values:
+        raise ConfigError(f"{path}: {hint}")
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
         keys, value = _parse_override(override)
@@ -95,6 +98,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"no such config file: {path}{hint}") from None
+    except IsADirectoryError:
+        own = f"; that of its run is {path / RESOLVED_NAME}" if (path / RESOLVED_NAME).is_file() else ""
+        raise ConfigError(f"{path} is a folder, and a config file is wanted{own}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
@@ -130,12 +136,8 @@ def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override:
 def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str], model: type[BaseModel]) -> str:
     """One line for each fault: where it stands, what is wrong, what would be right."""
     lines = []
-    overridden = {keys[0] for keys in origins}
-    foreign = {key: hint for key, hint in getattr(model, "FOREIGN", {}).items() if key not in overridden}
     for fault in error.errors():
         location = tuple(str(part) for part in fault["loc"])
-        if location and location[0] in foreign:
-            return f"{path}: {foreign[location[0]]}"
         name = ".".join(location) or "configuration"
         source = _origin(location, path, origins)
         if fault["type"] == "extra_forbidden":

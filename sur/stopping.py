@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to stop; its text is what the user is told."""
 
-    def __init__(self, number: int, message: str = "stopped; the same command starts again") -> None:
+    def __init__(self, number: int, message: str = "stopped") -> None:
         super().__init__(message)
         self.number = number
 
@@ -48,11 +48,17 @@ def stopped(error: KeyboardInterrupt, config: RunConfig | BuildConfig) -> Stoppe
     """The exception of a run that was stopped, with what its store and its run folder hold now."""
     from sur.config import RunConfig
 
-    kept = " and ".join([*_partitions(config), *_steps(config)] if isinstance(config, RunConfig) else config.kept())
+    return stopped_with(
+        error, [*_partitions(config), *_steps(config)] if isinstance(config, RunConfig) else config.kept()
+    )
+
+
+def stopped_with(error: KeyboardInterrupt, kept: Sequence[str]) -> Stopped:
+    """The exception of work that was stopped and goes on from what is `kept`."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
     if not kept:
         return Stopped(number, "stopped before anything was saved")
-    return Stopped(number, f"stopped; kept: {kept}. The same command goes on from there")
+    return Stopped(number, f"stopped; kept: {' and '.join(kept)}. The same command goes on from there")
 
 
 def _partitions(config: RunConfig) -> list[str]:

@@ -306,3 +306,9 @@ def test_places_that_are_none_are_named(server):
         Store.open("s4://x/y")
     with pytest.raises(CacheError, match="nothing-like-it"):
         Store.open("s3://nothing-like-it/store")
+
+
+def test_without_the_extra_it_is_said_which_one_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cache.bucket", None)
+    with pytest.raises(CacheError, match=r"pip install 'sur-feature-cache\[remote\]'"):
+        Store.open("s3://bucket/store.zarr")

@@ -79,11 +79,13 @@ def test_a_row_without_a_picture_is_shown_all_the_same(undone, tmp_path):
 
 
 def test_what_is_not_computed_has_no_numbers(undone, path):
-    assert "none yet; run `sur extract`" in shown(undone, "--feature", "vae.shapes.64")
+    assert "none; run `sur extract`" in shown(undone, "--feature", "vae.shapes.64")
     assert plain(undone, "--feature", "vae.shapes.64")["mean"] is None
     [latents] = [each for each in plain(undone, "--row", 4)["features"] if each["name"] == "vae.shapes.64"]
     assert latents["missing"] == "not extracted yet" and latents["norm"] is None
     assert "no row has a value in both" in shown(undone, "--feature", "vae.shapes.64", "--diff", path)
+    rows = feature_statistics(Store.open(path), "vae.shapes.64").rows
+    assert f"rows in the second only: {rows}" in shown(undone, "--feature", "vae.shapes.64", "--diff", path)
     compared = plain(undone, "--feature", "vae.shapes.64", "--diff", path)
     assert {each["mean_cosine"] for each in compared["arrays"]} == {None}
 
@@ -93,6 +95,8 @@ def test_a_run_folder_names_its_store(path, own_config):
 
     save_config(own_config)
     assert plain(own_config.run_dir)["path"] == str(own_config.store.path)
+    shutil.copytree(own_config.run_dir, own_config.run_dir.parent / "backup")
+    assert "is of the run folder" in str(invoke(own_config.run_dir.parent / "backup").exception)
     other = own_config.run_dir.parent / "data"
     other.mkdir()
     (other / "config.yaml").write_text("a: file of somebody else\n")
@@ -138,7 +142,8 @@ def test_stores_and_features_are_compared(path, tmp_path):
         (("--feature", TEXT, "--limit", "3"), ConfigError, "--limit is for --search"),
         (("--search", "red", "--long"), ConfigError, "--long is for the overview"),
         (("--search", " "), ConfigError, "--search needs a word"),
-        (("--feature", TEXT, "--diff", "/nowhere"), Exception, "holds no feature store"),
+        (("--rows", "5"), ConfigError, "--rows is for --long"),
+        (("--feature", TEXT, "--diff", "/nowhere"), Exception, "/nowhere does not exist"),
     ],
 )
 def test_what_cannot_be_shown_is_said(path, arguments, kind, message):

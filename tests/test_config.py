@@ -129,10 +129,17 @@ def test_unusable_files_are_refused(tmp_path, text, message):
 
 def test_the_file_of_a_build_is_known_for_one(tmp_path):
     path = write(tmp_path, "run_dir: runs/built\nsource: {prompts: prompts.txt}\n")
-    with pytest.raises(ConfigError, match="this is the file of a build, for `sur build`"):
-        load_config(path)
+    for overrides in ([], ["source.prompts=other.txt"]):
+        with pytest.raises(ConfigError, match="this is the file of a build, for `sur build`"):
+            load_config(path, overrides)
     with pytest.raises(ConfigError, match="unknown key 'source'"):  # not when it comes from the command line
         load_config(write(tmp_path), ["source.path=x"])
+
+
+def test_the_folder_of_a_run_is_no_config_file_but_names_one(tmp_path):
+    save_config(load_config(write(tmp_path), [f"run_dir={tmp_path}/run"]))
+    with pytest.raises(ConfigError, match=r"is a folder, .* that of its run is .*run/config\.yaml"):
+        load_config(tmp_path / "run")
 
 
 def test_missing_file_suggests_a_neighbour(tmp_path):

@@ -83,9 +83,7 @@ class Up:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             state = self.state(run)
-            if state["name"] in names or (
-                not names and state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-            ):
+            if state["name"] in names or state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 return state
             time.sleep(0.3)
         raise AssertionError(f"{state['name']}: {(self.folder / 'runs/up/worker.log').read_text()[-3000:]}")
@@ -93,7 +91,9 @@ class Up:
     def engine(self, run: str) -> psutil.Process:
         """The process of a flow run."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return next(process for process in below if _runs(process, run))
+        found = [process for process in below if _runs(process, run)]
+        assert found, (self.folder / "runs/up/worker.log").read_text()[-3000:]
+        return found[0]
 
     def end(self) -> None:
         self.process.terminate()
@@ -269,14 +269,19 @@ WORKERS = ["flow.runner=processes", "flow.workers=2", "flow.devices=[cpu,cpu]"]
 
 
 def begun(up, store, *runs):
-    """The processes of each run, once all are running and the first receipts of a language model are in the store."""
+    """The processes of each run, once all run and the first has its workers.
+
+    Some states of a language model are in the store by then, and much is to be done still.
+    """
     for run in runs:
-        up.wait(run, "Running")
+        assert up.wait(run, "Running")["name"] == "Running"
     deadline = time.monotonic() + 200
-    while not list(store.glob("receipts/features/llm*/0*/zarr.json")):
+    while not list(store.glob("receipts/features/llm*/0*/zarr.json")) or len(up.engine(runs[0]).children()) < 2:
         assert time.monotonic() < deadline, (up.folder / "runs/up/worker.log").read_text()[-3000:]
         time.sleep(0.1)
     engines = [up.engine(run) for run in runs]
+    opened = Store.open(store)
+    assert any(opened.pending(name) for name in opened.features())
     return [[engine, *engine.children(recursive=True)] for engine in engines]
 
 

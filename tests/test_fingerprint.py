@@ -12,7 +12,7 @@ from tiny_models import save_llm
 
 import sur.fingerprint as fingerprint
 from sur.encoders.gguf_files import read_gguf_header
-from sur.encoders.locate import LLM_WEIGHTS, PIPELINE_CONFIG, TEXT_WEIGHTS, VAE_WEIGHTS, locate
+from sur.encoders.locate import LLM_TOKENIZER, LLM_WEIGHTS, PIPELINE_CONFIG, TEXT_WEIGHTS, VAE_WEIGHTS, locate
 from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
 
 
@@ -82,6 +82,7 @@ def test_locate_names_what_is_missing(tmp_path):
     ("needed", "wanted"),
     [
         (LLM_WEIGHTS, {"config.json", "model.safetensors", "tokenizer.json"}),
+        (LLM_TOKENIZER, {"config.json", "tokenizer.json"}),
         (PIPELINE_CONFIG, {"model_index.json", "text_encoder/config.json", "unet/config.json", "config.json"}),
         (TEXT_WEIGHTS, {"text_encoder/model.safetensors", "tokenizer/merges.txt", "text_encoder_2/model.safetensors"}),
         (VAE_WEIGHTS, {"vae/diffusion_pytorch_model.safetensors"}),
@@ -106,6 +107,8 @@ def test_only_the_needed_files_of_a_hub_repository_are_fetched(monkeypatch, tmp_
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert locate("someone/model", needed=needed).folder == tmp_path
     assert wanted <= fetched and not any(name.endswith((".bin", ".fp16.safetensors")) for name in fetched)
+    if needed is LLM_TOKENIZER:
+        assert not any(name.endswith(".safetensors") for name in fetched)
     if needed is not LLM_WEIGHTS:
         assert not {"unet/diffusion_pytorch_model.safetensors", "v1-5-pruned.safetensors"} & fetched
 
@@ -113,4 +116,11 @@ def test_only_the_needed_files_of_a_hub_repository_are_fetched(monkeypatch, tmp_
 def test_a_hub_model_that_is_not_here_says_so(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="the hub gave none"):
+        locate("someone/no-such-model-here")
+
+    def silent(*_arguments, **_options):
+        raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", silent)
+    with pytest.raises(FileNotFoundError, match=r"the hub gave none \(TimeoutError: \)"):
         locate("someone/no-such-model-here")

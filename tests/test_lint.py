@@ -27,6 +27,7 @@ from sur.linting.outliers import scores
 from sur.linting.similar import sharing_rare, shingles, similar_texts, similar_vectors
 from sur.rows import DataConfig, ListRows, RowError, open_rows, scan
 from sur.rows.exclude import read_exclude, write_exclude
+from sur.settings import save_config
 
 WORDS = [f"{a}{b}" for a in ("ba", "co", "du", "fe", "gi", "ho") for b in ("ran", "sel", "tom", "vix", "zun", "pla")]
 
@@ -448,12 +449,22 @@ def test_the_command_succeeds_when_what_it_named_is_left_out(run, tmp_path):
     [
         (["nowhere.zarr"], "there is no store, config file or data folder nowhere.zarr"),
         (["RUN", "--only", "duplicate", "--skip", "duplicate"], "every check is skipped"),
-        (["DATA", "train.validation_fraction=0.5"], "is a setting of a config file"),
+        (["DATA", "train.validation_fraction=0.5"], "is taken for a setting of a config file"),
     ],
 )
 def test_what_cannot_be_checked_is_said(run, arguments, message):
     places = {"RUN": run, "DATA": load_config(run).data.path}
     assert message in str(invoke("lint", *(places.get(each, each) for each in arguments)).exception)
+
+
+def test_a_run_folder_stands_for_its_store_and_its_settings(own_config):
+    config = own_config.model_copy(update={"train": own_config.train.model_copy(update={"validation_fraction": 0.5})})
+    save_config(config)
+    plain = json.loads(invoke("lint", config.run_dir, "--only", "leakage", "--json").stdout)
+    assert plain["source"] == str(config.store.path) and "0.5" in plain["checked"]["leakage"]
+    shutil.rmtree(config.store.path)
+    plain = json.loads(invoke("lint", config.run_dir, "--only", "unusable", "--json").stdout)
+    assert plain["source"] == str(config.data.path)
 
 
 def test_settings_replace_those_of_the_file(run):

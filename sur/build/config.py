@@ -25,7 +25,7 @@ class BuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    FOREIGN: ClassVar = {"data": "this is the file of a run; a build's has a section `source` (docs/building.md)"}
+    FOREIGN: ClassVar = ("data", "source", "this is the file of a run; a build's has a section `source`")
 
     run_dir: Path = Field(description="folder of the build; the rows are in its folder `data`, for data.path")
     source: SourceConfig = Field(description="pictures, or prompts")

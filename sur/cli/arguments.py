@@ -1,5 +1,6 @@
 """Arguments that several commands share, and how they show the same things."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,17 @@ from rich.console import Console
 if TYPE_CHECKING:
     from sur.config import RunConfig
 
-ConfigArgument = Annotated[Path, typer.Argument(help="YAML file, such as configs/shapes.yaml.", show_default=False)]
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/shapes.yaml.", show_default=False)
+]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Values that replace the file's.")
+    list[str] | None, typer.Argument(metavar="section.key=value", help="Values that replace the file's.")
 ]
 StoreArgument = Annotated[
-    str, typer.Argument(help="A store's folder or URL, or its run's config file or folder.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="STORE", help="A store's folder or URL, or its run's config file or folder.", show_default=False
+    ),
 ]
 
 PIPE_WIDTH = 160  # columns when the output is not a terminal, so that tables are not cut to 80
@@ -27,21 +33,32 @@ def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
     return load_config(path, overrides or [])
 
 
-def config_path(argument: str) -> Path | None:
-    """The config file that an argument is, or that of the run whose folder it is; None for anything else."""
+def run_config(argument: str, overrides: list[str] | None = None) -> "RunConfig | None":
+    """The configuration of a run named by its config file or its folder; None for anything else.
+
+    Raises: ConfigError for a folder whose file is another run's, as a copied one's is.
+    """
+    from sur.errors import ConfigError
     from sur.settings import RESOLVED_NAME
 
-    path = Path(argument).expanduser()
+    path = Path(argument)
     if path.suffix in (".yaml", ".yml"):
-        return path
-    resolved = path / RESOLVED_NAME
-    return resolved if resolved.is_file() and resolved.read_bytes().startswith(b"run_dir:") else None
+        return read_config(path, overrides)
+    file = path / RESOLVED_NAME
+    if not file.is_file() or not re.search(rb"^run_dir:", file.read_bytes(), re.MULTILINE):
+        return None
+    config = read_config(file, overrides)
+    if config.run_dir.resolve() != path.resolve():
+        raise ConfigError(
+            f"{file} is of the run folder {config.run_dir} (from here), not of {path}; give a store or a config file"
+        )
+    return config
 
 
 def store_path(argument: str) -> Path | str:
-    """The store that an argument names, itself or through a config file or run folder."""
-    if (config := config_path(argument)) is not None:
-        return read_config(config, None).store.path
+    """The store that an argument names, itself or through its run's config file or folder."""
+    if (config := run_config(argument)) is not None:
+        return config.store.path
     from cache import store_location
 
     return store_location(argument)

@@ -17,7 +17,7 @@ def convert(
 ) -> None:
     """Convert the authors' checkpoint to an adapter, or back.
 
-    Back: an adapter of `variant: released` to a checkpoint that their script loads.
+    An adapter of `variant: released` becomes a checkpoint that their script loads.
     """
     from sur.adapter import Adapter
     from sur.errors import ConfigError

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cache import Store
 
 NEEDS = {  # options that say nothing but to one view
-    "picture": "row", "neighbours": "row", "vae": "picture", "limit": "search", "long": "overview", "rows": "overview",
+    "picture": "row", "neighbours": "row", "vae": "picture", "limit": "search", "long": "overview", "rows": "long",
 }  # fmt: skip
 
 
@@ -52,7 +52,8 @@ def inspect(
     if sum(option is not None for option in (row, search, diff if diff is not None else feature)) > 1:
         _refuse("--row, --search, --feature and --diff are views of their own; ask for one (or --feature with --diff)")
     view = {"row": row, "search": search, "feature": feature, "diff": diff}
-    given = view | {"picture": picture, "overview": None if any(view.values()) else ""}
+    overview = None if any(asked is not None for asked in view.values()) else ""
+    given = view | {"picture": picture, "overview": overview, "long": long or None}
     for option, needed in NEEDS.items():
         source = context.get_parameter_source(option)
         if given[needed] is None and source is not None and source.name == "COMMANDLINE":
@@ -90,23 +91,23 @@ def _row(store: "Store", key: str, picture: Path | None, vae: str | None, k: int
     for feature in found.features if k else ():
         if not feature.missing:
             near[feature.name] = Neighbours(store, feature.name, standardised=True).nearest(found.slot, k)
-    said, image = "", None
+    said, image, absent = "", None, ""
     if picture is not None:
         try:
             pictures = LatentPictures(store, vae)
             image, said = pictures.picture(found.slot), f"{picture}: {pictures.how}"
             _save(image, picture)
         except NotInStore as error:
-            said = f"no picture: {error}"
+            absent = f"no picture: {error}"
     if as_json:
         plain = {name: [vars(each) for each in found] for name, found in near.items()}
-        _print_json(found.to_json() | {"neighbours": plain, "picture": said})
+        _print_json(found.to_json() | {"neighbours": plain, "picture": said or None, "no_picture": absent or None})
     else:
         views.print_row(store, found, near, console())
         if image is not None:
             views.print_picture(image, console())
-        if said:
-            typer.echo(said)
+        if said or absent:
+            typer.echo(said or absent)
     if picture is not None and image is None:
         raise typer.Exit(1)
 
@@ -139,6 +140,7 @@ def _feature(store: "Store", name: str, as_json: bool) -> None:
     from sur.log import log_to_stderr
     from sur.progress import Progress
 
+    store.spec(name)  # said before the progress begins
     with log_to_stderr(), Progress(name, store.n_rows, "rows") as progress:
         found = feature_statistics(store, name, lambda done, _: progress.reach(done))
     if as_json:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def lint(
     source: Annotated[
         str,
-        typer.Argument(help="A store, or a config file or data folder to check before extraction.", show_default=False),
+        typer.Argument(
+            help="A store or its run's folder, or a config file or data folder to check before extraction.",
+            show_default=False,
+        ),
     ],
     overrides: OverridesArgument = None,
     only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Just this check. Repeatable.")] = None,
@@ -69,8 +72,8 @@ def _report(source: str, overrides: list[str], given: dict, options: type) -> "L
     """The report of what `source` is: a config file, a store, or a data source."""
     import logging
 
-    from cache import Store
-    from sur.cli.arguments import read_config, store_path
+    from cache import Store, store_location
+    from sur.cli.arguments import run_config
     from sur.errors import ConfigError
     from sur.linting.lint import lint_data, lint_store
     from sur.rows import DataConfig
@@ -78,16 +81,17 @@ def _report(source: str, overrides: list[str], given: dict, options: type) -> "L
     def say(check: str) -> None:
         logging.getLogger("sur.linting").info("checking: %s", check)
 
-    if source.endswith((".yaml", ".yml")):
-        config = read_config(Path(source), overrides)
-        fraction = {"validation_fraction": config.train.validation_fraction}
-        return lint_data(config.data, config, options(**fraction | given), say)
+    if (config := run_config(source, overrides)) is not None:
+        settings = options(**{"validation_fraction": config.train.validation_fraction} | given)
+        if Path(source).is_dir() and Store.exists(config.store.path):
+            return lint_store(Store.open(config.store.path), settings, say)
+        return lint_data(config.data, config, settings, say)
     if overrides:
-        raise ConfigError(f"{overrides[0]} is a setting of a config file, and {source} is none; give the file")
-    location = store_path(source)
+        raise ConfigError(f"{overrides[0]} is taken for a setting of a config file, and {source} is none")
+    location = store_location(source)
     if Store.exists(location):
         return lint_store(Store.open(location), options(**given), say)
-    if not Path(source).exists():
+    if not Path(source).expanduser().exists():
         raise ConfigError(f"there is no store, config file or data folder {source}; correct the path")
     return lint_data(DataConfig(path=Path(source)), None, options(**given), say)
 

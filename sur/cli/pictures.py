@@ -29,12 +29,15 @@ def generate(
 ) -> None:
     """Draw each prompt without and with the adapter.
 
-    Both from the same seed.
+    Both are drawn from the same seed.
     """
     from sur.adapter import Adapter
+    from sur.errors import ConfigError
     from sur.generate import generate as draw
     from sur.generate import load_pipeline
 
+    if adapter is None and weight is not None:
+        raise ConfigError("--weight is how much of the adapter; name it with --adapter")
     loaded = Adapter.from_pretrained(adapter) if adapter is not None else None
     pipe = load_pipeline(base_model)
     out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ def evaluate(
 ) -> None:
     """Score pictures without and with the adapter.
 
-    Of narratives, of narratives with the adapter and of complex prompts; writes the report.
+    Draws narratives, narratives with the adapter and complex prompts, scores them, and writes the report.
     """
     from sur.evaluation import evaluate as score
     from sur.evaluation import kept_evaluation
@@ -74,13 +77,17 @@ def evaluate(
     from sur.log import log_to_stderr
     from sur.progress import Progress
     from sur.report import write_report
+    from sur.stopping import stopped_with
 
     run, subject = _subject(config, overrides or [], adapter, pipeline, prompts, out)
     with log_to_stderr():
         result = kept_evaluation(subject)
         if result is None:
             with Progress("evaluate", pictures_of(subject, prompt_sets(subject.settings)), "pictures") as progress:
-                result = score(subject, progress.advance)
+                try:
+                    result = score(subject, progress.advance)
+                except KeyboardInterrupt as error:
+                    raise stopped_with(error, [f"every picture that was drawn, in {subject.folder}"]) from error
     print_scores(result)
     typer.echo(f"report: {write_report(subject, result, run)}")
 

@@ -30,7 +30,7 @@ def probe(
 ) -> None:
     """Say which LLM layer tells most of the complex prompt.
 
-    And which pooling: of what the text encoder does not tell. Trains no adapter.
+    Layer and pooling are judged by what they tell beyond the text encoder. Trains no adapter.
     """
     from cache import Store
     from sur.errors import ConfigError

@@ -51,7 +51,7 @@ def deploy(
 ) -> None:
     """Register the flows with your Prefect server.
 
-    They run by its form, or on a schedule.
+    Runs are started by the server's form, or on a schedule.
     """
     from flows.launch import configured_server, prefect_ready
     from sur.build.config import load_build_config

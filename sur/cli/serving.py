@@ -56,7 +56,7 @@ def dequantise(
 ) -> None:
     """Write a GGUF model as safetensors, which vLLM can serve.
 
-    In float32.
+    The weights are float32.
     """
     from sur.encoders.gguf_files import write_safetensors
     from sur.encoders.locate import locate

@@ -24,7 +24,7 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
     out = console()
     parts = Table("encoder", "arrays", "bytes a row", "operations a row", title="one row")
     for each in encoders:
-        parts.add_row(each.key, str(each.arrays), f"{each.bytes_per_row:,}", f"{each.flops / 1e9:,.0f} GFLOP")
+        parts.add_row(each.key, str(each.arrays), f"{each.bytes_per_row:,}", f"{each.flops / 1e9:,.4g} GFLOP")
     out.print(parts)
     table = Table(
         "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "encode", "decode", "network", "Prefect",

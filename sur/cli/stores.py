@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sur.cli.arguments import StoreArgument, read_config, store_path
+from sur.cli.arguments import StoreArgument, run_config, store_path
 
 if TYPE_CHECKING:
     from cache import RowRecord
@@ -43,7 +43,7 @@ def verify(
         )
         if beyond:
             remedy += f". Beyond repair: {', '.join(sorted({damage.file for damage in beyond}))}. "
-            remedy += "Rows are restored from their source when a config file is given in place of the store; "
+            remedy += "Rows are restored from their source when the run's config file is given in place of the store; "
             remedy += "remove files that do not belong here"
     typer.echo(f"{len(damages)} fault{'' if len(damages) == 1 else 's'}; {remedy}", err=True)
     if beyond:
@@ -51,12 +51,12 @@ def verify(
 
 
 def _source_rows(argument: str) -> "list[RowRecord]":
-    """Rows of the data source, if the argument is a config file."""
-    if not argument.endswith((".yaml", ".yml")):
+    """Rows of the data source, if the argument is a config file or a run's folder."""
+    if (config := run_config(argument)) is None:
         return []
     from sur.planning import scan_rows
 
-    return scan_rows(read_config(Path(argument), None))[0]
+    return scan_rows(config)[0]
 
 
 def drop(
@@ -85,13 +85,13 @@ def compact(
 
     Rows in no data set and half-empty partitions are left behind.
     """
-    from cache import Manifest, Store
+    from cache import Manifest, Store, store_location
     from cache import compact as copy
     from sur.log import log_to_stderr
     from sur.progress import Progress
 
     source = Store.open(store_path(store))
-    made = Store.open_or_create(store_path(target), source.rows_per_partition)
+    made = Store.open_or_create(store_location(target), source.rows_per_partition)
     total = sum(len(source.receipts(name)) for name in source.features())
     with log_to_stderr(), Progress("compact", total, "partitions") as progress:
         left = copy(

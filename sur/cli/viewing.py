@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli.arguments import StoreArgument, config_path, read_config, store_path
+from sur.cli.arguments import StoreArgument, run_config, store_path
 from sur.settings import RESOLVED_NAME
 
 RunsArgument = Annotated[
@@ -84,10 +84,8 @@ def report(
 
 def _own_run(store: str) -> list[Path]:
     """The run whose config file or folder names the store, if it has begun."""
-    if (config := config_path(store)) is None:
-        return []
-    folder = read_config(config, None).run_dir
-    return [folder] if (folder / RESOLVED_NAME).is_file() else []
+    config = run_config(store)
+    return [config.run_dir] if config is not None and (config.run_dir / RESOLVED_NAME).is_file() else []
 
 
 def _has_screen() -> bool:

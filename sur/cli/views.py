@@ -84,13 +84,15 @@ def print_statistics(found: "FeatureStatistics", out: Console) -> None:
     out.print(f"{found.name}: {found.array} {list(found.shape)}, {found.kind}", markup=False, highlight=False)
     partitions = f"{found.partitions_done} of {found.partitions_total} partitions"
     say("rows", f"{found.rows:,} ({found.rows_missing:,} without a value), {partitions}, {found.vectors:,} vectors")
+    unusable = f"{found.nan:,} NaN, {found.infinite:,} infinite"
     if not found.vectors:
-        say("values", "none yet; run `sur extract`" if not found.rows else "no vector is finite")
+        waiting = "; run `sur extract`" if found.partitions_done < found.partitions_total else ""
+        say("values", f"none{waiting}" if not found.rows else f"no finite vector: {unusable}")
         return
     say("mean", f"{found.mean:.5g}")
     say("deviation", f"{found.deviation:.5g}")
     say("range", f"{found.smallest:.5g} … {found.largest:.5g}")
-    say("not finite", f"{found.nan:,} NaN, {found.infinite:,} infinite")
+    say("not finite", unusable)
     rank = "" if found.effective_rank is None else f"{found.effective_rank:.1f} of {found.dim}"
     if rank and found.massive and found.effective_rank_ordinary is not None:
         rank += f", of vectors without massive activations {found.effective_rank_ordinary:.1f}"
@@ -136,15 +138,16 @@ def print_difference(found: "FeatureDifference | StoreDifference", out: Console)
 def _feature_difference(found: "FeatureDifference", out: Console) -> None:
     name = found.name_a if found.name_a == found.name_b else f"{found.name_a} and {found.name_b}"
     how = " (by checksum)" if found.by_checksum else ""
-    if not found.rows:
-        _said(f"{name}: no row has a value in both", out)
-        return
-    _said(f"{name}: {found.rows:,} rows in both" + (f", no difference{how}" if found.same else ""), out)
-    if found.same:
+    same = found.same and found.rows
+    both = f"{found.rows:,} rows in both" if found.rows else "no row has a value in both"
+    _said(f"{name}: {both}" + (f", no difference{how}" if same else ""), out)
+    if same:
         return
     for field, here, there in found.identity:
         _said(f"  {field}: {here} and {there}", out)
     _alone("  rows", found.only_a, found.only_b, out)
+    if not found.rows:
+        return
     heads = ("array", "equal rows", "relative error", "largest", "mean cosine", "least cosine")
     table = Table(*heads, box=None, pad_edge=False)
     for array in found.arrays:

@@ -16,7 +16,7 @@ from sur.encoders.llm_hf import HFEngine
 from sur.encoders.llm_model import load_body
 from sur.encoders.llm_tokens import Tokens, tokenize
 from sur.encoders.llm_vllm import VLLMEngine
-from sur.encoders.locate import LLM_CONFIG, LLM_WEIGHTS, Located, locate
+from sur.encoders.locate import LLM_CONFIG, LLM_TOKENIZER, LLM_WEIGHTS, Located, locate
 from sur.encoders.quiet import quiet_libraries
 from sur.errors import ConfigError
 from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
@@ -177,7 +177,7 @@ class LLMEncoder:
         if self._tokens_of is None:
             from transformers import AutoTokenizer
 
-            self._tokens_of = self._read(AutoTokenizer.from_pretrained)
+            self._tokens_of = self._read(AutoTokenizer.from_pretrained, LLM_TOKENIZER)
         return self._tokens_of
 
     def _body(self) -> Any:
@@ -186,11 +186,11 @@ class LLMEncoder:
         with parsed_once(found.gguf_file):  # the tokenizer is in the same file
             self._tokenizer()
             safe = {} if found.gguf_file else {"use_safetensors": True}
-            return self._read(load_body, compute_dtype=self.config.compute_dtype, **safe)
+            return self._read(load_body, LLM_WEIGHTS, compute_dtype=self.config.compute_dtype, **safe)
 
-    def _read(self, reader: Callable[..., Any], **options: Any) -> Any:
-        """What a from_pretrained makes of the model's files."""
-        found = self._locate()
+    def _read(self, reader: Callable[..., Any], needed: Sequence[str], **options: Any) -> Any:
+        """What a from_pretrained makes of the model's files, of which it needs some."""
+        found = self._locate(needed)
         with parsed_once(found.gguf_file), quiet_libraries():
             return reader(
                 found.folder,

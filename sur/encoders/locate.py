@@ -11,6 +11,7 @@ from pathlib import Path
 # tens of gigabytes, of which its text encoder is a few hundred megabytes.
 LLM_CONFIG = ("config.json",)
 LLM_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors", "*.py")
+LLM_TOKENIZER = tuple(files for files in LLM_WEIGHTS if files != "*.safetensors")
 PIPELINE_CONFIG = ("model_index.json", "config.json", "*/config.json", "*/tokenizer_config.json")
 TOKENIZER = (*PIPELINE_CONFIG, "tokenizer*")
 TEXT_WEIGHTS = (*PIPELINE_CONFIG, "text_encoder*.safetensors", "text_encoder*.json", "tokenizer*")
@@ -102,7 +103,7 @@ def _hub_folder(model: str, revision: str | None, needed: Sequence[str], downloa
     except Exception as error:
         raise FileNotFoundError(
             f"model {model!r} is no folder here, and the hub gave none ({type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0]}); correct the path or the name, download it first, or check "
+            f"{str(error).strip().partition(chr(10))[0]}); correct the path or the name, download it first, or check "
             "HF_HUB_OFFLINE"
         ) from error
     return Path(folder)

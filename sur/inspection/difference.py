@@ -28,7 +28,7 @@ class ArrayDifference:
 
     relative_error: |a - b| / |b|, Euclidean, over all rows. largest: of |a - b|, an element. mean_cosine and
     least_cosine: of rows. equal_rows: those equal in every element. Where `note` says why the arrays were not
-    compared, the rest is zero.
+    compared, the rest is zero; JSON has null.
     """
 
     name: str

@@ -75,7 +75,8 @@ class FeatureStatistics:
 
     def to_json(self) -> dict:
         """Plain JSON of it; null what no vector gave."""
-        unknown = () if self.vectors else ("mean", "deviation", "smallest", "largest")
+        lists = ("dimension_mean", "dimension_deviation", "dimension_largest")
+        unknown = () if self.vectors else ("mean", "deviation", "smallest", "largest", "norms", *lists)
         return asdict(self) | dict.fromkeys(unknown)
 
 

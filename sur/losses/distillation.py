@@ -115,8 +115,8 @@ def interpolate_tokens(
 class Teacher(nn.Module):
     """LLM states in, states that read out like the complex prompt's out; used in training only.
 
-    Of a pooled feature it reads the one vector as if it were a prompt of one token. It sees the LLM's states and
-    nothing else, so that it must rely on what the LLM knows of a word.
+    It sees the LLM's states and nothing else, so that it must rely on what the LLM knows of a word. A pooled feature's
+    vector is read as a prompt of one token, of which attention learns nothing.
     """
 
     def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, max_tokens: int) -> None:

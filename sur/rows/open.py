@@ -50,7 +50,7 @@ def _reader(found: str, path: Path, config: DataConfig, named: str) -> Reader:
         return HFDataset(path, config)
     files = [path] if path.is_file() else _files(path, found)
     if not files:
-        raise FileNotFoundError(f"data.format is {found}, but {path} holds no {PATTERNS[found]}; correct {named}")
+        raise FileNotFoundError(f"data.format is {found}, but {path} holds no {PATTERNS[found]}; correct one of them")
     root = path.parent if path.is_file() else path
     return (ParquetFiles if found == "parquet" else TextFiles)(root, files, config)
 
