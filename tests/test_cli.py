@@ -13,6 +13,7 @@ from cache import RowRecord, Store
 from sur.cli.app import app, main
 from sur.config import load_config
 from sur.extraction import close_encoders, extract
+from sur.settings import save_config
 
 VERBS = ("plan", "extract", "train", "pipeline", "sweep", "generate", "evaluate", "inspect", "verify", "drop", "demo")
 VERBS += ("convert", "publish", "build")
@@ -182,6 +183,18 @@ def test_drop_removes_a_feature_and_leaves_the_others(run, tmp_path):
     assert invoke("drop", tmp_path / "s.zarr", "vae.pipe.32").exit_code == 0
     store = Store.open(tmp_path / "s.zarr")
     assert before - set(store.features()) == {"vae.pipe.32"} and store.verify() == []
+
+
+def test_rows_are_restored_when_the_folder_of_the_run_is_given(run):
+    config = load_config(run)
+    save_config(config)
+    texts = next((config.store.path / "rows" / "simple").glob("c*"))
+    before = texts.read_bytes()
+    texts.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    assert "Beyond repair" in invoke("verify", config.store.path, "--repair").output
+    shown = invoke("verify", config.run_dir, "--repair")
+    assert shown.exit_code == 0, shown.output
+    assert Store.open(config.store.path).verify() == []
 
 
 def test_a_damaged_read_out_is_repaired_too(run):
