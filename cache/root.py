@@ -22,7 +22,7 @@ def read_root(storage: Storage) -> int:
     if document is None or "sur_cache" not in document["attributes"]:
         place = storage.location
         there = isinstance(place, str) or place.exists()
-        what = "holds no feature store" if there else "does not exist"
+        what = "holds no feature store" if there else "does not exist, so it holds no feature store"
         raise CacheError(f"{place} {what}. Run an extraction first, or check the path.")
     sealed = document["attributes"]["sur_cache"]
     version = sealed.get("format_version") if isinstance(sealed, dict) else None

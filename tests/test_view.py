@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -52,9 +53,17 @@ def run(tmp_path_factory):
     return load_config(path)
 
 
+@contextmanager
+def opened(viewer, host="127.0.0.1", address="localhost"):
+    """A client of the app, once the store is read; pages asked for before it show what is read so far."""
+    with TestClient(create_app(viewer, host), base_url=f"http://{address}") as client:
+        assert viewer.watch.looked.wait(60)
+        yield client
+
+
 @pytest.fixture(scope="module")
 def client(run):
-    with TestClient(create_app(Viewer(run.store.path, [run.run_dir])), base_url="http://127.0.0.1:8600") as client:
+    with opened(Viewer(run.store.path, [run.run_dir]), address="127.0.0.1:8600") as client:
         yield client
 
 
@@ -252,7 +261,7 @@ def replace_offset(wanted: RowFilter, offset: int) -> RowFilter:
 def test_pages_hold_every_row_once_and_say_where_they_are(tmp_path):
     store = Store.create(tmp_path / "store.zarr", rows_per_partition=64)
     store.add_rows(made_row(i) for i in range(2 * PAGE_ROWS + 5))
-    with TestClient(create_app(Viewer(store.path)), base_url="http://localhost") as client:
+    with opened(Viewer(store.path)) as client:
         address, seen = "/rows", []
         while address:
             page = text_of(client.get(address))
@@ -265,7 +274,7 @@ def test_pages_hold_every_row_once_and_say_where_they_are(tmp_path):
 def test_prompts_and_reasons_cannot_be_markup(tmp_path, store):
     simple = "<script>alert(1)</script> \"quoted\" & 'more'"
     store.add_rows([RowRecord(row_id(simple, "", None), simple)])
-    with TestClient(create_app(Viewer(store.path)), base_url="http://localhost") as client:
+    with opened(Viewer(store.path)) as client:
         listed = client.get("/rows").text
         assert "alert(1)" in listed and "<script>alert" not in listed
         assert "<b>complex" not in client.get("/rows?feature=text.a&state=missing").text
@@ -312,7 +321,7 @@ def test_a_feature_made_anew_takes_the_place_of_the_old_one(store):
 def test_status_follows_a_writer_without_being_asked_to_read(store):
     viewer = Viewer(store.path)
     viewer.watch.seconds = 0.05
-    with TestClient(create_app(viewer), base_url="http://localhost") as client:
+    with opened(viewer) as client:
         before = client.get("/status").json()
         fill(store, POOLED, 3)
         after = before
@@ -330,7 +339,7 @@ def test_damage_is_told_on_the_page_and_what_comes_before_it_is_shown(store):
     shard.write_bytes(bytes(len(content)))
     viewer = Viewer(store.path)
     viewer.watch.seconds = 0.05
-    with TestClient(create_app(viewer), base_url="http://localhost") as client:
+    with opened(viewer) as client:
         trouble = client.get("/status").json()["trouble"]
         assert str(shard) in trouble
         page = text_of(client.get("/rows"))
@@ -359,6 +368,14 @@ def test_a_damaged_shard_of_lengths_stops_only_its_own_partition(store):
     assert watch.refresh().features["text.a"].partitions_done == 3 and not watch.trouble
 
 
+def test_a_row_that_is_not_read_yet_is_not_said_to_be_absent(store):
+    viewer, row = Viewer(store.path), store.rows()[0].id.hex()
+    viewer.watch.start = lambda: None  # as while a large store is read
+    with TestClient(create_app(viewer), base_url="http://localhost") as client:
+        assert client.get(f"/rows/{row}").status_code == 503
+        assert "reload in a moment" in client.get(f"/rows/{row}").text
+
+
 def test_neighbours_that_are_not_read_yet_are_left_out(store):
     table = Watch(store.path).refresh()
     beyond = [row.slot for row in store.rows()][20:]
@@ -367,7 +384,7 @@ def test_neighbours_that_are_not_read_yet_are_left_out(store):
     viewer = Viewer(store.path)
     viewer.watch.refresh()
     column = {name: replace(c, states=c.states[:20]) for name, c in table.features.items()}
-    with TestClient(create_app(viewer), base_url="http://localhost") as client:
+    with opened(viewer) as client:
         viewer.watch.stop()  # a look that is not over yet would put the whole table back
         viewer.watch.table = replace(filling, features=column)
         address = f"/rows/{table.hex_id(0)}/neighbours?feature=llm.b"
@@ -397,7 +414,7 @@ def test_loopback_is_answered_whatever_the_port(client, host):
 
 
 def test_served_to_others_it_answers_to_addresses_and_its_own_names_only(store):
-    with TestClient(create_app(Viewer(store.path), "0.0.0.0"), base_url="http://10.1.2.3:8600") as client:
+    with opened(Viewer(store.path), "0.0.0.0", "10.1.2.3:8600") as client:
         assert client.get("/status").status_code == 200
         assert client.get("/status", headers={"Host": socket.gethostname()}).status_code == 200
         assert client.get("/status", headers={"Host": "[fe80::1]:8600"}).status_code == 200
@@ -407,7 +424,7 @@ def test_served_to_others_it_answers_to_addresses_and_its_own_names_only(store):
         ("::1", "[::1]:8600"),
         ("0:0:0:0:0:0:0:1", "[0:0:0:0:0:0:0:1]:1"),
     ):
-        with TestClient(create_app(Viewer(store.path), host), base_url=f"http://{name}") as client:
+        with opened(Viewer(store.path), host, name) as client:
             assert client.get("/status").status_code == 200
             assert client.get("/status", headers={"Host": "127.0.0.3"}).status_code == 421
     assert not is_loopback("0.0.0.0") and not is_loopback("example.org") and is_loopback("::1")
@@ -557,7 +574,7 @@ def test_a_run_s_own_report_comes_without_scripts_and_apart(store, tmp_path):
     (folder / "curves.jsonl").write_text(json.dumps({"step": 1, "train": {"total": 0.5}}) + "\n" + '{"step": 2, "tra')
     (folder / "report.html").write_text("<style>b {}</style><script>alert(1)</script>")
     shutil.copytree(folder, tmp_path / "other" / "run")
-    with TestClient(create_app(Viewer(store.path, [folder, tmp_path / "other" / "run"])), base_url="http://localhost") as c:  # fmt: skip  # noqa: E501
+    with opened(Viewer(store.path, [folder, tmp_path / "other" / "run"])) as c:
         answer = c.get("/runs/0/report")
         policy = answer.headers["content-security-policy"]
         assert "sandbox" in policy and "script-src" not in policy and "default-src 'none'" in policy

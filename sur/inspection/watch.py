@@ -52,7 +52,8 @@ class Watch:
         self._number = 0
         self._total = 0
         self._lock = threading.Lock()
-        self._looked, self._ended = threading.Event(), threading.Event()
+        self.looked = threading.Event()  # set when all was read once
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.table = self._made()
 
@@ -60,7 +61,7 @@ class Watch:
         """Look again and again, in the background; waits so long at most for the first look to end."""
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
-        self._looked.wait(wait_seconds)
+        self.looked.wait(wait_seconds)
 
     def stop(self) -> None:
         """End the background's work."""
@@ -101,7 +102,7 @@ class Watch:
                 if str(error) != self.trouble:
                     _log.warning("%s", error)
                 self.trouble = str(error)
-            self._looked.set()
+            self.looked.set()
             self._ended.wait(self.seconds)
 
     def _read_new(self) -> Iterator[bool]:

@@ -131,7 +131,9 @@ def _of(features: Sequence[Any], name: str) -> Any:
 
 
 def _place(viewer: Viewer, row_id: str) -> int:
-    place = viewer.table.find(row_id)
+    looked, place = viewer.watch.looked.is_set(), viewer.table.find(row_id)
+    if place is None and not looked:
+        raise HTTPException(503, "the rows are being read, and this one is not yet among them; reload in a moment")
     if place is None:
         raise HTTPException(404, f"the store holds no row {row_id}, or several whose ids begin so")
     return place
