@@ -43,8 +43,6 @@ SPECS = {
     "text.big.complex": STATES,
     LATENTS: {name: ArraySpec("float16", (1, 4, 16, 16)) for name in ("mean", "logvar")},
 }
-
-
 VIEWED = (LLM, TEXT, LATENTS)
 
 

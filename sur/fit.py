@@ -68,6 +68,8 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     held_back = open_validation(store, config, manifest)
     if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
         _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
+    if config.loss.distillation.form == "teacher" and config.llm is not None and config.llm.pooling != "tokens":
+        _log.warning("a teacher learns little from pooled vectors (docs/probe.md); set llm.pooling=tokens and extract")
     training = build_training(store, config, loader.manifest_slots)
     best = None
     extra = {

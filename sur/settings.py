@@ -40,6 +40,7 @@ def validated(
 
     Raises: ConfigError as load_settings.
     """
+    # FOREIGN: a section of another kind of file, one that this kind has to have, and what is said of such a file
     foreign, own, hint = getattr(model, "FOREIGN", ("", "", ""))
     if foreign in values and own not in values:
         raise ConfigError(f"{path}: {hint}")

@@ -16,6 +16,7 @@ from sur.errors import ConfigError
 from sur.inspection.errors import NotInStore
 from sur.inspection.feature_statistics import feature_statistics
 from sur.inspection.pictures import LatentPictures
+from sur.settings import save_config
 
 TEXT = "text.shapes.simple"
 
@@ -91,8 +92,6 @@ def test_what_is_not_computed_has_no_numbers(undone, path):
 
 
 def test_a_run_folder_names_its_store(path, own_config):
-    from sur.settings import save_config
-
     save_config(own_config)
     assert plain(own_config.run_dir)["path"] == str(own_config.store.path)
     shutil.copytree(own_config.run_dir, own_config.run_dir.parent / "backup")
@@ -137,13 +136,13 @@ def test_stores_and_features_are_compared(path, tmp_path):
     [
         (("--row", "9999"), NotInStore, "slot 9999 holds no row"),
         (("--row", "1", "--search", "a"), ConfigError, "ask for one"),
-        (("--picture", "x.png"), ConfigError, "--picture is for --row"),
-        (("--row", "1", "--vae", "x"), ConfigError, "--vae is for --picture"),
-        (("--feature", TEXT, "--limit", "3"), ConfigError, "--limit is for --search"),
+        (("--picture", "x.png"), ConfigError, "name it with --row"),
+        (("--row", "1", "--vae", "x"), ConfigError, "name it with --picture"),
+        (("--feature", TEXT, "--limit", "3"), ConfigError, "name it with --search"),
         (("--search", "red", "--long"), ConfigError, "--long is for the overview"),
         (("--search", " "), ConfigError, "--search needs a word"),
-        (("--rows", "5"), ConfigError, "--rows is for --long"),
-        (("--feature", TEXT, "--diff", "/nowhere"), Exception, "/nowhere does not exist"),
+        (("--rows", "5"), ConfigError, "name it with --long"),
+        (("--feature", TEXT, "--diff", "/nowhere"), Exception, "holds no feature store"),
     ],
 )
 def test_what_cannot_be_shown_is_said(path, arguments, kind, message):

@@ -212,6 +212,18 @@ def test_further_targets_have_to_be_states_of_an_llm(own_config):
         fit(changed(own_config, loss=loss))
 
 
+def test_a_teacher_of_pooled_vectors_trains_with_a_warning(own_config, caplog):
+    teacher = {"distillation": {"form": "teacher", "teacher_steps": 1}}
+    config = changed(own_config, llm={"pooling": "mean"}, loss=teacher, train={"steps": 3})
+    extract(config)
+    learned = Adapter.from_pretrained(fit(config)).state_dict()
+    assert "learns little from pooled vectors" in caplog.text and all(v.isfinite().all() for v in learned.values())
+    caplog.clear()
+    tokens = changed(own_config, loss=teacher, train={"steps": 3}, run_dir=own_config.run_dir.parent / "tokens")
+    fit(tokens)
+    assert "learns little" not in caplog.text
+
+
 def test_missing_features_are_named(own_config):
     with pytest.raises(ValueError, match="loss.distillation.layer is 9, but llm.layers has only"):
         needs(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9, "teacher_steps": 1}}))

@@ -57,7 +57,9 @@ def inspect(
     for option, needed in NEEDS.items():
         source = context.get_parameter_source(option)
         if given[needed] is None and source is not None and source.name == "COMMANDLINE":
-            _refuse(f"--{option} is for {'the overview alone' if needed == 'overview' else f'--{needed}'}")
+            if needed == "overview":
+                _refuse(f"--{option} is for the overview alone")
+            _refuse(f"--{option} says nothing alone; name it with --{needed}")
     if search is not None and not search.split():
         _refuse("--search needs a word")
     opened = Store.open(store_path(store))

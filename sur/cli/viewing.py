@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from sur.cli.arguments import StoreArgument, run_config, store_path
-from sur.settings import RESOLVED_NAME
 
 RunsArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders, such as runs/shapes.", show_default=False)
@@ -84,6 +83,8 @@ def report(
 
 def _own_run(store: str) -> list[Path]:
     """The run whose config file or folder names the store, if it has begun."""
+    from sur.settings import RESOLVED_NAME
+
     config = run_config(store)
     return [config.run_dir] if config is not None and (config.run_dir / RESOLVED_NAME).is_file() else []
 

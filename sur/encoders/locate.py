@@ -101,9 +101,9 @@ def _hub_folder(model: str, revision: str | None, needed: Sequence[str], downloa
             local_files_only=not download,
         )  # fmt: skip
     except Exception as error:
+        said = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
-            f"model {model!r} is no folder here, and the hub gave none ({type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}); correct the path or the name, download it first, or check "
-            "HF_HUB_OFFLINE"
+            f"model {model!r} is no folder here, and the hub gave none ({type(error).__name__}: {said}); correct the "
+            "path or the name, download it first, or check HF_HUB_OFFLINE"
         ) from error
     return Path(folder)

@@ -8,15 +8,15 @@ from weakref import WeakKeyDictionary
 from cache import Store
 
 
-def search_rows(store: Store, text: str) -> list[int]:
-    """Slots, ascending, of rows whose prompts hold every word of `text`, in any case and anywhere.
+def search_rows(store: Store, text: str, limit: int | None = None) -> list[int]:
+    """Slots, ascending, of rows whose prompts hold every word of `text`, in any case and anywhere, at most `limit`.
 
     The simple and the complex prompt are searched together. The first search of a `Store` reads its rows, later ones
     only those that were added since.
     """
     index = _indices.setdefault(store, _Prompts())
     index.grow(store)
-    return index.find(text.casefold().split())
+    return index.find(text.casefold().split())[:limit]
 
 
 def holding(texts: Sequence[str], places: Iterable[int], words: Sequence[str]) -> Iterable[int]:
