@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from cache import RowRecord, Store, row_id
 
@@ -14,6 +14,20 @@ def test_pages_are_turned_by_the_arrow_keys(page: Page):
     for key, shown in (("ArrowRight", "49–96"), ("ArrowRight", "97–120"), ("ArrowLeft", "49–96")):
         page.keyboard.press(key)
         expect(place).to_have_text(f"{shown} of 120")
+
+
+def test_a_key_pressed_before_the_page_is_read_whole_is_not_lost(page: Page):
+    held: list[Route] = []
+    page.route("**/static/view.js", lambda route: route.continue_() if held else held.append(route))
+    page.goto("/rows", wait_until="commit")
+    place = page.locator(".pager .place").first
+    expect(place).to_have_text("1–48 of 120")
+    for key in ("j", "x", "ArrowRight"):
+        page.keyboard.press(key)
+    assert held and page.evaluate("document.readyState") != "complete"
+    held[0].continue_()
+    expect(place).to_have_text("49–96 of 120")
+    expect(page.locator("#tray img")).to_have_count(1)
 
 
 def test_slash_leads_to_the_search_and_the_search_finds(page: Page, run):
