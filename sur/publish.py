@@ -30,8 +30,10 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
     """Write the folder; returns it. `licences`: one for each of LICENSED that took part in the run.
 
     repository: the hub id that the card names. Raises FileNotFoundError when the run has no adapter, ConfigError for a
-    licence that is missing, a folder that is not empty, or an evaluation of other weights.
+    folder that is no run's, a licence that is missing, a folder that is not empty, or an evaluation of other weights.
     """
+    if not (run_dir / RESOLVED_NAME).is_file():
+        raise ConfigError(f"{run_dir} is no run: it has no {RESOLVED_NAME}; give the run_dir of a training")
     config = load_config(run_dir / RESOLVED_NAME)
     source = run_dir / "adapter"
     adapter = Adapter.from_pretrained(source)

@@ -144,6 +144,9 @@ def test_damage_is_repaired_by_the_command_that_verify_names(run, tmp_path):
         (["plan", "nowhere.yaml"], "no such config file: nowhere.yaml"),
         (["inspect", "{folder}"], "holds no feature store"),
         (["verify", "{folder}"], "holds no feature store"),
+        (["train", "{run}", "store.path=/no/such/store"], "/no/such/store does not exist"),
+        (["sweep", "{run}", "store.path=/no/such/store", "--seeds", "0,1"], "/no/such/store does not exist"),
+        (["publish", "{folder}", "{folder}/new"], "is no run: it has no config.yaml"),
     ],
 )
 def test_user_errors_are_one_message_and_exit_code_2(run, monkeypatch, capsys, arguments, message):
@@ -152,7 +155,7 @@ def test_user_errors_are_one_message_and_exit_code_2(run, monkeypatch, capsys, a
     lines = [line for line in error.splitlines() if " | INFO " not in line]
     assert lines[0].startswith("error: ")
     assert message in error
-    assert "Traceback" not in error
+    assert "Traceback" not in error and "starting Prefect" not in error
 
 
 def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch):

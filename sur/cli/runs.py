@@ -87,10 +87,13 @@ def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 
     `accelerate launch` and torchrun start it in several processes, which train together.
     """
+    from cache import Store
     from flows.launch import run_flow
     from sur.processes import launched
 
-    folder = run_flow("train", read_config(config, overrides))
+    settings = read_config(config, overrides)
+    Store.open(settings.store.path)  # what is wrong with it is said before Prefect starts
+    folder = run_flow("train", settings)
     if launched()[0] == 0:
         typer.echo(f"adapter: {folder}")
 

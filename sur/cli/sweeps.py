@@ -23,6 +23,7 @@ def sweep(
     from rich.markup import escape
     from rich.table import Table
 
+    from cache import Store
     from flows.launch import run_flow
     from sur.cli.arguments import read_config
     from sur.comparison import NAME, table
@@ -35,6 +36,7 @@ def sweep(
     if seeds is not None and not all(seed.strip().isdecimal() for seed in seeds.split(",")):
         raise ConfigError(f"--seeds '{seeds}' must look like 0,1,2")
     runs = sweep_runs(config, overrides or [], over or [], [int(seed) for seed in (seeds or "").split(",") if seed])
+    Store.open(settings.store.path)  # what is wrong with it is said before Prefect starts
     outcomes = run_flow("sweep", settings, runs=runs, evaluate=evaluate)
     header, *lines = table(outcomes)
     shown = Table(*header)
