@@ -69,7 +69,7 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
         _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
     if config.loss.distillation.form == "teacher" and config.llm is not None and config.llm.pooling != "tokens":
-        _log.warning("a teacher learns little from pooled vectors (docs/probe.md); set llm.pooling=tokens and extract")
+        _log.warning("a teacher learns less from pooled vectors than from llm.pooling=tokens (docs/probe.md)")
     training = build_training(store, config, loader.manifest_slots)
     best = None
     extra = {
@@ -195,11 +195,13 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
         also_dims=[specs[name].arrays["states"].shape[-1] for name in wanted.also],
         start_marks=int(family_of(specs[wanted.simple].identity["pipeline"]).clip_first),
     )
+    if objective.teacher is not None and objective.teacher.pooled and wanted.llm is not None:
+        objective.teacher.standardise(sample_states(store, wanted.llm, slots, rows=2048))
     return Training(adapter, objective, config.train)
 
 
 def sample_states(store: Store, feature: str, slots: np.ndarray, rows: int = 512) -> Float[torch.Tensor, "n dim"]:
-    """Token states of up to `rows` rows spread evenly over `slots`, float32."""
+    """Token states, or pooled vectors, of up to `rows` rows spread evenly over `slots`, float32."""
     chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(rows, len(slots))).astype(np.int64))]
     return read_states(store, feature, chosen).flatten(0, -2)
 

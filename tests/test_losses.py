@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sur.adapter import Adapter, AdapterConfig
-from sur.losses import LossConfig, Objective, ReadOut, RowBatch, attention_alignment
+from sur.losses import DistillationConfig, LossConfig, Objective, ReadOut, RowBatch, Teacher, attention_alignment
 from sur.losses.distillation import interpolate_tokens
 from sur.losses.measures import distance
 
@@ -191,6 +191,20 @@ def test_a_frozen_projection_gets_no_gradient_but_is_saved(read_out):
     objective = Objective(config, 32, (24,), read_out)
     assert not any(p.requires_grad for p in objective.parameters())
     assert set(objective.learned()) == {"projection.linear.weight", "projection.linear.bias"}
+
+
+def test_a_teacher_reads_a_pooled_vector_standardised_as_one_token():
+    config = DistillationConfig(form="teacher", teacher_width=32)
+    vectors = torch.randn(40, 24) * torch.logspace(-3, 3, 24) + torch.linspace(-50, 1e4, 24)
+    vectors[:, 5] = 7.0
+    pooled, tokens = (Teacher(32, 24, config, count).eval() for count in (None, 1))
+    pooled.standardise(vectors)
+    one = torch.ones(40, dtype=torch.int64)
+    standard = (vectors - vectors.mean(0)) / vectors.std(0).clamp_min(1e-9)
+    tokens.load_state_dict({k: v for k, v in pooled.state_dict().items() if k not in ("mean", "factor")})
+    torch.testing.assert_close(pooled(vectors, one), tokens(standard[:, None], one), rtol=1e-4, atol=1e-4)
+    others = vectors + torch.eye(24)[5] * 1e-3  # a dimension that never varied in the sample tells nothing
+    torch.testing.assert_close(pooled(vectors, one), pooled(others, one))
 
 
 def test_padding_of_the_llm_states_does_not_change_the_distillation(read_out):

@@ -116,15 +116,22 @@ class Teacher(nn.Module):
     """LLM states in, states that read out like the complex prompt's out; used in training only.
 
     It sees the LLM's states and nothing else, so that it must rely on what the LLM knows of a word. A pooled feature's
-    vector is read as a prompt of one token, of which attention learns nothing.
+    vector (`llm_tokens` None) is standardised and read as a prompt of one token.
     """
 
-    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, max_tokens: int) -> None:
+    mean: Tensor  # (llm_dim,) of pooled vectors
+    factor: Tensor  # (llm_dim,) 1 / their standard deviation
+
+    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, llm_tokens: int | None) -> None:
         super().__init__()
         width, layers, dropout = config.teacher_width, config.teacher_layers, config.teacher_dropout
+        self.pooled = llm_tokens is None
+        if self.pooled:
+            self.register_buffer("mean", torch.zeros(llm_dim))
+            self.register_buffer("factor", torch.ones(llm_dim))
         self.normalise = nn.LayerNorm(llm_dim)
         self.input = nn.Sequential(nn.Dropout(dropout), nn.Linear(llm_dim, width))
-        self.place = nn.Parameter(0.02 * torch.randn(max_tokens, width))
+        self.place = nn.Parameter(0.02 * torch.randn(llm_tokens or 1, width))
         self.queries = nn.Parameter(torch.randn(config.teacher_tokens, width))
         options = {"dropout": dropout, "batch_first": True, "norm_first": True}
         encoder = nn.TransformerEncoderLayer(width, 4, 4 * width, **options)
@@ -133,12 +140,22 @@ class Teacher(nn.Module):
         self.decoder = nn.TransformerDecoder(decoder, layers, nn.LayerNorm(width))
         self.output = nn.Linear(width, dim)
 
+    @torch.no_grad()
+    def standardise(self, vectors: Float[Tensor, "n llm_dim"]) -> None:
+        """Read pooled vectors in standard deviations from the mean of a sample; dimensions that never vary become 0.
+
+        One massive dimension, alike in all prompts, would leave next to nothing of the others after the layer norm.
+        """
+        deviation = vectors.std(0)
+        self.mean.copy_(vectors.mean(0))
+        self.factor.copy_(torch.where(deviation > 0, 1 / deviation, 0.0))
+
     def forward(
-        self, states: Float[Tensor, "batch ..."], length: Int[Tensor, " batch"]
+        self, states: Float[Tensor, "batch *llm_tokens llm_dim"], length: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch teacher_tokens dim"]:
         """Predicted states for each prompt. `states`: (batch, llm_tokens, llm_dim), or pooled (batch, llm_dim)."""
-        if states.ndim == 2:
-            states = states[:, None]
+        if self.pooled:
+            states = ((states - self.mean) * self.factor)[:, None]
         padding = ~real_tokens(length, states.shape[1])
         memory = self.input(self.normalise(states)) + self.place[: states.shape[1]]
         memory = self.encoder(memory, src_key_padding_mask=padding)

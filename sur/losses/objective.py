@@ -105,7 +105,7 @@ class Objective(nn.Module):
         self.also = nn.ModuleList(Projection(dim, width, distillation, start_marks) for width in also_dims)
         if distillation.form == "teacher":
             assert llm_shape is not None  # the losses need it, so it was asked for
-            self.teacher = Teacher(dim, llm_shape[-1], distillation, llm_shape[0] if len(llm_shape) == 2 else 1)
+            self.teacher = Teacher(dim, llm_shape[-1], distillation, llm_shape[0] if len(llm_shape) == 2 else None)
         elif distillation.form != "none" and llm_shape is not None:
             self.projection = Projection(dim, llm_shape[-1], distillation, start_marks)
 
