@@ -136,6 +136,12 @@ def test_knowing_a_word_is_more_than_not_guessing_at_it(findings):
     assert noise["llm"].low > 0.1 and noise["both"].value < 0.05
 
 
+def test_candidates_are_ranked_by_their_gain_over_words_never_seen(findings):
+    gains = [each.held["words"].gain.value for each in findings.ranked()]
+    assert findings.ranked_on == "words" and gains == sorted(gains, reverse=True) and len(set(gains)) == 3
+    assert sum(each.held["words"].first for each in findings.candidates) == 1
+
+
 def test_noise_and_a_copy_are_not_recommended(tmp_path):
     store = make_world(tmp_path / "store.zarr").store
     store.drop_feature("llm.big.l03.mean")
@@ -384,6 +390,8 @@ def test_a_layer_that_was_cached_in_two_ways_is_recommended_as_the_better_one(tm
     assert winner is not None and winner.name == "big layer 3 mean of llm.big.l03.tokens"
     assert len({each.name for each in found.candidates}) == len(found.candidates)
     assert winner.name not in rivals(found) and not any("l03.mean" in name for name in rivals(found))
+    said = CliRunner().invoke(app, ["probe", str(world.store.path), "--folds", "4"]).output
+    assert "of layers of token states a sweep decides" in said
 
 
 def test_features_of_one_layer_are_read_once_each(tmp_path):
@@ -445,7 +453,8 @@ def test_the_command_shows_recommends_and_writes(world, tmp_path):
     path = str(world.store.path)
     done = CliRunner().invoke(app, ["probe", path, "--folds", "4"])
     assert done.exit_code == 0, done.output
-    assert "best: big layer 3 mean" in done.output and "loss.distillation.layer=3" in done.output
+    assert "best: big layer 3 mean" in done.output and "token states" not in done.output
+    assert "loss.distillation.layer=3" in done.output
     folder = world.store.path.parent / "probe"
     assert {each.name for each in folder.iterdir()} == {"probe.json", "probe.png", "probe.svg"}
     out = ["--output", str(tmp_path / "out"), "--folds", "4"]

@@ -88,6 +88,8 @@ def _show(findings: "Findings") -> None:
         typer.echo(f"best: {winner.name}")
         if near := rivals(findings):
             typer.echo(f"not clearly worse, a sweep decides: {', '.join(near)}")
+        if winner.stored == "tokens":
+            typer.echo("judged by a mean; of layers of token states a sweep decides (docs/probe.md)")
     typer.echo("\n".join(f"    {line}" for line in recommended(findings)))
 
 
@@ -100,20 +102,20 @@ def _table(findings: "Findings", split: str) -> "Table":
     held = {"words": f"{first.units} words that no fit has seen", "rows": f"{first.units} groups of equal prompts"}
     known = bool(first.known)
     table = Table(
-        "candidate", *(["known of the words"] if known else []), "first", "gain in R²", "R², LLM alone",
+        "candidate", "gain in R²", "first", *(["known of the words"] if known else []), "R², LLM alone",
         "retrieved, both", "CKA",
         title=f"held back: {first.rows} rows, {held[split]}. The text encoder alone: R² {shown(first.r2['text'])}, "
         f"retrieved {shown(first.retrieval['text'])} of {first.gallery:.0f}", title_justify="left",
     )  # fmt: skip
-    for each in sorted(findings.candidates, key=lambda c: -c.held[split].score.value):
+    for each in sorted(findings.candidates, key=lambda c: -c.held[split].gain.value):
         here = each.held[split]
         table.add_row(
-            each.name, *([shown(here.known["both"])] if known else []), f"{here.first:.0%}", shown(here.gain),
+            each.name, shown(here.gain), f"{here.first:.0%}", *([shown(here.known["both"])] if known else []),
             shown(here.r2["llm"]), shown(here.retrieval["both"]), shown(each.cka),
         )  # fmt: skip
     noise = findings.noise[split]
     table.add_row(
-        "random numbers", *([shown(noise.known["both"])] if known else []), "", shown(noise.gain),
+        "random numbers", shown(noise.gain), "", *([shown(noise.known["both"])] if known else []),
         shown(noise.r2["llm"]), shown(noise.retrieval["both"]), "",
     )  # fmt: skip
     return table

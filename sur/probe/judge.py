@@ -21,10 +21,10 @@ LLM_SCALES = (0.5, 2.0)  # trust in the LLM's vector beside the text encoder's
 
 @dataclass(frozen=True)
 class Judgement:
-    """The numbers of a split, and the score in every resample (the same resamples for every candidate)."""
+    """The numbers of a split, and the gain in every resample (the same resamples for every candidate)."""
 
     held: Held
-    scores: Float[np.ndarray, " resamples"]
+    gains: Float[np.ndarray, " resamples"]
 
 
 def judge(
@@ -133,4 +133,4 @@ def _summarise(
         gain=with_interval(gain),
         known={kind: with_interval(known(kind)) for kind in ("llm", "both")} if words else {},
     )
-    return Judgement(held, (known("both") if words else gain)[1:])
+    return Judgement(held, gain[1:])

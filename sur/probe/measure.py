@@ -61,14 +61,14 @@ def _judged(seen: Seen, rows: ProbeRows, texts: Texts, config: ProbeConfig) -> d
 
 
 def _with_firsts(judged: list[tuple[Candidate, Interval, dict[str, Judgement]]]) -> list[Measured]:
-    """Each candidate with the share of resamples in which no other scores more."""
+    """Each candidate with the share of resamples in which no other gains more."""
     found = []
     names = names_of([candidate for candidate, _, _ in judged])
     for name, (candidate, similar, splits) in zip(names, judged, strict=True):
         held = {}
         for split, each in splits.items():
-            best = np.max([others[split].scores for _, _, others in judged], axis=0)
-            held[split] = each.held.model_copy(update={"first": float((each.scores >= best).mean())})
+            best = np.max([others[split].gains for _, _, others in judged], axis=0)
+            held[split] = each.held.model_copy(update={"first": float((each.gains >= best).mean())})
         found.append(
             Measured(
                 name=name,

@@ -31,12 +31,10 @@ def plot(folder: Path, findings: Findings) -> list[Path]:
         retrieval.set_title(f"complex prompt retrieved, of {first.gallery:.0f}", fontsize=10)
     decides, similar = panels[:, -1]
     split = findings.ranked_on
-    known = bool(findings.candidates[0].held[split].known)
-    _lines(decides, findings, lambda each: each.held[split].score)
-    _level(decides, findings.noise[split].score, "random numbers")
+    _lines(decides, findings, lambda each: each.held[split].gain)
+    _level(decides, findings.noise[split].gain, "random numbers")
     decides.legend(*[each[-1:] for each in decides.get_legend_handles_labels()], frameon=False, fontsize=8)
-    title = "known of them with the LLM" if known else "gain in held-out R²"
-    decides.set_title(f"{_TITLES[split]}\n{title}", fontsize=10)
+    decides.set_title(f"{_TITLES[split]}\ngain in held-out R² (decides)", fontsize=10)
     _lines(similar, findings, lambda each: each.cka)
     _level(similar, findings.text_cka, "text encoder")
     similar.set_title("CKA with the complex prompt", fontsize=10)

@@ -11,7 +11,7 @@ from sur.evaluation.statistics import Interval
 from sur.probe.config import ProbeConfig
 
 NAME = "probe"
-RIVAL = 0.025  # share of the resamples in which a candidate that is not the best scores highest
+RIVAL = 0.025  # share of the resamples in which a candidate that is not the best gains most
 Inputs = str  # "text", "llm" or "both"
 Key = tuple[str, str]  # a candidate's feature and pooling, which no two have in common
 
@@ -21,10 +21,11 @@ class Held(BaseModel):
 
     r2: share of the target's variance. gain: r2 from both less r2 from the text encoder alone. retrieval: share of rows
     whose own complex prompt is nearest to the prediction, of all that were judged in a fold (`gallery` on average).
+    Candidates are ranked by their gain, as adapters that are trained on them are (docs/probe.md).
     known (words only): share of the error about the held-back words that is not there. The error about a word is the
     mean of its rows' errors, in which the rest of the prompts averages out; that of the text encoder alone is 1. From
     the LLM alone it is no proof of knowledge: who says nothing of a new word errs less than who guesses at it.
-    first: share of the resamples in which no other candidate scores more. units: words or groups that were resampled.
+    first: share of the resamples in which no other candidate gains more. units: words or groups that were resampled.
     """
 
     rows: int
@@ -35,11 +36,6 @@ class Held(BaseModel):
     gain: Interval
     known: dict[Inputs, Interval] = {}
     first: float = 0.0
-
-    @property
-    def score(self) -> Interval:
-        """What candidates are ranked by: what is known of new words with the LLM's help, or else the gain."""
-        return self.known.get("both", self.gain)
 
 
 class Measured(BaseModel):
@@ -61,9 +57,9 @@ class Measured(BaseModel):
 
 
 class Findings(BaseModel):
-    """A whole probe. `ranked_on`: the split whose score decides. `noise`: what random numbers in a candidate's place
+    """A whole probe. `ranked_on`: the split whose gain decides. `noise`: what random numbers in a candidate's place
     reach, since anything beside the text encoder's vector is one more way to shrink it. `best`: feature and pooling of
-    the highest score, None where it is not clearly above that."""
+    the largest gain, None where it is not clearly above that."""
 
     store: str
     text: str
@@ -77,8 +73,8 @@ class Findings(BaseModel):
     best: Key | None
 
     def ranked(self) -> list[Measured]:
-        """Candidates, the highest score first."""
-        return sorted(self.candidates, key=lambda each: -each.held[self.ranked_on].score.value)
+        """Candidates, the largest gain first."""
+        return sorted(self.candidates, key=lambda each: -each.held[self.ranked_on].gain.value)
 
     def winner(self) -> Measured | None:
         """The candidate that `best` names."""
@@ -86,13 +82,13 @@ class Findings(BaseModel):
 
 
 def best_of(candidates: list[Measured], noise: Held, split: str) -> Key | None:
-    """Key of the candidate of the highest score; None when its interval reaches that of noise, or zero."""
-    first = max(candidates, key=lambda each: each.held[split].score.value)
-    return first.key if first.held[split].score.low > max(0, noise.score.high) else None
+    """Key of the candidate of the largest gain; None when its interval reaches that of noise, or zero."""
+    first = max(candidates, key=lambda each: each.held[split].gain.value)
+    return first.key if first.held[split].gain.low > max(0, noise.gain.high) else None
 
 
 def rivals(findings: Findings) -> list[str]:
-    """Candidates besides the best one that score highest in at least 2.5 % of the resamples."""
+    """Candidates besides the best one that gain most in at least 2.5 % of the resamples."""
     split = findings.ranked_on
     return [e.name for e in findings.ranked() if e.key != findings.best and e.held[split].first >= RIVAL]
 
