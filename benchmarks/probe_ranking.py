@@ -6,7 +6,7 @@
     done
     python benchmarks/probe_ranking.py configs/shapes.yaml run_dir=runs/probe store.path=runs/probe/store.zarr \\
         train.steps=400 loss.distillation.teacher_steps=160 train.warmup_steps=50 \\
-        --layers 0 6 14 22 26 30 --poolings mean last
+        --layers 0 6 14 22 26 30 --poolings mean last --seeds 0 1 --pictures 96
 
 With `--poolings tokens` (the default) every teacher reads token states, of which the probe judges the mean.
 

@@ -390,8 +390,10 @@ def test_a_layer_that_was_cached_in_two_ways_is_recommended_as_the_better_one(tm
     assert winner is not None and winner.name == "big layer 3 mean of llm.big.l03.tokens"
     assert len({each.name for each in found.candidates}) == len(found.candidates)
     assert winner.name not in rivals(found) and not any("l03.mean" in name for name in rivals(found))
-    said = CliRunner().invoke(app, ["probe", str(world.store.path), "--folds", "4"]).output
-    assert "of layers of token states a sweep decides" in said
+    command = ["probe", str(world.store.path), "--folds", "4"]
+    plain, settings = (CliRunner().invoke(app, [*command, *more]) for more in ([], ["--recommend"]))
+    assert all("a teacher reads every token" in said for said in (plain.stdout, settings.stderr))
+    assert settings.stdout.splitlines() == recommended(found)
 
 
 def test_features_of_one_layer_are_read_once_each(tmp_path):

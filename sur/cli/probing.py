@@ -39,7 +39,7 @@ def probe(
     from sur.probe import probe as run
     from sur.probe.candidates import candidates_of
     from sur.probe.plot import plot
-    from sur.probe.results import as_json, recommended, write_findings
+    from sur.probe.results import as_json, caution, recommended, write_findings
     from sur.progress import Progress
 
     if target not in ("auto", "readout", "mean"):
@@ -57,6 +57,8 @@ def probe(
         typer.echo(as_json(findings))
     elif recommend:
         typer.echo("\n".join(recommended(findings)))
+        if warned := caution(findings):
+            typer.echo(warned, err=True)
     else:
         _show(findings)
         if folder is not None:
@@ -71,7 +73,7 @@ def _beside(path: Path | str) -> Path | None:
 def _show(findings: "Findings") -> None:
     """Tables of both splits, and what follows."""
     from sur.probe.config import SPLITS
-    from sur.probe.results import recommended, rivals, shown
+    from sur.probe.results import caution, recommended, rivals, shown
 
     out = console()
     out.print(f"{findings.store}: {findings.rows} rows; target: {findings.target}", markup=False)
@@ -88,8 +90,8 @@ def _show(findings: "Findings") -> None:
         typer.echo(f"best: {winner.name}")
         if near := rivals(findings):
             typer.echo(f"not clearly worse, a sweep decides: {', '.join(near)}")
-        if winner.stored == "tokens":
-            typer.echo("judged by a mean; of layers of token states a sweep decides (docs/probe.md)")
+        if warned := caution(findings):
+            typer.echo(warned)
     typer.echo("\n".join(f"    {line}" for line in recommended(findings)))
 
 

@@ -106,6 +106,17 @@ def recommended(findings: Findings) -> list[str]:
     ]
 
 
+def caution(findings: Findings) -> str:
+    """What to know before following the recommendation; "" when it ranks as trainings do (docs/probe.md)."""
+    found = findings.winner()
+    if found is None or found.stored != "tokens":
+        return ""
+    return (
+        "a teacher reads every token, the probe one vector of them: which layer of token states is best is for "
+        "`sur sweep` to say (docs/probe.md)"
+    )
+
+
 def write_findings(folder: Path, findings: Findings) -> Path:
     """Write probe.json into `folder`, all or nothing; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)

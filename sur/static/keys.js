@@ -3,7 +3,8 @@
 "use strict";
 
 const element = (id) => document.getElementById(id);
-const ready = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
+let parsed = false;
+const ready = new Promise((done) => document.addEventListener("DOMContentLoaded", done)).then(() => (parsed = true));
 
 function step(by) {
   const rows = [...document.querySelectorAll("tr[data-row]")];
@@ -39,17 +40,29 @@ const keys = {
   Enter: () => location.assign(document.activeElement.dataset.row),
 };
 
+const isField = (at) => at.matches("input:not([type=checkbox]), select, textarea");
+
+// Does what the key stands for where the focus is now; returns whether it stood for anything there.
+function act(key) {
+  const at = document.activeElement;
+  const help = element("keys");
+  if (help.open || isField(at)) {
+    if (key === "Escape") help.open ? help.close() : at.blur();
+    return false;
+  }
+  if (key === "Enter" && !at.dataset.row) return false;
+  keys[key]();
+  return true;
+}
+
 document.addEventListener("keydown", (event) => {
   const { target, key } = event;
-  if (event.ctrlKey || event.metaKey || event.altKey || element("keys")?.open) return;
-  if (target.matches("input:not([type=checkbox]), select, textarea")) {
-    if (key === "Escape") target.blur();
-    return;
-  }
-  if (key === "Enter" && !target.dataset.row) return;
-  if (keys[key]) {
+  if (event.ctrlKey || event.metaKey || event.altKey || !keys[key]) return;
+  if (parsed) {
+    if (act(key)) event.preventDefault();
+  } else if (!isField(target)) {
     event.preventDefault();
-    ready.then(keys[key]);
+    ready.then(() => act(key));
   }
 });
 ready.then(() => element("help").addEventListener("click", keys["?"]));

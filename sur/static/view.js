@@ -50,7 +50,8 @@ document.addEventListener("change", ({ target }) => {
   choose(target.checked ? [...others, { id: target.value, picture: target.dataset.picture }] : others);
 });
 element("clear").addEventListener("click", () => choose([]));
-window.addEventListener("pageshow", showChosen);
+window.addEventListener("pageshow", showChosen); // also when the page comes back from the browser's memory
+showChosen();
 
 // --- pieces that are computed in the background ---
 

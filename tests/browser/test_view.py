@@ -16,18 +16,47 @@ def test_pages_are_turned_by_the_arrow_keys(page: Page):
         expect(place).to_have_text(f"{shown} of 120")
 
 
-def test_a_key_pressed_before_the_page_is_read_whole_is_not_lost(page: Page):
+def press_early(page: Page, address: str, keys: tuple[str, ...]) -> None:
+    """Press keys when the rows are shown, and a script is not there yet; then let it come."""
     held: list[Route] = []
     page.route("**/static/view.js", lambda route: route.continue_() if held else held.append(route))
-    page.goto("/rows", wait_until="commit")
-    place = page.locator(".pager .place").first
-    expect(place).to_have_text("1–48 of 120")
-    for key in ("j", "x", "ArrowRight"):
+    page.goto(address, wait_until="commit")
+    expect(page.locator(".pager .place").first).to_have_text("1–48 of 120")
+    for key in keys:
         page.keyboard.press(key)
     assert held and page.evaluate("document.readyState") != "complete"
     held[0].continue_()
-    expect(place).to_have_text("49–96 of 120")
+
+
+def test_keys_pressed_before_the_page_is_read_whole_are_not_lost(page: Page):
+    press_early(page, "/rows", ("j", "x", "ArrowRight"))
+    expect(page.locator(".pager .place").first).to_have_text("49–96 of 120")
     expect(page.locator("#tray img")).to_have_count(1)
+
+
+def test_keys_pressed_early_mean_what_they_mean_later(page: Page):
+    page.goto("/rows")
+    for key in "jxjx":
+        page.keyboard.press(key)
+    expect(page.locator("#tray img")).to_have_count(2)
+    press_early(page, "/rows", ("?", "Escape", "/", "x", "c"))
+    expect(page.locator(".find input")).to_be_focused()
+    expect(page.locator("#keys")).to_be_hidden()
+    expect(page.locator("#tray img")).to_have_count(2)
+    press_early(page, "/rows", ("j", "x"))  # chosen before, and so no longer
+    expect(page.locator("#tray img")).to_have_count(1)
+    press_early(page, "/rows", ("j", "Enter"))
+    expect(page).to_have_url(re.compile("/rows/[0-9a-f]+"))
+
+
+def test_rows_chosen_on_another_page_are_compared_by_an_early_key(page: Page):
+    page.goto("/rows")
+    for key in "jxjx":
+        page.keyboard.press(key)
+    expect(page.locator("#tray img")).to_have_count(2)
+    press_early(page, "/rows", ("c",))
+    expect(page.locator("h1")).to_have_text("2 rows side by side")
+    expect(page.locator("[data-reload]")).to_have_count(0, timeout=30_000)
 
 
 def test_slash_leads_to_the_search_and_the_search_finds(page: Page, run):
