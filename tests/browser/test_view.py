@@ -20,11 +20,12 @@ def press_early(page: Page, address: str, keys: tuple[str, ...]) -> None:
     """Press keys when the rows are shown, and a script is not there yet; then let it come."""
     held: list[Route] = []
     page.route("**/static/view.js", lambda route: route.continue_() if held else held.append(route))
-    page.goto(address, wait_until="commit")
+    with page.expect_request("**/static/view.js"):
+        page.goto(address, wait_until="commit")
     expect(page.locator(".pager .place").first).to_have_text("1–48 of 120")
     for key in keys:
         page.keyboard.press(key)
-    assert held and page.evaluate("document.readyState") != "complete"
+    assert page.evaluate("document.readyState") != "complete" and held
     held[0].continue_()
 
 
