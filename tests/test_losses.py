@@ -194,6 +194,7 @@ def test_a_frozen_projection_gets_no_gradient_but_is_saved(read_out):
 
 
 def test_a_teacher_reads_a_pooled_vector_standardised_as_one_token():
+    torch.manual_seed(0)
     config = DistillationConfig(form="teacher", teacher_width=32)
     vectors = torch.randn(40, 24) * torch.logspace(-3, 3, 24) + torch.linspace(-50, 1e4, 24)
     vectors[:, 5] = 7.0

@@ -21,7 +21,7 @@ class Held(BaseModel):
 
     r2: share of the target's variance. gain: r2 from both less r2 from the text encoder alone. retrieval: share of rows
     whose own complex prompt is nearest to the prediction, of all that were judged in a fold (`gallery` on average).
-    Candidates are ranked by their gain, as adapters that are trained on them are (docs/probe.md).
+    Candidates are ranked by their gain, as adapters trained on pooled vectors are (docs/probe.md).
     known (words only): share of the error about the held-back words that is not there. The error about a word is the
     mean of its rows' errors, in which the rest of the prompts averages out; that of the text encoder alone is 1. From
     the LLM alone it is no proof of knowledge: who says nothing of a new word errs less than who guesses at it.
