@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache import Store
-from sur.adapter import Adapter
-from sur.batches import open_loader
-from sur.config import RunConfig, load_config
-from sur.errors import ConfigError
-from sur.evaluation.prompts import Condition
-from sur.fingerprint import weights_fingerprint
-from sur.fit import fit, frozen_parts, settings_of
-from sur.generate import generate, load_pipeline
+from sur.adapter.adapter import Adapter
+from sur.adapter.generate import generate, load_pipeline
+from sur.cache import Store
+from sur.config.run import RunConfig, load_config
+from sur.evaluation.prompts.prompts import Condition
+from sur.models.fingerprint import weights_fingerprint
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import SetName, questions
+from sur.support.errors import ConfigError
+from sur.training.batches import open_loader
+from sur.training.fit import fit, frozen_parts, settings_of
 
 RESULTS = Path(__file__).parent / "results"
 # What the names of the results were made of when `evaluate` had no other settings.

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from cache import ArraySpec, FeatureSpec, Store, bfloat16_to_float32
-from cache.codecs import CODECS
-from cache.dtypes import MANTISSA_BITS
-from sur.checkpoint import latest_checkpoint, load_checkpoint
-from sur.config import load_config
-from sur.fit import build_training, fit, open_validation, validate
+from sur.cache import ArraySpec, FeatureSpec, Store, bfloat16_to_float32
+from sur.cache.format.codecs import CODECS
+from sur.cache.format.dtypes import MANTISSA_BITS
+from sur.config.run import load_config
+from sur.config.run_folder import RunFolder
+from sur.training.checkpoint import load_checkpoint
+from sur.training.fit import build_training, fit, open_validation, validate
 
 REPEATS = 5
 SINGLE_ROWS = 256
@@ -160,7 +161,7 @@ def training_table(asked: list[str], folder: Path) -> Iterator[str]:
         kept = [f"text.keep_bits={bits}", f"llm.keep_bits={bits if bits < MANTISSA_BITS['bfloat16'] else 0}"]
         fit(load_config(asked[0], [*SHORT, *asked[1:], f"run_dir={run}", f"store.path={target}", *kept]))
         training = build_training(source, exact)
-        newest, held_back = latest_checkpoint(run / "checkpoints"), open_validation(source, exact, None)
+        newest, held_back = RunFolder(run).latest_checkpoint(), open_validation(source, exact, None)
         assert newest is not None and held_back is not None
         load_checkpoint(newest, training)
         losses = validate(held_back, exact, training)

@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 from memory import Peak
 
-from cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
-from sur.inspection.difference import compare_features, compare_stores
-from sur.inspection.feature_statistics import feature_statistics
-from sur.inspection.neighbours import Neighbours
-from sur.inspection.rows import describe_row
-from sur.inspection.search import search_rows
-from sur.inspection.vectors import pooled
-from sur.linting.lint import CHECKS, LintOptions, lint_store
-from sur.probe.config import ProbeConfig
-from sur.probe.measure import probe
-from sur.store_report import write_store_report
+from sur.analysis.lint.lint import CHECKS, LintOptions, lint_store
+from sur.analysis.probe.measure import probe
+from sur.analysis.reports.store_report import write_store_report
+from sur.analysis.store.difference import compare_features, compare_stores
+from sur.analysis.store.neighbours import Neighbours
+from sur.analysis.store.rows import describe_row
+from sur.analysis.store.search import search_rows
+from sur.analysis.store.statistics import feature_statistics
+from sur.analysis.store.vectors import pooled
+from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
+from sur.config.probe import ProbeConfig
 
 LLM, TEXT, LATENTS = "llm.big.l20.mean", "text.big.simple", "vae.big.128"
 POOLED = {"states": ArraySpec("bfloat16", (1024,)), "length": ArraySpec("int32", ())}

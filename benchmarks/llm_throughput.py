@@ -23,9 +23,9 @@ import psutil
 import torch
 from vllm_parity import TEXT, VLLM
 
-from sur.encoders import LLMConfig, LLMEncoder
-from sur.vllm.config import VLLMConfig
-from sur.vllm.server import LaunchedServer
+from sur.config.features import LLMConfig, VLLMConfig
+from sur.features.encoders import LLMEncoder
+from sur.models.vllm.server import LaunchedServer
 
 
 def prompts(count: int) -> list[str]:

@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from cache import Store
-from flows.launch import prefect_ready
-from sur.config import load_config
+from sur.cache import Store
+from sur.config.run import load_config
+from sur.flows.runtime.launch import prefect_ready
 
 WORK = ("prepare", "pending_partitions", "extract_partitions", "make_assets")
 
@@ -38,7 +38,7 @@ def main(source: str, *overrides: str) -> int:
     memory: dict[str, list[int]] = {}
     started = time.perf_counter()
     with prefect_ready(config.run_dir):
-        import flows.extract as flow
+        import sur.flows.extract as flow
 
         for name in WORK:
             setattr(flow, name, _timed(getattr(flow, name), inside[name]))

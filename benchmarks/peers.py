@@ -84,14 +84,14 @@ class Ours(Peer):
     codec = "raw"
 
     def prepare(self, path, n, shape):
-        from cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
+        from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 
         store = Store.create(path / "store.zarr", SHARD)
         store.add_rows(RowRecord(row_id(str(i), "", None), str(i)) for i in range(n))
         store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float16", shape, self.codec)}))
 
     def write(self, path, n, shape):
-        from cache import Behind, Store
+        from sur.cache import Behind, Store
 
         store = Store.open(path / "store.zarr", writable=True)
         with Behind() as writes:
@@ -107,7 +107,7 @@ class Ours(Peer):
                 writes.submit(publish)
 
     def open(self, path, n, shape):
-        from cache import Store
+        from sur.cache import Store
 
         self.store = Store.open(path / "store.zarr")
         self.n = n
@@ -134,7 +134,7 @@ class OursLoader(Ours):
         return None
 
     def gather(self, places):
-        from cache import Loader
+        from sur.cache import Loader
 
         if getattr(self, "size", None) != len(places):
             self.size = len(places)

@@ -27,20 +27,20 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from cache import Store
-from sur.adapter import Adapter
-from sur.config import RunConfig, load_config
-from sur.encoders.text import TextEncoder
-from sur.fingerprint import weights_fingerprint
-from sur.fit import fit
-from sur.generate import generate, load_pipeline
-from sur.log import log_to_stderr
-from sur.probe import Findings, ProbeConfig, probe
-from sur.probe.results import write_findings
-from sur.readout import load_readout
+from sur.adapter.adapter import Adapter
+from sur.adapter.generate import generate, load_pipeline
+from sur.analysis.probe import Findings, ProbeConfig, probe
+from sur.analysis.probe.results import write_findings
+from sur.cache import Store
+from sur.config.run import RunConfig, load_config
+from sur.features.assets import load_readout
+from sur.features.encoders.text import TextEncoder
+from sur.models.fingerprint import weights_fingerprint
 from sur.shapes.oracle import facts, look
 from sur.shapes.questions import Question, SetName, questions
-from sur.sweep import SweepRun, run_sweep, sweep_runs
+from sur.support.log import log_to_stderr
+from sur.training.fit import fit
+from sur.training.sweep.runs import SweepRun, run_sweep, sweep_runs
 
 Feature = tuple[str, int]  # how it was pooled when it was cached, and the layer
 MEASURED = "probe-ranking.json"

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sur.adapter import Adapter
-from sur.attach import detach
-from sur.config import RunConfig, load_config
-from sur.fit import MANIFEST, fit
-from sur.generate import load_pipeline
-from sur.released.adapter import ReleasedAdapter
-from sur.released.attach import attach_as_released
+from sur.adapter.adapter import Adapter
+from sur.adapter.attach import detach
+from sur.adapter.generate import load_pipeline
+from sur.adapter.released.adapter import ReleasedAdapter
+from sur.adapter.released.attach import attach_as_released
+from sur.config.run import RunConfig, load_config
 from sur.shapes.oracle import facts, look
 from sur.shapes.questions import Question, questions
+from sur.training.fit import MANIFEST, fit
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ("templates", "synonyms")

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from memory import Peak
 
-from cache import ArraySpec, FeatureSpec, Loader, RowRecord, Store, row_id
+from sur.cache import ArraySpec, FeatureSpec, Loader, RowRecord, Store, row_id
 
 BATCH = 256
 BATCHES = 200

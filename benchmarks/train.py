@@ -25,15 +25,18 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cache import ArraySpec, FeatureSpec, Loader, RowRecord, Store, row_id
-from sur.adapter import Adapter, AdapterConfig
-from sur.denoiser import FrozenDenoiser
-from sur.losses import LossConfig, Objective, RowBatch
-from sur.losses.alignment import ReadOut
-from sur.released.adapter import ReleasedAdapter
-from sur.released.config import ReleasedAdapterConfig
-from sur.released.objective import ReleasedObjective
-from sur.trainer import TrainConfig, Training
+from sur.adapter.adapter import Adapter
+from sur.adapter.losses import Objective
+from sur.adapter.losses.batch import RowBatch
+from sur.adapter.released.adapter import ReleasedAdapter
+from sur.adapter.released.objective import ReleasedObjective
+from sur.cache import ArraySpec, FeatureSpec, Loader, RowRecord, Store, row_id
+from sur.config.adapter import AdapterConfig, ReleasedAdapterConfig
+from sur.config.losses import LossConfig
+from sur.config.training import TrainConfig
+from sur.models.denoiser import FrozenDenoiser
+from sur.models.readout import ReadOut
+from sur.training.trainer import Training
 
 CASES = {
     "online, as released": "VAE, two text-encoder passes, UNet (its loss trains nothing), LLM vector, released adapter",

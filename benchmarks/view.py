@@ -23,15 +23,14 @@ from statistics import median
 import httpx
 import numpy as np
 
-from cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
-from sur.fingerprint import weights_fingerprint
+from sur.analysis.web.app import create_app, serve
+from sur.analysis.web.filters import PAGE_ROWS
+from sur.analysis.web.viewer import Viewer
+from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
+from sur.models.fingerprint import weights_fingerprint
 from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import sample_scene
 from sur.shapes.words import PAIRED_KINDS
-from sur.view.app import create_app
-from sur.view.filters import PAGE_ROWS
-from sur.view.serve import serve
-from sur.view.viewer import Viewer
 
 VAE = Path(__file__).parent.parent / "sur" / "shapes" / "weights" / "vae"
 TEXT = FeatureSpec("text.made.simple", "text", {"model": "made"},

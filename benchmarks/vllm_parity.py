@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sur.encoders import LLMConfig, LLMEncoder
-from sur.encoders.gguf_files import write_safetensors
-from sur.encoders.locate import locate
-from sur.errors import USER_ERRORS
-from sur.vllm.config import VLLMConfig
-from sur.vllm.server import LaunchedServer
+from sur.config.features import LLMConfig, VLLMConfig
+from sur.features.encoders import LLMEncoder
+from sur.models.gguf import write_safetensors
+from sur.models.locate import locate
+from sur.models.vllm.server import LaunchedServer
+from sur.support.errors import USER_ERRORS
 
 VLLM = Path(__file__).parents[1] / ".venv-vllm"
 POOLINGS = ("mean", "last", "tokens")

@@ -3,12 +3,8 @@
 Knows arrays and bytes, no models.
 """
 
-from cache.background import Behind
-from cache.codecs import Codec
-from cache.compaction import compact
-from cache.describe import FeatureSummary, StoreSummary
-from cache.dtypes import bfloat16_to_float32, float32_to_bfloat16
-from cache.errors import (
+from sur.cache.compact import compact
+from sur.cache.errors import (
     BadValues,
     CacheError,
     CorruptStore,
@@ -21,13 +17,17 @@ from cache.errors import (
     StoreBusy,
     UnknownFeature,
 )
-from cache.loader import Batch, Loader
-from cache.manifest import Manifest
-from cache.receipts import Receipt, ShardReceipt
-from cache.records import ArraySpec, FeatureSpec, RowRecord, row_id
-from cache.storage import store_location
-from cache.store import Store
-from cache.verify import Damage
+from sur.cache.format.codecs import Codec
+from sur.cache.format.dtypes import bfloat16_to_float32, float32_to_bfloat16, to_float32
+from sur.cache.format.receipts import Receipt, ShardReceipt
+from sur.cache.format.spec import ArraySpec, FeatureSpec, RowRecord, row_id
+from sur.cache.loader import Batch, Loader
+from sur.cache.manifest import Manifest
+from sur.cache.storage.base import store_location
+from sur.cache.store import Store
+from sur.cache.threads import Behind
+from sur.cache.upkeep.describe import FeatureSummary, StoreSummary
+from sur.cache.upkeep.verify import Damage
 
 __all__ = [
     "ArraySpec",
@@ -60,4 +60,5 @@ __all__ = [
     "float32_to_bfloat16",
     "row_id",
     "store_location",
+    "to_float32",
 ]

@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.background import ahead
-from cache.dtypes import to_torch
-from cache.errors import CacheError, IncompleteFeature, NoRows
-from cache.manifest import Manifest
-from cache.order import Split, in_split, permutation, rank_share, windowed_permutation
-from cache.receipts import Receipt
-from cache.records import json_digest, which_ids
-from cache.window import Window, gather
+from sur.cache.errors import CacheError, IncompleteFeature, NoRows
+from sur.cache.format.dtypes import to_torch
+from sur.cache.format.receipts import Receipt
+from sur.cache.format.spec import json_digest, which_ids
+from sur.cache.manifest import Manifest
+from sur.cache.sampling import Split, Window, gather, in_split, permutation, rank_share, windowed_permutation
+from sur.cache.threads import ahead
 
 if TYPE_CHECKING:
     import torch
 
-    from cache.store import Store
+    from sur.cache.store import Store
 
 RESIDENT_SHARE = 0.25  # of free memory
 WINDOW = 8  # partitions mixed at a time where single rows are dear to read

@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cache.errors import CacheError, CorruptStore
-from cache.local import sync
-from cache.records import json_digest
+from sur.cache.errors import CacheError, CorruptStore
+from sur.cache.format.spec import json_digest
+from sur.cache.storage.local import sync
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import metadata
-from cache.catalog import Catalog
-from cache.datasets import dataset_names, read_members, write_members
-from cache.describe import StoreSummary, summarize
-from cache.errors import CacheError, StoreBusy
-from cache.features import Packed
-from cache.reader import ArrayReader
-from cache.receipts import Receipt
-from cache.records import FeatureSpec, RowRecord
-from cache.repair import repair
-from cache.root import read_root, recover_root, require_free, write_root
-from cache.rows import RECEIPTS, TEXTS, Rows
-from cache.shard import Layout
-from cache.storage import Storage, join, open_storage
-from cache.verify import Damage, inspect
+from sur.cache.contents.catalog import Catalog
+from sur.cache.contents.datasets import dataset_names, read_members, write_members
+from sur.cache.contents.features import Packed
+from sur.cache.contents.reader import ArrayReader
+from sur.cache.contents.rows import RECEIPTS, TEXTS, Rows
+from sur.cache.errors import CacheError, StoreBusy
+from sur.cache.format import metadata
+from sur.cache.format.dtypes import to_float32
+from sur.cache.format.receipts import Receipt
+from sur.cache.format.root import read_root, recover_root, require_free, write_root
+from sur.cache.format.shard import Layout
+from sur.cache.format.spec import FeatureSpec, RowRecord
+from sur.cache.storage.base import Storage, join, open_storage
+from sur.cache.upkeep.describe import StoreSummary, summarize
+from sur.cache.upkeep.repair import repair
+from sur.cache.upkeep.verify import Damage, inspect
 
 
 class Store:
@@ -302,6 +303,14 @@ class Store:
         self._rows.require(slots)
         return {name: reader.gather(slots) for name, reader in self._readers(feature, arrays)}
 
+    def read_float32(self, feature: str, slots: np.ndarray, array: str) -> np.ndarray:
+        """One array of a feature at `slots`, int64 (n,): float32 (n, ...).
+
+        Raises:
+            IncompleteFeature, CorruptStore: as `read`.
+        """
+        return to_float32(self.read(feature, slots, {array})[array], self.spec(feature).arrays[array].dtype)
+
     def read_partition(
         self, feature: str, partition: int, arrays: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
@@ -379,7 +388,7 @@ class Store:
         return (1 + len(TEXTS)) * len(self._storage.folders(RECEIPTS)) + sum(feature.n_files() for feature in held)
 
     def repair(self, damages: Sequence[Damage], records: Sequence[RowRecord] = ()) -> list[Damage]:
-        """Mend what `verify` found, so that the next extraction recomputes just what is broken; see `cache.repair`.
+        """Mend what `verify` found, so that the next extraction recomputes just what is broken (upkeep/repair.py).
 
         `records`, the rows of the data source, help where rows are damaged. Returns what is beyond repair.
         """
@@ -391,7 +400,13 @@ class Store:
 
     def describe(self) -> StoreSummary:
         """What is in the store, for people and programs."""
-        return summarize(self, self._catalog.intact("features") + self._catalog.intact("assets"))
+        return summarize(
+            self.path,
+            self.rows_per_partition,
+            self.n_partitions,
+            self.n_rows,
+            self._catalog.intact("features") + self._catalog.intact("assets"),
+        )
 
     def _ensure(self, section: str, spec: FeatureSpec) -> None:
         with self._locked():

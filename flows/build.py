@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
-    from flows.launch import main
-    from sur.build.config import load_build_config
+    from sur.config.curation import load_build_config
+    from sur.flows.runtime.launch import main
 
     sys.exit(main("build", load_build_config))
 
@@ -13,10 +13,11 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.progress import flow_progress
-from sur.build import BuildConfig, BuildSummary, caption, collect, rewrite, write_rows
-from sur.build.draft_file import read_draft, save_draft
-from sur.settings import save_config
+from sur.config.curation import BuildConfig
+from sur.config.load import save_config
+from sur.data.curation import BuildSummary, caption, collect, rewrite, write_rows
+from sur.data.curation.draft import read_draft, save_draft
+from sur.flows.runtime.progress import flow_progress
 
 
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)

@@ -4,7 +4,7 @@ import logging
 import sys
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
-    from flows.launch import main
+    from sur.flows.runtime.launch import main
 
     sys.exit(main("extract"))
 
@@ -15,13 +15,10 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 from prefect.tasks import Task, exponential_backoff
 
-from cache import StoreBusy
-from flows.progress import flow_progress
-from flows.workers import Workers
-from sur.config import RunConfig
-from sur.devices import claim_device, on_device
-from sur.errors import USER_ERRORS, WorkerLost
-from sur.extraction import (
+from sur.cache import StoreBusy
+from sur.config.run import RunConfig
+from sur.features.devices import claim_device, on_device
+from sur.features.extraction import (
     PartitionsDone,
     close_encoders,
     encoder_keys,
@@ -30,11 +27,13 @@ from sur.extraction import (
     pending_partitions,
     prepare,
 )
-from sur.feature_words import arrays_of
-from sur.planning import Plan
-from sur.standing import partitions, timed
-from sur.units import format_bytes
-from sur.vllm.errors import EngineGone
+from sur.features.plan import Plan
+from sur.flows.runtime.progress import flow_progress
+from sur.flows.runtime.stopping import partitions_done
+from sur.flows.runtime.workers import Workers
+from sur.support.errors import USER_ERRORS, EngineGone, WorkerLost
+from sur.support.formatting import arrays_of, format_bytes
+from sur.support.timings import timed
 
 LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in between
 _log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def extract(config: RunConfig) -> dict[str, float]:
 
     Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
     """
-    with timed(config, "extract", lambda: partitions(config)[0]):
+    with timed(config.run_dir, "extract", lambda: partitions_done(config.store.path)[0]):
         plan, done = encode_everything(config)
     create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
     return {

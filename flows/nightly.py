@@ -3,7 +3,7 @@
 import sys
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
-    from flows.launch import main
+    from sur.flows.runtime.launch import main
 
     sys.exit(main("nightly"))
 
@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
-from flows.extract import extract
-from flows.pipeline import evaluate_adapter
-from flows.train import train
-from sur.config import RunConfig
-from sur.errors import ConfigError
+from sur.config.run import RunConfig
+from sur.evaluation.promotion import (
+    PROMOTED,
+    Verdict,
+    abandon,
+    judge,
+    next_candidate,
+    promoted_name,
+    read_verdicts,
+    settle,
+)
 from sur.evaluation.results import Single, read_singles
-from sur.promotion import PROMOTED, Verdict, abandon, judge, next_candidate, promoted_name, read_verdicts, settle
+from sur.flows.extract import extract
+from sur.flows.pipeline import evaluate_adapter
+from sur.flows.train import train
+from sur.support.errors import ConfigError
 
 
 @dataclass(frozen=True)

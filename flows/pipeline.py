@@ -3,7 +3,7 @@
 import sys
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
-    from flows.launch import main
+    from sur.flows.runtime.launch import main
 
     sys.exit(main("pipeline"))
 
@@ -13,12 +13,12 @@ from prefect import flow, tags, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.extract import extract
-from flows.progress import flow_progress
-from flows.train import train
-from sur.config import RunConfig
+from sur.config.run import RunConfig
 from sur.evaluation import Evaluation, Subject
-from sur.report import write_report
+from sur.evaluation.report.report import write_report
+from sur.flows.extract import extract
+from sur.flows.runtime.progress import flow_progress
+from sur.flows.train import train
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
@@ -26,7 +26,7 @@ def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
     """Generate and score pictures with and without the adapter, unless that is done already."""
     from sur.evaluation import evaluate, kept_evaluation
     from sur.evaluation.drawing import pictures_of
-    from sur.evaluation.sets import prompt_sets
+    from sur.evaluation.prompts.sets import prompt_sets
 
     subject = Subject.of_run(config, adapter)
     if (kept := kept_evaluation(subject)) is not None:

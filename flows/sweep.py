@@ -5,20 +5,21 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.pipeline import evaluate_adapter
-from flows.train import fit_adapter
-from sur.comparison import write_comparison
-from sur.config import RunConfig
-from sur.evaluation import Evaluation, Subject
-from sur.report import write_report
-from sur.settings import save_config
-from sur.sweep import FOLDER, Outcome, SweepRun, run_sweep
+from sur.config.load import save_config
+from sur.config.run import RunConfig
+from sur.evaluation import Subject
+from sur.evaluation.report.report import write_report
+from sur.evaluation.results import adapter_scores
+from sur.flows.pipeline import evaluate_adapter
+from sur.flows.train import fit_adapter
+from sur.training.sweep.report import write_comparison
+from sur.training.sweep.runs import FOLDER, Outcome, SweepRun, run_sweep
 
 
 @flow(name="sweep", persist_result=False)
 def sweep(config: RunConfig, runs: list[SweepRun], evaluate: bool = False) -> list[Outcome]:
     """Train every run; returns what became of each. The comparison lies in <run_dir>/sweep."""
-    outcomes = run_sweep(runs, _train, _evaluate if evaluate else None)
+    outcomes = run_sweep(runs, _train, _score if evaluate else None)
     compared = write_comparison(config.run_dir / FOLDER, outcomes)
     create_markdown_artifact(compared.read_text(encoding="utf-8"), key="sweep")
     return outcomes
@@ -29,7 +30,7 @@ def _train(config: RunConfig) -> Path:
     return fit_adapter(config)
 
 
-def _evaluate(config: RunConfig, adapter: Path) -> Evaluation:
+def _score(config: RunConfig, adapter: Path) -> dict[str, float]:
     evaluation = evaluate_adapter(config, adapter)
     write_report(Subject.of_run(config, adapter), evaluation, config)
-    return evaluation
+    return adapter_scores(evaluation)

@@ -3,7 +3,7 @@
 import sys
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
-    from flows.launch import main
+    from sur.flows.runtime.launch import main
 
     sys.exit(main("train"))
 
@@ -13,19 +13,20 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.progress import flow_progress
-from sur.config import RunConfig
-from sur.settings import save_config
-from sur.standing import last_step, timed
+from sur.config.load import save_config
+from sur.config.run import RunConfig
+from sur.config.run_folder import RunFolder
+from sur.flows.runtime.progress import flow_progress
+from sur.support.timings import timed
 
 
 @task(name="fit", cache_policy=NO_CACHE, persist_result=False)
 def fit_adapter(config: RunConfig) -> Path:
     """Train, resuming from the last checkpoint of the run folder; returns the adapter's folder."""
-    from sur.fit import fit
+    from sur.training.fit import fit
 
     with (
-        timed(config, "train", lambda: last_step(config)),
+        timed(config.run_dir, "train", RunFolder(config.run_dir).last_step),
         flow_progress("train", config.train.steps, "steps") as progress,
     ):
         return fit(config, on_step=lambda step: progress.reach(step.step, f"loss {step.loss:.4f}"))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from cache_samples import LATENTS, STATES, expected_work, extract, file_bytes, sample_rows, sample_values
 
-from cache import CacheError, Loader, Store, compact
+from sur.cache import CacheError, Loader, Store, compact
 
 ROWS = 60
 PARTITIONS = 8

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache import ArraySpec, FeatureSpec, RowRecord, Store, float32_to_bfloat16, row_id
+from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, float32_to_bfloat16, row_id
 
 ROWS_PER_PARTITION = 8
 STATES = FeatureSpec(

@@ -11,10 +11,10 @@ os.environ["DO_NOT_TRACK"] = "1"
 
 import pytest
 
-from sur.config import RunConfig, load_config
-from sur.extraction import extract
-from sur.log import OURS
+from sur.config.run import RunConfig, load_config
+from sur.features.extraction import extract
 from sur.shapes.dataset import write_dataset
+from sur.support.log import OURS
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = [
@@ -48,7 +48,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Vectors that are kept for neighbours (sur/inspection/vectors.py) stay out of the user's own folder."""
+    """Vectors that are kept for neighbours (sur/analysis/store/vectors.py) stay out of the user's own folder."""
     os.environ["SUR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from sur.adapter import Adapter, AdapterConfig
+from sur.adapter.adapter import Adapter
+from sur.config.adapter import AdapterConfig
 
 
 def made(dim: int = 32, **options) -> Adapter:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from sur.adapter import Adapter, AdapterConfig
-from sur.generate import generate, load_pipeline
-from sur.shapes.base_model import WEIGHTS
+from sur.adapter.adapter import Adapter
+from sur.adapter.generate import generate, load_pipeline
+from sur.config.adapter import AdapterConfig
+from sur.shapes.base.base_model import WEIGHTS
 
 PROMPTS = [
     "we can see two red discs",

@@ -20,17 +20,18 @@ from tiny_models import save_llm
 from tiny_run import save_config_file, save_models
 from typer.testing import CliRunner
 
-from cache import Store
-from flows.launch import prefect_ready
-from sur.build import BuildConfig, build, caption, collect, load_build_config, rows_folder, write_rows
-from sur.build.draft_file import read_draft, save_draft
+from sur.cache import Store
 from sur.cli.app import app
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.extraction import close_encoders, extract
-from sur.planning import plan_extraction
-from sur.rows import open_rows, scan
-from sur.stopping import Stopped, stopped
+from sur.config.curation import BuildConfig, load_build_config
+from sur.config.run import load_config
+from sur.data import open_rows, scan
+from sur.data.curation import build, caption, collect, rows_folder, write_rows
+from sur.data.curation.draft import read_draft, save_draft
+from sur.features.extraction import close_encoders, extract
+from sur.features.plan import plan_extraction
+from sur.flows.runtime.launch import prefect_ready, stopped
+from sur.support.errors import ConfigError
+from sur.support.signals import Stopped
 
 LENIENT = {"min_simple_words": 1, "keep_unfinished": True, "max_repeated_share": 1, "min_kept_share": 0}
 LENIENT |= {"min_grounded_share": 0}
@@ -161,14 +162,14 @@ def test_provenance_and_rows_belong_together_after_a_kill_between_them(models, t
     before = sources(config)
     assert before == {"a red fox 1, snow": "fox1.png", "a red fox 2, snow": "fox2.png"}
     draw(tmp_path / "in" / "fox0.png", 7, parameters=A1111.format(0))
-    replace = rows_folder.replace_file
+    replace = rows_folder.write_bytes
 
-    def killed(path: Path, content: bytes) -> None:
+    def killed(path: Path, content: bytes, durable: bool = False) -> None:
         if path.name == "metadata.jsonl":
             raise KeyboardInterrupt
-        replace(path, content)
+        replace(path, content, durable)
 
-    monkeypatch.setattr(rows_folder, "replace_file", killed)
+    monkeypatch.setattr(rows_folder, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         build(config)
     assert lines(config.data_dir / "provenance.jsonl")[0]["source"]["file"] == "fox0.png"
@@ -241,7 +242,7 @@ def test_a_picture_that_changes_while_the_build_runs_gets_no_other_one_s_caption
 
 
 def test_a_negative_prompt_that_is_too_long_is_cut_and_said_to_be(models, tmp_path, monkeypatch):
-    from sur.build import collecting
+    from sur.data.curation import collect as collecting
 
     given: list[int] = []
     cleaning = collecting.clean
@@ -366,7 +367,7 @@ def test_shipped_configs_are_valid(name):
     assert load_build_config(f"configs/{name}.yaml").run_dir == Path("runs") / name
 
 
-RUN = "import sys; from sur.build import build, load_build_config; build(load_build_config(sys.argv[1]))"
+RUN = "import sys; from sur.data.curation import build, load_build_config; build(load_build_config(sys.argv[1]))"
 
 
 @pytest.mark.slow
@@ -403,7 +404,7 @@ def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, t
     path = picture_build(tmp_path, models, pictures)
     passed: list[object] = []
     with prefect_ready(tmp_path / "run"):
-        from flows import build as flow
+        from sur.flows import build as flow
 
         read = flow.read_draft
         monkeypatch.setattr(flow, "read_draft", lambda path: passed.append(path) or read(path))

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sur.build import prompt_syntax
-from sur.build.cleaning import CleaningConfig, clean
-from sur.build.prompt_syntax import TEXT, parse
+from sur.config.curation import CleaningConfig
+from sur.data.curation import prompt_syntax
+from sur.data.curation.cleaning import clean
+from sur.data.curation.prompt_syntax import TEXT, parse
 
 DIALECTS = ("a1111", "comfyui", "invokeai", "midjourney", "plain")
 PIECES = [

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sur.build.filters import FiltersConfig, LeftOut, check_picture, check_rewrite, check_text, check_written
-from sur.build.words import content, repeated_share, shared_content, words
-from sur.errors import ConfigError
+from sur.config.curation import FiltersConfig
+from sur.data.curation.content_words import content, repeated_share, shared_content, words
+from sur.data.curation.filters import LeftOut, check_picture, check_rewrite, check_text, check_written
+from sur.support.errors import ConfigError
 
 
 def reason(check, *arguments, **config) -> str:

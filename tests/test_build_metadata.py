@@ -6,10 +6,10 @@ import json
 import pytest
 from PIL import Image, PngImagePlugin
 
-from sur.build.embedded import MetadataError, embedded_texts
-from sur.build.metadata import read_embedded
-from sur.build.metadata_a1111 import read_a1111, read_settings
-from sur.images import open_checked
+from sur.data.curation.metadata.a1111 import read_a1111, read_settings
+from sur.data.curation.metadata.embedded import MetadataError, embedded_texts
+from sur.data.curation.metadata.read import read_embedded
+from sur.support.images import open_checked
 
 INFOTEXT = """portrait of an (old fisherman:1.2), harbour at dawn,
 foggy <lora:film:0.6>

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from tiny_captioners import save_captioner
 from tiny_models import save_llm
 
-from sur.build.captions import ASKED, CaptionConfig, Captioner
-from sur.build.rewriting import RewriteConfig, Rewriter, tidy
-from sur.build.text_log import TextLog, Written, digest, kept_texts
-from sur.errors import ConfigError
-from sur.vllm.config import VLLMConfig
-from sur.vllm.errors import EngineGone, EngineRefused
+from sur.config.curation import ASKED, CaptionConfig, RewriteConfig
+from sur.config.features import VLLMConfig
+from sur.data.curation.writers.captions import Captioner
+from sur.data.curation.writers.rewriting import Rewriter, tidy
+from sur.data.curation.writers.text_log import TextLog, Written, digest, kept_texts
+from sur.support.errors import ConfigError, EngineGone, EngineRefused
 
 RNG = np.random.default_rng(0)
 PICTURES = [Image.fromarray(RNG.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(4)]

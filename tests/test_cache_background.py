@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from cache import Behind
-from cache.background import side_by_side
+from sur.cache import Behind
+from sur.cache.threads import side_by_side
 
 
 def test_the_caller_goes_on_while_jobs_run_and_may_wait_for_all():

@@ -29,8 +29,9 @@ from cache_samples import (
 from moto.server import ThreadedMotoServer
 from zarr.storage import ObjectStore
 
-from cache import CacheError, CorruptStore, Loader, Store, StoreBusy, bucket
-from cache.bucket import BucketStorage
+from sur.cache import CacheError, CorruptStore, Loader, Store, StoreBusy
+from sur.cache.storage import bucket
+from sur.cache.storage.bucket import BucketStorage
 
 BUCKET = "features"
 
@@ -309,6 +310,6 @@ def test_places_that_are_none_are_named(server):
 
 
 def test_without_the_extra_it_is_said_which_one_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cache.bucket", None)
+    monkeypatch.setitem(sys.modules, "sur.cache.storage.bucket", None)
     with pytest.raises(CacheError, match=r"pip install 'sur-feature-cache\[remote\]'"):
         Store.open("s3://bucket/store.zarr")

@@ -15,8 +15,17 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import ArraySpec, BadValues, CorruptStore, FeatureSpec, IdentityMismatch, Loader, Store, bfloat16_to_float32
-from cache.codecs import CODECS
+from sur.cache import (
+    ArraySpec,
+    BadValues,
+    CorruptStore,
+    FeatureSpec,
+    IdentityMismatch,
+    Loader,
+    Store,
+    bfloat16_to_float32,
+)
+from sur.cache.format.codecs import CODECS
 
 PACKED = [codec for codec in CODECS if codec != "raw"]
 

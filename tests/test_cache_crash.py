@@ -26,8 +26,9 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import CacheError, DiskFull, NotWritable, Store, StoreBusy, local
-from cache.checksum import with_crc
+from sur.cache import CacheError, DiskFull, NotWritable, Store, StoreBusy
+from sur.cache.format.checksum import with_crc
+from sur.cache.storage import local
 
 
 @pytest.fixture(scope="module")

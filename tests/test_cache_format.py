@@ -16,8 +16,8 @@ from cache_samples import (
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from cache import ArraySpec, Store
-from cache.shard import Layout
+from sur.cache import ArraySpec, Store
+from sur.cache.format.shard import Layout
 
 ARRAYS = [(spec.name, array) for spec in (STATES, LATENTS) for array in spec.arrays]
 

@@ -23,7 +23,7 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import (
+from sur.cache import (
     ArraySpec,
     BadValues,
     CacheError,
@@ -33,9 +33,9 @@ from cache import (
     Manifest,
     Store,
     compact,
-    metadata,
     row_id,
 )
+from sur.cache.format import metadata
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import CacheError, IncompleteFeature, Loader, Store
-from cache.order import in_split, permutation, windowed_permutation
-from cache.window import Window
+from sur.cache import CacheError, IncompleteFeature, Loader, Store
+from sur.cache.sampling import Window, in_split, permutation, windowed_permutation
 
 ROWS = 60
 

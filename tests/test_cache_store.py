@@ -17,7 +17,7 @@ from cache_samples import (
     sample_values,
 )
 
-from cache import (
+from sur.cache import (
     ArraySpec,
     BadValues,
     CacheError,
@@ -31,9 +31,9 @@ from cache import (
     UnknownFeature,
     bfloat16_to_float32,
     float32_to_bfloat16,
-    metadata,
     row_id,
 )
+from sur.cache.format import metadata
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from cache_samples import (
     sample_rows,
 )
 
-from cache import CacheError, CorruptStore, IncompleteFeature, Loader, Store
+from sur.cache import CacheError, CorruptStore, IncompleteFeature, Loader, Store
 
 DATA = f"features/{STATES.name}/states/c.2.0"
 

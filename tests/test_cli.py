@@ -9,11 +9,11 @@ import pytest
 from tiny_run import save_config_file, save_models, save_rows
 from typer.testing import CliRunner
 
-from cache import RowRecord, Store
+from sur.cache import RowRecord, Store
 from sur.cli.app import app, main
-from sur.config import load_config
-from sur.extraction import close_encoders, extract
-from sur.settings import save_config
+from sur.config.load import save_config
+from sur.config.run import load_config
+from sur.features.extraction import close_encoders, extract
 
 VERBS = ("plan", "extract", "train", "pipeline", "sweep", "generate", "evaluate", "inspect", "verify", "drop", "demo")
 VERBS += ("convert", "publish", "build")
@@ -69,7 +69,7 @@ def test_plan_prints_rows_tokens_bytes_and_space(run):
 
 
 def test_plan_refuses_what_cannot_fit(run, monkeypatch, capsys):
-    monkeypatch.setattr("sur.planning.free_bytes", lambda path: 10)
+    monkeypatch.setattr("sur.features.plan.free_bytes", lambda path: 10)
     code, message = fails(monkeypatch, capsys, "plan", run, "llm.layers=[2]")
     assert code == 2
     assert "only 10 B are free" in message
@@ -92,7 +92,7 @@ def test_inspect_of_a_store_imports_no_model_library(run):
     program = "import sys; from sur.cli.app import app; app(standalone_mode=False); print(sorted(sys.modules))"
     command = [sys.executable, "-c", program, "inspect", str(load_config(run).store.path)]
     imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-    assert "'cache.store'" in imported
+    assert "'sur.cache.store'" in imported
     assert [name for name in ("torch", "prefect", "diffusers", "transformers") if f"'{name}'" in imported] == []
 
 
@@ -162,7 +162,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch):
     def broken(config):
         raise KeyError("bug")
 
-    monkeypatch.setattr("sur.planning.plan_extraction", broken)
+    monkeypatch.setattr("sur.features.plan.plan_extraction", broken)
     monkeypatch.setattr(sys, "argv", ["sur", "plan", str(run)])
     with pytest.raises(KeyError):
         main()

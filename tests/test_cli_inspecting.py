@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cache import Store
+from sur.analysis.store.pictures import LatentPictures
+from sur.analysis.store.statistics import feature_statistics
+from sur.cache import Store
 from sur.cli.app import app
-from sur.errors import ConfigError
-from sur.inspection.errors import NotInStore
-from sur.inspection.feature_statistics import feature_statistics
-from sur.inspection.pictures import LatentPictures
-from sur.settings import save_config
+from sur.config.load import save_config
+from sur.support.errors import ConfigError, NotInStore
 
 TEXT = "text.shapes.simple"
 

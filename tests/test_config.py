@@ -1,12 +1,12 @@
-"""sur.config: defaults < file < overrides, and errors that say where and what instead."""
+"""sur.config.run: defaults < file < overrides, and errors that say where and what instead."""
 
 from pathlib import Path
 
 import pytest
 
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.settings import save_config
+from sur.config.load import save_config
+from sur.config.run import load_config
+from sur.support.errors import ConfigError
 
 MINIMAL = "run_dir: runs/x\nbase_model: models/tiny\ndata: {path: rows}\n"
 

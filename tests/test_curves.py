@@ -8,7 +8,7 @@ import pytest
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
-from sur.curves import Curves, flat, start_trackers
+from sur.training.tracking.curves import Curves, flat, start_trackers
 
 INSTALLED = [str(name) for name in get_available_trackers()]
 
@@ -82,7 +82,7 @@ def test_tensorboard_has_the_curves_and_hides_what_a_resumed_run_repeats(tmp_pat
 import sys
 from pathlib import Path
 from accelerate import Accelerator
-from sur.curves import Curves, start_trackers
+from sur.training.tracking.curves import Curves, start_trackers
 folder = Path(sys.argv[1])
 for first, last in ((1, 5), (3, 6)):
     accelerator = Accelerator(cpu=True)

@@ -14,9 +14,9 @@ import pytest
 from conftest import CONFIGS, SMALL
 from typer.testing import CliRunner
 
-from cache import Store
+from sur.cache import Store
 from sur.cli.app import app
-from sur.config import load_config
+from sur.config.run import load_config
 from sur.shapes.dataset import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("worker")]

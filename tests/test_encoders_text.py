@@ -10,7 +10,8 @@ import torch
 from diffusers import DiffusionPipeline
 from tiny_models import save_pipeline
 
-from sur.encoders import TextConfig, TextEncoder, build_encoders
+from sur.config.features import TextConfig
+from sur.features.encoders import TextEncoder, build_encoders
 
 PROMPTS = ["a red cat", "", "x", "the red cat " * 60, "Ünïcödé (masterpiece:1.2), 8k", "cat red the"]
 

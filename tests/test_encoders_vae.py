@@ -9,7 +9,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tiny_models import save_pipeline
 
-from sur.encoders import VAEConfig, VAEEncoder
+from sur.config.features import VAEConfig
+from sur.features.encoders import VAEEncoder
 
 
 @pytest.fixture(scope="module")

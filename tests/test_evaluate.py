@@ -14,19 +14,20 @@ import torch
 from conftest import CONFIGS, SMALL
 from PIL import Image
 
-from sur.adapter import Adapter, AdapterConfig
-from sur.config import evaluation_settings, load_config
-from sur.errors import ConfigError
+from sur.adapter.adapter import Adapter
+from sur.adapter.generate import generate, load_pipeline
+from sur.config.adapter import AdapterConfig
+from sur.config.evaluation import EvaluateConfig
+from sur.config.run import evaluation_settings, load_config
 from sur.evaluation import Subject, evaluate, kept_evaluation
-from sur.evaluation.config import EvaluateConfig
 from sur.evaluation.drawing import pictures_of
+from sur.evaluation.prompts.sets import prompt_sets
+from sur.evaluation.report.report import write_report
 from sur.evaluation.results import RESULT, SINGLE, read_singles
-from sur.evaluation.sets import prompt_sets
-from sur.generate import generate, load_pipeline
-from sur.report import write_report
 from sur.shapes.oracle import facts, look
 from sur.shapes.questions import questions
-from sur.standing import note_seconds, read_seconds, timed
+from sur.support.errors import ConfigError
+from sur.support.timings import note_seconds, read_seconds, timed
 
 WEIGHTS = str(CONFIGS.parent / "sur" / "shapes" / "weights")
 
@@ -288,14 +289,14 @@ def test_a_stage_s_seconds_are_those_of_its_work(own):
     note_seconds(own.folder, "train", 100.0)
     steps = iter([5, 5, 5, 9])
     config = load_config(CONFIGS / "shapes.yaml", [*SMALL, f"run_dir={own.folder}"])
-    with timed(config, "train", lambda: next(steps)):
+    with timed(config.run_dir, "train", lambda: next(steps)):
         pass  # nothing to do: the seconds stay
     assert read_seconds(own.folder)["train"] == 100.0
-    with pytest.raises(KeyboardInterrupt), timed(config, "train", lambda: next(steps)):
+    with pytest.raises(KeyboardInterrupt), timed(config.run_dir, "train", lambda: next(steps)):
         raise KeyboardInterrupt  # stopped, but it got further
     assert 100.0 <= read_seconds(own.folder)["train"] < 110.0
     steps = iter([0, 9])
-    with timed(config, "train", lambda: next(steps)):
+    with timed(config.run_dir, "train", lambda: next(steps)):
         pass  # from the start
     assert read_seconds(own.folder)["train"] < 10.0
     assert list(read_seconds(own.folder)) == ["train", "evaluate"]

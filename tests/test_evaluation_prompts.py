@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from sur.errors import ConfigError
 from sur.evaluation import EvaluateConfig
-from sur.evaluation.everyday import CATEGORIES, EACH, everyday
-from sur.evaluation.files import read_prompts
-from sur.evaluation.prompts import Asked
-from sur.evaluation.sets import prompt_sets
-from sur.evaluation.vqa import plain
+from sur.evaluation.judges.vqa import plain
+from sur.evaluation.prompts.everyday import CATEGORIES, EACH, everyday
+from sur.evaluation.prompts.prompt_files import read_prompts
+from sur.evaluation.prompts.prompts import Asked
+from sur.evaluation.prompts.sets import prompt_sets
 from sur.shapes.questions import questions
+from sur.support.errors import ConfigError
 
 GOOD = """
 - id: 1

@@ -12,16 +12,17 @@ from safetensors.torch import load_file, save_file
 from tiny_models import ANSWERS, save_clip, save_pipeline, save_vqa
 from typer.testing import CliRunner
 
-from sur.adapter import Adapter, AdapterConfig
+from sur.adapter.adapter import Adapter
 from sur.cli.app import app
-from sur.errors import ConfigError
-from sur.evaluation.clip import ClipScorer
-from sur.evaluation.config import ClipConfig, EvaluateConfig, VQAConfig
-from sur.evaluation.iqa import IQAScorer
-from sur.evaluation.prompts import Asked, Prompt
+from sur.config.adapter import AdapterConfig
+from sur.config.evaluation import ClipConfig, EvaluateConfig, VQAConfig
+from sur.evaluation.judges.clip import ClipScorer
+from sur.evaluation.judges.iqa import IQAScorer
+from sur.evaluation.judges.scorer import judges_identity
+from sur.evaluation.judges.vqa import VQAScorer, plain
+from sur.evaluation.prompts.prompts import Asked, Prompt
 from sur.evaluation.results import Evaluation, read_singles
-from sur.evaluation.scorer import judges_identity
-from sur.evaluation.vqa import VQAScorer, plain
+from sur.support.errors import ConfigError
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 QUESTIONS = ["is the cat red ?", "how many dogs are there in the picture ?", "what color is the cup", "are there dogs"]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sur.evaluation import EvaluateConfig
-from sur.evaluation.prompts import Need, Prompt, PromptSet
+from sur.evaluation.prompts.prompts import Need, Prompt, PromptSet
 from sur.evaluation.scoring import summarise
 from sur.evaluation.statistics import PERMUTATIONS, closed_gap, mean, resampled, sign_flip_p
 

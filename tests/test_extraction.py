@@ -1,4 +1,4 @@
-"""sur.extraction and sur.partition: what is computed, copied, left out, and never computed twice."""
+"""sur.features.extraction and sur.features.partition: what is computed, copied, left out, and never computed twice."""
 
 import importlib.metadata
 import json
@@ -11,10 +11,11 @@ import pytest
 from test_rows import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
-from cache import IdentityMismatch, Loader, Store
-from cache.local import LocalStorage
-from sur import extraction
-from sur.extraction import (
+from sur.cache import IdentityMismatch, Loader, Store
+from sur.cache.storage.local import LocalStorage
+from sur.data import open_rows
+from sur.features import extraction
+from sur.features.extraction import (
     close_encoders,
     encoder_keys,
     extract,
@@ -23,8 +24,7 @@ from sur.extraction import (
     pending_partitions,
     prepare,
 )
-from sur.images import decode
-from sur.rows import open_rows
+from sur.support.images import decode
 
 
 @pytest.fixture(scope="module")

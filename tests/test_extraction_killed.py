@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tiny_run import save_config_file, save_models, save_rows, store_files
 
-from flows.server import EmbeddedServer
-from sur.config import load_config
-from sur.extraction import extract
+from sur.config.run import load_config
+from sur.features.extraction import extract
+from sur.flows.runtime.server import EmbeddedServer
 
 KILLS = 10
 COMPUTED = re.compile(r"feature (\S+): partition (\d+) computed")

@@ -14,17 +14,19 @@ from tiny_models import save_llm
 from tiny_run import save_rows, tiny_config
 from torch.nn.functional import mse_loss
 
-from cache import Store
-from sur.adapter import Adapter, AdapterConfig
-from sur.denoiser import FrozenDenoiser, Noised, Text
-from sur.encoders import TextConfig, TextEncoder
-from sur.errors import ConfigError
-from sur.extraction import extract
-from sur.families import FAMILIES as KNOWN
-from sur.families import family_of
-from sur.fit import fit
-from sur.generate import generate, load_pipeline
-from sur.readout import readout_arrays
+from sur.adapter.adapter import Adapter
+from sur.adapter.generate import generate, load_pipeline
+from sur.cache import Store
+from sur.config.adapter import AdapterConfig
+from sur.config.features import TextConfig
+from sur.features.assets import readout_arrays
+from sur.features.encoders import TextEncoder
+from sur.features.extraction import extract
+from sur.models.denoiser import FrozenDenoiser, Noised, Text
+from sur.models.families import FAMILIES as KNOWN
+from sur.models.families import family_of
+from sur.support.errors import ConfigError
+from sur.training.fit import fit
 
 # numpy's word to diffusers' DPM-Solver scheduler, which PixArt has
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -143,7 +145,7 @@ def test_the_denoiser_is_called_as_its_pipeline_calls_it(pipeline, monkeypatch):
     seen: list[tuple] = []
     hook = module.register_forward_hook(lambda _m, a, k, out: seen.append((a, k, out[0])), with_kwargs=True)
     off = 1.0 if own.name != "Flux" else 7.0  # Flux' guidance is an input, here the pipeline's and ours the same
-    monkeypatch.setattr("sur.denoiser.FLUX_GUIDANCE", 7.0)
+    monkeypatch.setattr("sur.models.denoiser.FLUX_GUIDANCE", 7.0)
     draw(pipe, PROMPTS[:2], guidance_scale=off)
     hook.remove()
     args, kwargs, wanted = seen[-1]
@@ -354,7 +356,7 @@ def test_attention_alignment_is_for_cross_attention(pipeline, tmp_path):
 
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
 def test_the_min_snr_weight(name, tmp_path):
-    from sur.losses import denoising_loss
+    from sur.adapter.losses import denoising_loss
 
     denoiser = FrozenDenoiser.from_pipeline(str(save_family(tmp_path / name, name)))
     torch.manual_seed(0)
@@ -370,7 +372,8 @@ def test_the_min_snr_weight(name, tmp_path):
 
 
 def test_a_min_snr_weight_of_a_flow_is_refused(tmp_path):
-    from sur.losses import DenoisingConfig, prepare_denoiser
+    from sur.adapter.losses import prepare_denoiser
+    from sur.config.losses import DenoisingConfig
 
     folder = save_family(tmp_path / "sd3", "sd3")
     with pytest.raises(ConfigError, match="min_snr_gamma"):
@@ -379,7 +382,8 @@ def test_a_min_snr_weight_of_a_flow_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ways_to_run_the_denoiser_do_not_change_its_gradient(name, tmp_path):
-    from sur.losses import DenoisingConfig, denoising_loss, prepare_denoiser
+    from sur.adapter.losses import denoising_loss, prepare_denoiser
+    from sur.config.losses import DenoisingConfig
 
     folder = save_family(tmp_path / name, name)
 

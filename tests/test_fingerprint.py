@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import save_llm
 
-import sur.fingerprint as fingerprint
-from sur.encoders.gguf_files import read_gguf_header
-from sur.encoders.locate import LLM_TOKENIZER, LLM_WEIGHTS, PIPELINE_CONFIG, TEXT_WEIGHTS, VAE_WEIGHTS, locate
-from sur.fingerprint import tokenizer_fingerprint, weights_fingerprint
+import sur.models.fingerprint as fingerprint
+from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from sur.models.gguf import read_gguf_header
+from sur.models.locate import LLM_TOKENIZER, LLM_WEIGHTS, PIPELINE_CONFIG, TEXT_WEIGHTS, VAE_WEIGHTS, locate
 
 
 def test_a_copy_has_the_same_fingerprint_and_volatile_config_keys_do_not_count(tmp_path):

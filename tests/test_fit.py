@@ -15,17 +15,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cache import IdentityMismatch, IncompleteFeature, Store, row_id
-from sur.adapter import Adapter
-from sur.batches import needs, open_loader, read_states, row_batches
-from sur.checkpoint import latest_checkpoint
-from sur.config import RunConfig
-from sur.encoders import build_encoders
-from sur.errors import ConfigError
-from sur.extraction import extract
-from sur.fit import build_training, fit
-from sur.losses import RowBatch
-from sur.settings import save_config
+from sur.adapter.adapter import Adapter
+from sur.adapter.losses.batch import RowBatch
+from sur.cache import IdentityMismatch, IncompleteFeature, Store, row_id
+from sur.config.load import save_config
+from sur.config.run import RunConfig
+from sur.config.run_folder import RunFolder
+from sur.features.encoders import build_encoders
+from sur.features.extraction import extract
+from sur.support.errors import ConfigError
+from sur.training.batches import needs, open_loader, row_batches
+from sur.training.fit import build_training, fit
 
 
 def changed(config: RunConfig, **sections) -> RunConfig:
@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_weights(own_c
     whole = load_file(fit(own_config) / "adapter.safetensors")
     killed = own_config.model_copy(update={"run_dir": own_config.run_dir.parent / "killed"})
     program = (
-        "import sys; from sur.config import load_config; from sur.fit import fit;"
+        "import sys; from sur.config.run import load_config; from sur.training.fit import fit;"
         "fit(load_config(sys.argv[1]), lambda s: print(s.step, flush=True))"
     )
     process = subprocess.Popen(
@@ -221,8 +221,8 @@ def test_a_teacher_of_pooled_vectors_trains_with_a_warning(own_config, caplog):
     assert "learns less from pooled vectors" in caplog.text and all(v.isfinite().all() for v in learned.values())
     store = Store.open(config.store.path)
     slots = open_loader(store, config, "train").manifest_slots
-    kept = load_file(latest_checkpoint(config.run_dir / "checkpoints") / "state.safetensors")
-    vectors = read_states(store, config.llm.feature_names[-1], slots)
+    kept = load_file(RunFolder(config.run_dir).latest_checkpoint() / "state.safetensors")
+    vectors = torch.from_numpy(store.read_float32(config.llm.feature_names[-1], slots, "states"))
     torch.testing.assert_close(kept["objective.teacher.mean"], vectors.mean(0))
     torch.testing.assert_close(kept["objective.teacher.factor"], 1 / vectors.std(0))
     caplog.clear()

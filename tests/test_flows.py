@@ -6,9 +6,9 @@ import logging
 import pytest
 from tiny_run import save_config_file, save_models, save_rows, store_files
 
-from cache import IdentityMismatch, Store
-from flows.launch import prefect_ready, run_flow
-from sur.config import RunConfig, load_config
+from sur.cache import IdentityMismatch, Store
+from sur.config.run import RunConfig, load_config
+from sur.flows.runtime.launch import prefect_ready, run_flow
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
@@ -76,10 +76,9 @@ def test_a_second_flow_run_computes_nothing(world, extracted):
 
 
 def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
-    import flows.extract
 
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
-    real = flows.extract.extract_partitions
+    real = sur.flows.extract.extract_partitions
 
     def flaky(*args):
         if failures:
@@ -87,7 +86,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(flows.extract, "extract_partitions", flaky)
+    monkeypatch.setattr(sur.flows.extract, "extract_partitions", flaky)
     assert run_flow("extract", world)["partitions"] == 1
     assert failures == []
     assert Store.open(world.store.path).verify() == []
@@ -96,9 +95,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
     import time
 
-    import flows.extract
-
-    hangs, real = [True], flows.extract.extract_partitions
+    hangs, real = [True], sur.flows.extract.extract_partitions
 
     def hanging(*args):
         if hangs.pop() if hangs else False:
@@ -107,7 +104,7 @@ def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(flows.extract, "extract_partitions", hanging)
+    monkeypatch.setattr(sur.flows.extract, "extract_partitions", hanging)
     limited = world.model_copy(
         update={"flow": world.flow.model_copy(update={"task_timeout_seconds": 5.0, "retries": 1})}
     )
@@ -124,7 +121,7 @@ def test_what_the_user_has_to_mend_is_raised_as_it_is_without_traceback(world, e
 
 
 def test_the_flow_shows_a_form_with_every_section():
-    from flows.pipeline import pipeline
+    from sur.flows.pipeline import pipeline
 
     schema = pipeline.parameters
     assert schema.required == ["config"]
@@ -134,7 +131,7 @@ def test_the_flow_shows_a_form_with_every_section():
 
 
 def test_the_form_s_values_make_the_same_config(world):
-    from flows.extract import extract
+    from sur.flows.extract import extract
 
     values = extract.validate_parameters({"config": world.model_dump(mode="json")})
     assert values["config"] == world

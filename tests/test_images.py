@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sur.encoders.vae import to_tensor
-from sur.images import ImageError, decode, square
+from sur.features.encoders.vae import to_tensor
+from sur.support.images import ImageError, decode, square
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from cache import ArraySpec, FeatureSpec, RowRecord, Store, UnknownFeature, float32_to_bfloat16, row_id
-from sur.inspection import vectors as vectors_module
-from sur.inspection.difference import compare_features, compare_stores
-from sur.inspection.errors import NotInStore
-from sur.inspection.feature_statistics import feature_statistics
-from sur.inspection.neighbours import Neighbours
-from sur.inspection.pictures import LatentPictures
-from sur.inspection.rows import describe_row, row_records
-from sur.inspection.search import search_rows
-from sur.inspection.vectors import pooled
+from sur.analysis.store import vectors as vectors_module
+from sur.analysis.store.difference import compare_features, compare_stores
+from sur.analysis.store.neighbours import Neighbours
+from sur.analysis.store.pictures import LatentPictures
+from sur.analysis.store.rows import describe_row, row_records
+from sur.analysis.store.search import search_rows
+from sur.analysis.store.statistics import feature_statistics
+from sur.analysis.store.vectors import pooled
+from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, UnknownFeature, float32_to_bfloat16, row_id
+from sur.support.errors import NotInStore
 
 TOKENS, DIM, PER_PARTITION = 6, 5, 8
 
@@ -98,7 +98,7 @@ def test_effective_rank_is_the_entropy_of_the_covariances_spectrum(filled):
 
 def test_a_sample_gives_the_spectrum_of_a_large_feature(filled, monkeypatch):
     store = filled[0]
-    monkeypatch.setattr("sur.inspection.feature_statistics.SPECTRUM_VECTORS", 20)
+    monkeypatch.setattr("sur.analysis.store.statistics.SPECTRUM_VECTORS", 20)
     found = feature_statistics(store, "tokens")
     assert 2 <= found.spectrum_vectors < 40 < found.vectors
     assert 1 <= found.effective_rank <= DIM
@@ -107,7 +107,7 @@ def test_a_sample_gives_the_spectrum_of_a_large_feature(filled, monkeypatch):
 def test_statistics_do_not_depend_on_how_rows_are_cut_into_blocks(filled, monkeypatch):
     store = filled[0]
     before = feature_statistics(store, "tokens")
-    monkeypatch.setattr("sur.inspection.blocks.BLOCK_BYTES", 3 * TOKENS * DIM * 4)
+    monkeypatch.setattr("sur.analysis.store.blocks.BLOCK_BYTES", 3 * TOKENS * DIM * 4)
     after = feature_statistics(store, "tokens")
     assert after.norms.counts == before.norms.counts and after.dead == before.dead
     assert after.deviation == pytest.approx(before.deviation, rel=1e-13)
@@ -144,7 +144,7 @@ def test_massive_dimensions_are_over_100_and_1000_times_the_rows_median(tmp_path
 
 
 def test_numbers_that_are_not_finite_are_counted_and_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("cache.features.all_finite", lambda values, dtype: True)  # the writer refuses them
+    monkeypatch.setattr("sur.cache.contents.features.all_finite", lambda values, dtype: True)  # the writer refuses them
     store = Store.create(tmp_path / "s.zarr", 8)
     add_rows(store, 0, 6)
     values = np.random.default_rng(0).standard_normal((6, DIM)).astype(np.float32)
@@ -273,7 +273,7 @@ def test_vectors_outlive_their_file(filled, monkeypatch):
 
 @pytest.mark.parametrize("standardised", [False, True])
 def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, standardised):
-    monkeypatch.setattr("sur.inspection.neighbours.BLOCK_ROWS", 32)
+    monkeypatch.setattr("sur.analysis.store.neighbours.BLOCK_ROWS", 32)
     store = Store.create(tmp_path / "s.zarr", 64)
     add_rows(store, 0, 150)
     values = (
@@ -355,7 +355,7 @@ def test_a_prefix_of_several_ids_is_refused_with_their_names(tmp_path):
 
 
 def test_split_share_is_what_the_loader_splits_by(shapes_config):
-    from cache import Loader
+    from sur.cache import Loader
 
     store = Store.open(shapes_config.store.path)
     held = Loader(store, ["text.shapes.simple"], batch_size=1, split="validation", validation_fraction=0.2).slots
@@ -417,7 +417,7 @@ def test_what_decodes_is_made_once_however_many_ask(filled, monkeypatch):
     store.ensure_feature(FeatureSpec("vae.a", "vae", {"model": "m"}, arrays))
     latents = np.random.default_rng(0).standard_normal((21, 1, 4, 6, 6)).astype(np.float32)
     write(store, "vae.a", {"mean": latents, "logvar": latents})
-    monkeypatch.setattr("sur.inspection.pictures.find_vae", slow)
+    monkeypatch.setattr("sur.analysis.store.pictures.find_vae", slow)
     pictures = LatentPictures(store)
     asking = (lambda: pictures.how, lambda: pictures.picture(0), lambda: pictures.faithful)
     with ThreadPoolExecutor(6) as pool:

@@ -5,8 +5,8 @@ import random
 import pytest
 from tiny_training import tiny_store, training_process, variant
 
-from cache import Manifest
-from sur.checkpoint import latest_checkpoint
+from sur.cache import Manifest
+from sur.config.run_folder import RunFolder
 
 TRAIN = {
     "steps": 23, "batch_size": 3, "accumulate": 3, "ema_decay": 0.9, "validation_fraction": 0.2, "validate_every": 4,
@@ -31,7 +31,7 @@ def test_a_training_killed_at_random_steps_ends_as_an_undisturbed_one(tmp_path):
                 break
         process.communicate(timeout=300)
     training_process(killed).communicate(timeout=300)
-    newest = latest_checkpoint(whole.run_dir / "checkpoints")
+    newest = RunFolder(whole.run_dir).latest_checkpoint()
     assert newest is not None and newest.name == "step-000023"
     files = [path.relative_to(whole.run_dir) for path in newest.rglob("*") if path.is_file()]
     assert len(files) == 4, files  # adapter (the average), its config, state (adapter, optimiser, projection), best

@@ -1,4 +1,4 @@
-"""flows.launch and flows.server: whose Prefect server is used, and that ours never outlives its run."""
+"""sur.flows.runtime.launch and flows.server: whose Prefect server is used, and that ours never outlives its run."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from tiny_run import save_config_file, save_rows
 
-from flows.launch import configured_server
+from sur.flows.runtime.launch import configured_server
 
 STARTER = """
 import sys, time
 from pathlib import Path
-from flows.launch import prefect_ready
+from sur.flows.runtime.launch import prefect_ready
 with prefect_ready(Path(sys.argv[1])):
     print("ready", flush=True)
     time.sleep(60)
@@ -31,7 +31,7 @@ def server_processes(home: Path) -> list[int]:
                 command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if b"flows.server" in command and f"PREFECT_HOME={home}\0".encode() in environment + b"\0":
+            if b"sur.flows.runtime.server" in command and f"PREFECT_HOME={home}\0".encode() in environment + b"\0":
                 found.append(int(entry.name))
     return found
 
@@ -86,7 +86,7 @@ def test_the_embedded_server_ends_with_its_run_however_that_ends(tmp_path, how):
 @pytest.mark.xdist_group("prefect")
 def test_python_m_tells_user_errors_with_exit_code_2(tmp_path):
     path = save_config_file(tmp_path, tmp_path, save_rows(tmp_path / "rows", 1, 1))
-    command = [sys.executable, "-m", "flows.extract", str(path), "trian.steps=3"]
+    command = [sys.executable, "-m", "sur.flows.extract", str(path), "trian.steps=3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.strip() == "error: override 'trian.steps=3': unknown key 'trian'; did you mean 'train'?"
@@ -96,7 +96,7 @@ def test_python_m_tells_user_errors_with_exit_code_2(tmp_path):
 def test_a_server_that_does_not_answer_is_told_in_one_line(tmp_path, address):
     config = save_config_file(tmp_path, tmp_path / "models", save_rows(tmp_path / "rows"))
     done = subprocess.run(
-        [sys.executable, "-m", "flows.extract", str(config)],
+        [sys.executable, "-m", "sur.flows.extract", str(config)],
         env={**os.environ, "PREFECT_API_URL": address, "PREFECT_HOME": str(tmp_path)},
         capture_output=True,
         text=True,

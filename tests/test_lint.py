@@ -13,21 +13,21 @@ from PIL import Image
 from tiny_run import save_config_file, save_models, save_rows
 from typer.testing import CliRunner
 
-from cache import ArraySpec, FeatureSpec, Loader, Manifest, RowRecord, Store, row_id
-from sur.batches import open_loader
+from sur.analysis.lint.leakage import held_back
+from sur.analysis.lint.lint import CHECKS, LintOptions, lint_data, lint_store
+from sur.analysis.lint.outliers import scores
+from sur.analysis.lint.similar import sharing_rare, shingles, similar_texts, similar_vectors
+from sur.analysis.store.pictures import LatentPictures
+from sur.cache import ArraySpec, FeatureSpec, Loader, Manifest, RowRecord, Store, row_id
 from sur.cli.app import app
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.extraction import close_encoders, extract
-from sur.inspection.pictures import LatentPictures
-from sur.linting import language
-from sur.linting.leakage import held_back
-from sur.linting.lint import CHECKS, LintOptions, lint_data, lint_store
-from sur.linting.outliers import scores
-from sur.linting.similar import sharing_rare, shingles, similar_texts, similar_vectors
-from sur.rows import DataConfig, ListRows, RowError, open_rows, scan
-from sur.rows.exclude import read_exclude, write_exclude
-from sur.settings import save_config
+from sur.config.data import DataConfig
+from sur.config.load import save_config
+from sur.config.run import load_config
+from sur.data import ListRows, language, open_rows, scan
+from sur.data.exclude import read_exclude, write_exclude
+from sur.features.extraction import close_encoders, extract
+from sur.support.errors import ConfigError, RowError
+from sur.training.batches import open_loader
 
 WORDS = [f"{a}{b}" for a in ("ba", "co", "du", "fe", "gi", "ho") for b in ("ran", "sel", "tom", "vix", "zun", "pla")]
 
@@ -126,7 +126,7 @@ def test_groups_of_similar_vectors_are_those_of_all_pairs():
 
 def test_crowded_directions_hide_no_pair(monkeypatch):
     """Most rows look in four directions, so that a bucket holds hundreds of them that are not alike."""
-    monkeypatch.setattr("sur.linting.similar.TILE_ROWS", 100)
+    monkeypatch.setattr("sur.analysis.lint.similar.TILE_ROWS", 100)
     generator = np.random.default_rng(3)
     directions = 8 * generator.standard_normal((4, 48))
     vectors = (directions[np.arange(2000) % 4] + generator.standard_normal((2000, 48))).astype(np.float32)
@@ -305,7 +305,8 @@ def test_a_blank_picture_in_a_store_is_decoded_before_it_is_named(shapes_config,
     shutil.copytree(shapes_config.store.path, tmp_path / "store.zarr")
     store = Store.open(tmp_path / "store.zarr", writable=True)
     name = "vae.shapes.64"
-    from sur.encoders.vae import VAEConfig, VAEEncoder
+    from sur.config.features import VAEConfig
+    from sur.features.encoders.vae import VAEEncoder
 
     vae = VAEEncoder(VAEConfig(model="sur/shapes/weights", slug="shapes", resolution=64))
     grey = vae.encode([Image.new("RGB", (64, 64), (30, 28, 33))]).values[name]

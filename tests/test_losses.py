@@ -7,10 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sur.adapter import Adapter, AdapterConfig
-from sur.losses import DistillationConfig, LossConfig, Objective, ReadOut, RowBatch, Teacher, attention_alignment
-from sur.losses.distillation import interpolate_tokens
-from sur.losses.measures import distance
+from sur.adapter.adapter import Adapter
+from sur.adapter.losses import Objective, Teacher, attention_alignment
+from sur.adapter.losses.batch import RowBatch
+from sur.adapter.losses.distillation import interpolate_tokens
+from sur.adapter.losses.measures import distance
+from sur.config.adapter import AdapterConfig
+from sur.config.losses import DistillationConfig, LossConfig
+from sur.models.readout import ReadOut
 
 HEADS = [4, 2]
 

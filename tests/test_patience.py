@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import tiny_store, variant
 
-from sur.fit import fit
-from sur.patience import Best, better
+from sur.training.fit import fit
+from sur.training.validation import Best, better
 
 TRAIN = {
     "steps": 60, "learning_rate": 0.1, "schedule": "constant", "validation_fraction": 0.3, "validate_every": 2,

@@ -1,14 +1,14 @@
-"""sur.planning: bytes and partitions from config.json alone, and a refusal of what cannot fit."""
+"""sur.features.plan: bytes and partitions from config.json alone, and a refusal of what cannot fit."""
 
 import json
 
 import pytest
 
-from cache import RowRecord, Store, row_id
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.planning import DoesNotFit, array_bytes, make_plan, plan_extraction
-from sur.units import format_bytes
+from sur.cache import RowRecord, Store, row_id
+from sur.config.run import load_config
+from sur.features.plan import DoesNotFit, array_bytes, make_plan, plan_extraction
+from sur.support.errors import ConfigError
+from sur.support.formatting import format_bytes
 
 PUBLISHED = "tests/published"
 
@@ -123,7 +123,7 @@ def test_rows_in_the_store_are_not_new(text_only):
 
 
 def test_what_cannot_fit_is_refused_with_both_figures(text_only, monkeypatch):
-    monkeypatch.setattr("sur.planning.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("sur.features.plan.free_bytes", lambda path: 1000)
     plan = plan_extraction(text_only)
     with pytest.raises(DoesNotFit) as caught:
         plan.require_space()
@@ -133,7 +133,7 @@ def test_what_cannot_fit_is_refused_with_both_figures(text_only, monkeypatch):
 
 
 def test_bytes_of_arrays():
-    from cache import ArraySpec
+    from sur.cache import ArraySpec
 
     assert array_bytes(ArraySpec("bfloat16", (3, 5))) == 30
     assert array_bytes(ArraySpec("int32", ())) == 4

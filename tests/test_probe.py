@@ -12,22 +12,22 @@ from PIL import Image
 from scipy.stats import ortho_group
 from typer.testing import CliRunner
 
-from cache import ArraySpec, FeatureSpec, IncompleteFeature, RowRecord, Store, row_id
+from sur.analysis.moments import Moments
+from sur.analysis.probe import ProbeConfig, probe
+from sur.analysis.probe.candidates import candidates_of, names_of, pool
+from sur.analysis.probe.cka import cka, hsic_1, similarities
+from sur.analysis.probe.folds import folds_by_rows, folds_by_words, groups_of
+from sur.analysis.probe.plot import plot
+from sur.analysis.probe.projection import standardising
+from sur.analysis.probe.results import Findings, recommended, rivals, write_findings
+from sur.analysis.probe.ridge import Block, ridge_path
+from sur.analysis.probe.rows import finite, probe_rows
+from sur.analysis.probe.score_layers import _common, judge
+from sur.analysis.probe.stream import see
+from sur.analysis.probe.texts import read_texts
+from sur.cache import ArraySpec, FeatureSpec, IncompleteFeature, RowRecord, Store, row_id
 from sur.cli.app import app
-from sur.errors import ConfigError
-from sur.probe import ProbeConfig, probe
-from sur.probe.candidates import candidates_of, names_of, pool
-from sur.probe.cka import cka, hsic_1, similarities
-from sur.probe.folds import folds_by_rows, folds_by_words, groups_of
-from sur.probe.judge import _common, judge
-from sur.probe.moments import Moments
-from sur.probe.plot import plot
-from sur.probe.projection import standardising
-from sur.probe.results import Findings, recommended, rivals, write_findings
-from sur.probe.ridge import Block, ridge_path
-from sur.probe.rows import finite, probe_rows
-from sur.probe.stream import see
-from sur.probe.texts import read_texts
+from sur.support.errors import ConfigError
 
 CONFIG = ProbeConfig(folds=4, resamples=200, batch_rows=50)
 TOKENS, DIM, WIDTH = 5, 8, 12
@@ -433,7 +433,7 @@ def test_what_a_probe_cannot_do_without_is_named(tmp_path):
 
 def test_values_that_are_not_finite_are_named(world):
     rows = probe_rows(world.store, world.features, CONFIG)
-    from sur.probe.rows import batches
+    from sur.analysis.probe.rows import batches
 
     _, batch = next(batches(world.store, "llm.big.l01.mean", rows, CONFIG))
     values = batch.arrays["llm.big.l01.mean/states"].clone()

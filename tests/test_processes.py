@@ -10,18 +10,18 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import tiny_store, training_process, variant
 
-from flows.launch import run_flow
-from sur.checkpoint import latest_checkpoint
-from sur.fit import fit
-from sur.processes import average_gradients
-from sur.settings import save_config
+from sur.config.load import save_config
+from sur.config.run_folder import RunFolder
+from sur.flows.runtime.launch import run_flow
+from sur.training.distributed import average_gradients
+from sur.training.fit import fit
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALIKE = """
 import hashlib, sys
-from sur.batches import needs, open_loader, row_batches
-from sur.config import load_config
-from sur.fit import build_training
+from sur.training.batches import needs, open_loader, row_batches
+from sur.config.run import load_config
+from sur.training.fit import build_training
 from cache import Store
 config = load_config(sys.argv[1])
 store = Store.open(config.store.path)
@@ -49,7 +49,7 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 def weights(config) -> dict[str, torch.Tensor]:
     """All that the newest checkpoint has learnt, without what has no gradient but rounding (biases of keys)."""
-    newest = latest_checkpoint(config.run_dir / "checkpoints")
+    newest = RunFolder(config.run_dir).latest_checkpoint()
     found = load_file(newest / "adapter" / "adapter.safetensors")
     learnt = {n: v for n, v in load_file(newest / "state.safetensors").items() if n.startswith("objective.")}
     for name, value in found.items():
@@ -143,7 +143,7 @@ def test_the_flow_under_accelerate_launch_reports_to_prefect_from_the_first_proc
         "--num_machines",
         "1",
     ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "flows.train", str(save_config(run))]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "sur.flows.train", str(save_config(run))]
     done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (run.run_dir / "adapter" / "config.json").is_file()

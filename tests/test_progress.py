@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from sur.log import log_to_stderr
-from sur.progress import LINE_SECONDS, Progress
-from sur.units import format_seconds
+from sur.support.formatting import format_seconds
+from sur.support.log import log_to_stderr
+from sur.support.progress import LINE_SECONDS, Progress
 
 
 @pytest.fixture
 def lines(caplog, monkeypatch):
     """Lines of a progress under a clock that gains ten seconds at every look."""
-    caplog.set_level(logging.INFO, "sur.progress")
+    caplog.set_level(logging.INFO, "sur.support.progress")
     ticks = itertools.count(0.0, 10.0)
-    monkeypatch.setattr("sur.progress.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("sur.support.progress.time.monotonic", lambda: next(ticks))
     return lambda: [record.getMessage() for record in caplog.records]
 
 
@@ -60,13 +60,13 @@ def test_durations_are_in_a_unit_that_people_read(seconds, text):
 
 def test_the_log_of_a_command_is_on_stderr_and_only_inside_the_block():
     program = (
-        "import logging; from sur.log import log_to_stderr\n"
-        "with log_to_stderr(): logging.getLogger('sur.planning').info('inside')\n"
-        "logging.getLogger('sur.planning').info('outside')"
+        "import logging; from sur.support.log import log_to_stderr\n"
+        "with log_to_stderr(): logging.getLogger('sur.features.plan').info('inside')\n"
+        "logging.getLogger('sur.features.plan').info('outside')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == ""
-    assert done.stderr.endswith("| INFO    | sur.planning - inside\n") and "outside" not in done.stderr
+    assert done.stderr.endswith("| INFO    | sur.features.plan - inside\n") and "outside" not in done.stderr
 
 
 def test_levels_of_the_loggers_are_put_back():

@@ -6,11 +6,9 @@ import shutil
 import pytest
 from tiny_run import save_config_file, save_rows
 
-from cache import RowRecord, Store, row_id
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.evaluation.results import About, Evaluation, Single
-from sur.promotion import (
+from sur.cache import RowRecord, Store, row_id
+from sur.config.run import load_config
+from sur.evaluation.promotion import (
     Candidate,
     Verdict,
     abandon,
@@ -20,6 +18,8 @@ from sur.promotion import (
     read_verdicts,
     settle,
 )
+from sur.evaluation.results import About, Evaluation, Single
+from sur.support.errors import ConfigError
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_the_link_follows_promotions_alone(config):
 
 def test_a_promotion_that_a_kill_cut_short_is_finished_the_next_night(config, monkeypatch):
     judged(config, Candidate(1, config, 5, 5))
-    monkeypatch.setattr("sur.promotion._put_in_use", lambda run_dir: None)  # killed before it
+    monkeypatch.setattr("sur.evaluation.promotion._put_in_use", lambda run_dir: None)  # killed before it
     judged(config, Candidate(2, config, 5, 5))
     monkeypatch.undo()
     assert promoted_name(config.run_dir) == "0001"

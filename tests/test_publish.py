@@ -12,17 +12,17 @@ from PIL import Image
 from tiny_training import tiny_store
 from typer.testing import CliRunner
 
-from sur.adapter import Adapter
+from sur.adapter.adapter import Adapter
+from sur.adapter.hub import adapter_folder, push
 from sur.cli.app import app
-from sur.errors import ConfigError
+from sur.config.load import save_config
+from sur.evaluation.report.grid import NAME as GRID
+from sur.evaluation.report.model_card import publish
 from sur.evaluation.results import RESULT, Comparison, Evaluation, Row
 from sur.evaluation.statistics import Interval
-from sur.fingerprint import weights_fingerprint
-from sur.fit import fit
-from sur.grid import NAME as GRID
-from sur.hub import adapter_folder, push
-from sur.publish import publish
-from sur.settings import save_config
+from sur.models.fingerprint import weights_fingerprint
+from sur.support.errors import ConfigError
+from sur.training.fit import fit
 
 LICENCES = {"adapter": "apache-2.0", "data": "cc-by-4.0", "base model": "openrail", "LLM": "mit"}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sur.encoders.quiet import quiet_libraries
+from sur.models.libraries import quiet_libraries
 
 WEIGHTS = Path(__file__).parent.parent / "sur" / "shapes" / "weights"
 LOADS = {
-    "generate": "from sur.generate import load_pipeline; load_pipeline({!r})",
-    "train": "from sur.denoiser import FrozenDenoiser; FrozenDenoiser.from_pipeline({!r})",
-    "extract": "from PIL import Image; from sur.encoders import VAEConfig, VAEEncoder;"
+    "generate": "from sur.adapter.generate import load_pipeline; load_pipeline({!r})",
+    "train": "from sur.models.denoiser import FrozenDenoiser; FrozenDenoiser.from_pipeline({!r})",
+    "extract": "from PIL import Image; from sur.features.encoders import VAEConfig, VAEEncoder;"
     "VAEEncoder(VAEConfig(model={!r}, resolution=64)).encode([Image.new('RGB', (64, 64))])",
 }
 

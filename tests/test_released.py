@@ -11,23 +11,25 @@ from safetensors.torch import load_file
 from tiny_models import save_pipeline
 from typer.testing import CliRunner
 
-from cache import Store
-from sur.adapter import Adapter, AdapterConfig
-from sur.attach import detach
-from sur.batches import needs
+from sur.adapter.adapter import Adapter
+from sur.adapter.attach import detach
+from sur.adapter.generate import generate, load_pipeline
+from sur.adapter.losses.batch import RowBatch
+from sur.adapter.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
+from sur.adapter.released.attach import attach_as_released
+from sur.adapter.released.objective import ReleasedObjective, pooled
+from sur.adapter.released.pt_files import read_pt, write_pt
+from sur.cache import Store
 from sur.cli.app import app
-from sur.config import RunConfig, load_config
-from sur.denoiser import FrozenDenoiser
-from sur.errors import ConfigError
-from sur.fit import fit
-from sur.generate import generate, load_pipeline
-from sur.losses import LossConfig, RowBatch
-from sur.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
-from sur.released.attach import attach_as_released
-from sur.released.config import with_released_losses
-from sur.released.objective import ReleasedObjective, pooled
-from sur.released.pt_files import read_pt, write_pt
-from sur.trainer import TrainConfig, Training, step_seed
+from sur.config.adapter import AdapterConfig, with_released_losses
+from sur.config.losses import LossConfig
+from sur.config.run import RunConfig, load_config
+from sur.config.training import TrainConfig
+from sur.models.denoiser import FrozenDenoiser
+from sur.support.errors import ConfigError
+from sur.training.batches import needs
+from sur.training.fit import fit
+from sur.training.trainer import Training, step_seed
 
 DIM, LLM_DIM, TOKENS, ROWS = 32, 24, 7, 5
 UNUSED = ("encoder_layer.", "attention.value_layer.")

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache import Store
-from sur.config import load_config
+from sur.cache import Store
+from sur.config.run import load_config
 from sur.evaluation import EvaluateConfig, Evaluation, Subject
-from sur.evaluation.oracle import Oracle
-from sur.evaluation.prompts import CONDITIONS
+from sur.evaluation.judges.oracle import Oracle
+from sur.evaluation.prompts.prompts import CONDITIONS
+from sur.evaluation.prompts.sets import prompt_sets
+from sur.evaluation.report.examples import read_examples
+from sur.evaluation.report.grid import write_grid
+from sur.evaluation.report.report import write_report
 from sur.evaluation.results import About, Asked, Comparison, Gap, Row, Single, write_result
 from sur.evaluation.scoring import summarise
-from sur.evaluation.sets import prompt_sets
 from sur.evaluation.statistics import Interval
-from sur.examples import read_examples
-from sur.grid import write_grid
-from sur.report import write_report
 from sur.shapes.questions import GROUPS, SETS
 from sur.shapes.scenes import Scene, Thing, render
 

@@ -12,19 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cache import row_id
-from sur.images import decode
-from sur.rows import (
-    DataConfig,
-    ListRows,
-    Quarantined,
-    Row,
-    RowError,
-    detect_format,
-    open_rows,
-    scan,
-    write_quarantine,
-)
+from sur.cache import row_id
+from sur.config.data import DataConfig
+from sur.data import ListRows, Quarantined, Row, detect_format, open_rows, scan, write_quarantine
+from sur.support.errors import RowError
+from sur.support.images import decode
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (12, 9), form: str = "PNG") -> bytes:

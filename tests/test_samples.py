@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import tiny_store, variant
 
-from sur.fit import fit
+from sur.training.fit import fit
 
 SAMPLES = {"sample_every": 3, "sample_prompts": ["two red cats", "a dog"], "sample_seeds": [0, 1, 2], "ema_decay": 0.5}
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from sur.errors import ConfigError
 from sur.shapes.dataset import write_dataset
 from sur.shapes.oracle import facts, look, shows
 from sur.shapes.prompts import DEV, HELD_OUT, TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.questions import questions
 from sur.shapes.scenes import Scene, Thing, render, sample_scene
 from sur.shapes.words import COLOUR_WORDS, COUNT_WORDS, KINDS, RELATION_WORDS, SHAPE_WORDS
+from sur.support.errors import ConfigError
 
 ALL_WORDS = [
     *COLOUR_WORDS.values(),

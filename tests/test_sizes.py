@@ -6,13 +6,10 @@ from moto.server import ThreadedMotoServer
 from tiny_run import save_config_file, save_models, save_rows
 from typer.testing import CliRunner
 
-from cache import bucket
+from sur.cache.storage import bucket
 from sur.cli.app import app
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.extraction import _stores, close_encoders, encoder_keys, extract, extract_partitions, load_encoder, prepare
-from sur.partition import Duplicates
-from sur.sizes import (
+from sur.config.run import load_config
+from sur.features.cost import (
     MULTIPART_BYTES,
     START_REQUESTS,
     Assumptions,
@@ -24,6 +21,17 @@ from sur.sizes import (
     requests_of_a_partition,
     scenarios,
 )
+from sur.features.extraction import (
+    _stores,
+    close_encoders,
+    encoder_keys,
+    extract,
+    extract_partitions,
+    load_encoder,
+    prepare,
+)
+from sur.features.partition import Duplicates
+from sur.support.errors import ConfigError
 
 PUBLISHED = [
     "configs/sd15-llama13b-released.yaml",

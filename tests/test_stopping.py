@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from tiny_run import save_config_file, save_models, save_rows
 
-from cache import Store
-from sur.checkpoint import latest_checkpoint
-from sur.config import load_config
-from sur.settings import save_config
-from sur.stopping import Stopped, stop_on_signals, stopped
+from sur.cache import Store
+from sur.config.load import save_config
+from sur.config.run import load_config
+from sur.config.run_folder import RunFolder
+from sur.flows.runtime.launch import stopped
+from sur.support.signals import Stopped, stop_on_signals
 
 SUR = str(Path(sys.executable).parent / "sur")
 
@@ -56,7 +57,7 @@ def test_a_stopped_training_has_saved_its_last_step_and_says_so(own_config):
         return curves.is_file() and curves.stat().st_size > 0
 
     code, text = run_and_stop([SUR, "train", str(path)], own_config.run_dir / "log", begun, signal.SIGTERM)
-    newest = latest_checkpoint(own_config.run_dir / "checkpoints")
+    newest = RunFolder(own_config.run_dir).latest_checkpoint()
     assert newest is not None, text
     step = int(newest.name.removeprefix("step-"))
     assert code == 143
@@ -71,7 +72,7 @@ def test_a_stopped_training_has_saved_its_last_step_and_says_so(own_config):
 @pytest.mark.xdist_group("prefect")
 def test_a_stopped_extraction_says_how_many_partitions_are_kept_and_goes_on(tmp_path):
     path = save_config_file(tmp_path, save_models(tmp_path / "models"), save_rows(tmp_path / "rows", pictures=80))
-    command = [sys.executable, "-m", "flows.extract", str(path)]
+    command = [sys.executable, "-m", "sur.flows.extract", str(path)]
     code, text = run_and_stop(command, tmp_path / "log", lambda text: "partition 1 computed" in text, signal.SIGINT)
     store = Store.open(load_config(path).store.path)
     done = sum(receipt is not None for name in store.features() for receipt in store.receipts(name))

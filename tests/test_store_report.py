@@ -12,16 +12,16 @@ import pytest
 from test_report import evaluation, run  # noqa: F401 fixtures
 from typer.testing import CliRunner
 
-from cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
-from sur.charts import MOST_BARS, shown
+from sur.analysis.reports.charts import MOST_BARS, shown
+from sur.analysis.reports.compare_runs import CLOSED, different_settings, picture_lines, score_lines
+from sur.analysis.reports.runs import read_run, run_names
+from sur.analysis.reports.store_report import write_store_report
+from sur.analysis.store.statistics import feature_statistics
+from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 from sur.cli.app import app
-from sur.embedding import picture_uri
 from sur.evaluation.results import RESULT
-from sur.images import ImageError
-from sur.inspection.feature_statistics import feature_statistics
-from sur.run_folder import read_run, run_names
-from sur.side_by_side import CLOSED, different_settings, picture_lines, score_lines
-from sur.store_report import write_store_report
+from sur.support.images import ImageError
+from sur.support.pages import picture_uri
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +115,19 @@ def test_what_cannot_be_read_of_a_run_is_left_out(tmp_path, caplog):
 
 
 def test_a_run_is_read_without_loading_torchs_trainer():
-    code = "import sys, sur.run_folder; print(sorted({'accelerate', 'sur.fit', 'fastapi'} & set(sys.modules)))"
+    code = (
+        "import sys, sur.analysis.reports.runs; "
+        "print(sorted({'accelerate', 'sur.training.fit', 'fastapi'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_a_report_needs_nothing_of_the_web_app():
-    code = "import sys, sur.store_report; print([name for name in sys.modules if name.startswith('sur.view')])"
+    code = (
+        "import sys, sur.analysis.reports.store_report; "
+        "print([name for name in sys.modules if name.startswith('sur.analysis.web')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -11,15 +11,15 @@ from PIL import Image
 from tiny_training import tiny_store
 from typer.testing import CliRunner
 
-from cache import Store
-from sur.checkpoint import latest_checkpoint
+from sur.cache import Store
 from sur.cli.app import app
-from sur.comparison import over_seeds, write_comparison
-from sur.evaluation.results import Evaluation, Gap, Row
+from sur.config.load import save_config
+from sur.config.run_folder import RunFolder
+from sur.evaluation.results import Evaluation, Gap, Row, adapter_scores
 from sur.evaluation.statistics import Interval
-from sur.fit import fit
-from sur.settings import save_config
-from sur.sweep import Outcome, final_losses, run_name, run_sweep, scores, sweep_runs
+from sur.training.fit import fit
+from sur.training.sweep.report import over_seeds, write_comparison
+from sur.training.sweep.runs import Outcome, final_losses, run_name, run_sweep, sweep_runs
 
 LAYERS = "loss.distillation.layer=1,3"
 VALIDATED = "train.validation_fraction=0.3", "train.validate_every=4", "train.validation_batches=1"
@@ -123,7 +123,7 @@ def test_losses_are_those_of_what_is_published_without_their_weights(path):
     curves = [json.loads(line) for line in (patient.config.run_dir / "curves.jsonl").read_text().splitlines()]
     best = min((r["validation"] for r in curves if "validation" in r), key=lambda losses: sum(losses.values()))
     assert final_losses(patient.config)["validation/distillation"] == best["distillation"]
-    newest = latest_checkpoint(patient.config.run_dir / "checkpoints")
+    newest = RunFolder(patient.config.run_dir).latest_checkpoint()
     assert newest is not None and newest.name != "step-000006"
 
 
@@ -178,7 +178,7 @@ def test_an_evaluation_s_scores_are_the_adapter_s_on_all_questions():
         "scorers": [],
         "comparisons": [],
     }
-    found = scores(Evaluation(rows=rows, gaps=gaps, **empty))
+    found = adapter_scores(Evaluation(rows=rows, gaps=gaps, **empty))
     assert found == {"synonyms oracle": 0.75, "synonyms oracle closed": 0.6}
 
 

@@ -6,11 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sur.adapter import Adapter, AdapterConfig
-from sur.checkpoint import checkpoint_path, load_checkpoint, prune_checkpoints, save_checkpoint
-from sur.denoiser import row_draws
-from sur.losses import LossConfig, Objective, RowBatch
-from sur.trainer import TrainConfig, Training, part_seed, split_rows, step_seed
+from sur.adapter.adapter import Adapter
+from sur.adapter.losses import Objective
+from sur.adapter.losses.batch import RowBatch
+from sur.config.adapter import AdapterConfig
+from sur.config.losses import LossConfig
+from sur.config.training import TrainConfig
+from sur.models.denoiser import row_draws
+from sur.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
+from sur.training.trainer import Training, part_seed, split_rows, step_seed
 
 DIM, LLM_DIM, TOKENS, ROWS = 16, 12, 5, 12
 MEANS = {
@@ -150,7 +154,7 @@ def test_a_checkpoint_has_the_average_as_its_adapter_and_brings_everything_back(
 
 def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
     for step in (2, 4, 6, 8, 10):
-        checkpoint_path(tmp_path, step).mkdir()
+        (tmp_path / f"step-{step:06d}").mkdir()
     (tmp_path / ".step-000001.removed").mkdir()  # a removal that was cut short
     prune_checkpoints(tmp_path, keep=2, best=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000008", "step-000010"]

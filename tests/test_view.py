@@ -19,24 +19,23 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tiny_run import save_config_file, save_models, save_rows, store_files
 
-from cache import ArraySpec, CacheError, FeatureSpec, RowRecord, Store, row_id
-from sur.config import load_config
-from sur.errors import ConfigError
-from sur.extraction import close_encoders, extract
-from sur.images import encode
-from sur.inspection.feature_statistics import feature_statistics
-from sur.inspection.neighbours import Neighbours
-from sur.inspection.pictures import LatentPictures
-from sur.inspection.table import State
-from sur.inspection.watch import Watch
-from sur.view.app import create_app
-from sur.view.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
-from sur.view.guard import POLICY, is_loopback
-from sur.view.jobs import Jobs
-from sur.view.serve import listen, serve
-from sur.view.thumbnails import Thumbnails
-from sur.view.viewer import Viewer
-from sur.view.words import marked
+from sur.analysis.store.neighbours import Neighbours
+from sur.analysis.store.pictures import LatentPictures
+from sur.analysis.store.statistics import feature_statistics
+from sur.analysis.store.table import State
+from sur.analysis.store.watch import Watch
+from sur.analysis.web.app import create_app, listen, serve
+from sur.analysis.web.background import Jobs
+from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
+from sur.analysis.web.row_pages import marked
+from sur.analysis.web.security import POLICY, is_loopback
+from sur.analysis.web.thumbnails import Thumbnails
+from sur.analysis.web.viewer import Viewer
+from sur.cache import ArraySpec, CacheError, FeatureSpec, RowRecord, Store, row_id
+from sur.config.run import load_config
+from sur.features.extraction import close_encoders, extract
+from sur.support.errors import ConfigError
+from sur.support.images import encode
 
 WORDS = ("red", "blue", "a pair of", "cats", "Dogs", "under", "the rain")
 LENGTHS = FeatureSpec("text.a", "text", {"model": "a"}, {"states": ArraySpec("float32", (9, 4)), "length": ArraySpec("int32", ())})  # fmt: skip  # noqa: E501
@@ -497,7 +496,7 @@ def test_a_thumbnail_that_replaces_another_is_counted_once():
 
 def test_answers_are_remembered_until_the_table_changes(store, monkeypatch):
     searches = []
-    monkeypatch.setattr("sur.view.filters.matching", lambda t, w: searches.append(w) or matching(t, w))
+    monkeypatch.setattr("sur.analysis.web.filters.matching", lambda t, w: searches.append(w) or matching(t, w))
     found, table = Found(size=2), Watch(store.path).refresh()
     for offset in (0, 48, 96):
         found(table, RowFilter(q="red", offset=offset))

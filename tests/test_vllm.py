@@ -21,17 +21,13 @@ from tiny_run import save_config_file, save_models, save_rows
 from transformers import AutoModel
 from typer.testing import CliRunner
 
-from cache import IdentityMismatch, Store
-from sur import guard
+from sur.cache import IdentityMismatch, Store
 from sur.cli.app import app
-from sur.encoders import LLMConfig, LLMEncoder
-from sur.errors import ConfigError
-from sur.vllm.client import Client, Expected
-from sur.vllm.config import VLLMConfig
-from sur.vllm.errors import EngineGone, EngineRefused
-from sur.vllm.final_norm import final_norm
-from sur.vllm.own_server import OwnServer
-from sur.vllm.protocol import (
+from sur.config.features import LLMConfig, VLLMConfig
+from sur.features.encoders import LLMEncoder
+from sur.models.vllm.client import Client, Expected
+from sur.models.vllm.final_norm import final_norm
+from sur.models.vllm.protocol import (
     VERSION,
     About,
     NotWritten,
@@ -43,7 +39,9 @@ from sur.vllm.protocol import (
     publish_failure,
     take,
 )
-from sur.vllm.server import Serving
+from sur.models.vllm.server import OwnServer, Serving
+from sur.support import supervise
+from sur.support.errors import ConfigError, EngineGone, EngineRefused
 
 ABOUT = About(VERSION, "i", "/x", "0.32.0", "m", "w", "llama", "float32", 128, (1, 2, 3), False, "", 1)
 EXPECTED = Expected("w", "float32", (1, 3), "0.32", 40)
@@ -306,7 +304,7 @@ def test_a_guarded_command_ends_with_its_parent(how, tmp_path):
     command = f"sleep 600 & echo $! > {tmp_path}/inner; echo $$ > {tmp_path}/outer; wait"
     script = (
         "import subprocess, sys, time\n"
-        f"p = subprocess.Popen([sys.executable, {guard.__file__!r}, {str(folder)!r}, 'sh', '-c', {command!r}], "
+        f"p = subprocess.Popen([sys.executable, {supervise.__file__!r}, {str(folder)!r}, 'sh', '-c', {command!r}], "
         "stdin=subprocess.PIPE)\n"
         "print(p.pid, flush=True)\n"
         "time.sleep(600 if len(sys.argv) > 1 else 1)\n"

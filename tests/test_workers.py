@@ -14,9 +14,9 @@ import psutil
 import pytest
 from tiny_run import save_config_file, save_models, save_rows, store_files
 
-from flows.launch import prefect_ready, run_flow
-from sur.config import load_config
-from sur.extraction import extract
+from sur.config.run import load_config
+from sur.features.extraction import extract
+from sur.flows.runtime.launch import prefect_ready, run_flow
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 TWO = ["flow.workers=2", "flow.devices=[cpu,cpu]", "flow.partitions_per_task=1"]
@@ -63,7 +63,7 @@ def children():
             command = " ".join(process.cmdline())
             if (
                 process.status() != psutil.STATUS_ZOMBIE
-                and "flows.server" not in command
+                and "sur.flows.runtime.server" not in command
                 and "resource_tracker" not in command
             ):
                 found.append(process)
@@ -132,7 +132,7 @@ def test_workers_that_die_again_and_again_are_not_started_for_ever(tmp_path, tin
 def test_more_workers_than_devices_are_told_what_to_do(tmp_path, tiny):
     from distributed import LocalCluster
 
-    from sur.errors import ConfigError
+    from sur.support.errors import ConfigError
 
     with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
         address = f"flow.address={cluster.scheduler_address}"
@@ -144,7 +144,7 @@ def test_more_workers_than_devices_are_told_what_to_do(tmp_path, tiny):
 def test_a_runner_that_is_not_installed_is_named(tmp_path, tiny, monkeypatch):
     import sys
 
-    from sur.errors import ConfigError
+    from sur.support.errors import ConfigError
 
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'sur-feature-cache\[ray\]'"):

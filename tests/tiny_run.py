@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from tiny_models import save_llm, save_pipeline
 
-from sur.config import RunConfig, load_config
+from sur.config.run import RunConfig, load_config
 
 ROWS_PER_PARTITION = 4
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tiny_run import save_models, save_rows, tiny_config
 
-from sur.config import RunConfig
-from sur.extraction import extract
-from sur.settings import save_config
+from sur.config.load import save_config
+from sur.config.run import RunConfig
+from sur.features.extraction import extract
 
 TRAIN = (
     "train.steps=6",
@@ -23,7 +23,7 @@ MEANS = (  # losses that are means over rows: one batch, its parts, and its proc
     "loss.distillation={form: pooled, measure: mse}",
 )
 PROGRAM = (
-    "import sys; from sur.config import load_config; from sur.fit import fit;"
+    "import sys; from sur.config.run import load_config; from sur.training.fit import fit;"
     "fit(load_config(sys.argv[1]), lambda step: (sys.stdout.write(f'{step.step}\\n'), sys.stdout.flush()))"
 )
 

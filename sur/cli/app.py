@@ -11,22 +11,8 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import (
-    building,
-    convert,
-    inspecting,
-    linting,
-    pictures,
-    probing,
-    publishing,
-    runs,
-    scheduling,
-    serving,
-    stores,
-    sweeps,
-    viewing,
-)
-from sur.stopping import Stopped, stop_on_signals
+from sur.cli import data, evaluation, features, flows, inspect, probe, store, training, view
+from sur.support.signals import Stopped, stop_on_signals
 
 app = typer.Typer(
     name="sur",
@@ -54,30 +40,30 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for command in (
-    building.build,
-    runs.plan,
-    runs.extract,
-    runs.train,
-    runs.pipeline,
-    sweeps.sweep,
-    scheduling.nightly,
-    scheduling.deploy,
-    scheduling.up,
-    probing.probe,
-    pictures.generate,
-    pictures.evaluate,
-    inspecting.inspect,
-    linting.lint,
-    stores.verify,
-    stores.drop,
-    stores.compact,
-    viewing.view,
-    viewing.report,
-    runs.demo,
-    serving.serve,
-    serving.dequantise,
-    convert.convert,
-    publishing.publish,
+    data.build,
+    data.lint,
+    features.plan,
+    features.extract,
+    features.serve,
+    features.dequantise,
+    training.train,
+    training.sweep,
+    flows.pipeline,
+    flows.demo,
+    flows.nightly,
+    flows.deploy,
+    flows.up,
+    evaluation.generate,
+    evaluation.evaluate,
+    evaluation.publish,
+    evaluation.convert,
+    inspect.inspect,
+    probe.probe,
+    store.verify,
+    store.drop,
+    store.compact,
+    view.view,
+    view.report,
 ):
     app.command()(_stoppable(command))
 
@@ -104,7 +90,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from sur.errors import USER_ERRORS
+        from sur.support.errors import USER_ERRORS
 
         if not isinstance(error, USER_ERRORS):
             raise

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from sur.config import RunConfig
+    from sur.config.run import RunConfig
 
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/shapes.yaml.", show_default=False)
@@ -28,7 +28,7 @@ PIPE_WIDTH = 160  # columns when the output is not a terminal, so that tables ar
 
 def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
     """The configuration that the arguments describe."""
-    from sur.config import load_config
+    from sur.config.run import load_config
 
     return load_config(path, overrides or [])
 
@@ -38,8 +38,8 @@ def run_config(argument: str, overrides: list[str] | None = None) -> "RunConfig 
 
     Raises: ConfigError for a folder whose file is another run's, as a copied one's is.
     """
-    from sur.errors import ConfigError
-    from sur.settings import RESOLVED_NAME
+    from sur.config.load import RESOLVED_NAME
+    from sur.support.errors import ConfigError
 
     path = Path(argument)
     if path.suffix in (".yaml", ".yml"):
@@ -59,7 +59,7 @@ def store_path(argument: str) -> Path | str:
     """The store that an argument names, itself or through its run's config file or folder."""
     if (config := run_config(argument)) is not None:
         return config.store.path
-    from cache import store_location
+    from sur.cache import store_location
 
     return store_location(argument)
 

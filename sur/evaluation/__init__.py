@@ -1,6 +1,6 @@
 """An honest evaluation of an adapter on a pipeline: prompts, pictures, judges, statistics."""
 
-from sur.evaluation.config import EvaluateConfig
+from sur.config.evaluation import EvaluateConfig
 from sur.evaluation.evaluate import evaluate, kept_evaluation
 from sur.evaluation.results import Evaluation
 from sur.evaluation.subject import Subject

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from sur.adapter import Adapter
+from sur.adapter.adapter import Adapter
+from sur.adapter.generate import generate, load_pipeline
 from sur.evaluation.pictures import Recipe
-from sur.evaluation.prompts import CONDITIONS, Condition, Prompt, PromptSet
+from sur.evaluation.prompts.prompts import CONDITIONS, Condition, Prompt, PromptSet
 from sur.evaluation.subject import Subject
-from sur.generate import generate, load_pipeline
 
 # condition -> prompt's index -> a file for each repeat
 Drawn: TypeAlias = Mapping[Condition, Mapping[int, Sequence[Path]]]

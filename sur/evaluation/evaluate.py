@@ -18,19 +18,19 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ValidationError
 
-from sur.errors import ConfigError
-from sur.evaluation.config import EvaluateConfig
+from sur.config.evaluation import EvaluateConfig
 from sur.evaluation.drawing import Drawer, Drawn
-from sur.evaluation.oracle import distance, fact_shares, outline_fit
+from sur.evaluation.judges.oracle import distance, fact_shares, outline_fit
+from sur.evaluation.judges.scorer import Scorer, build_scorers, judges_identity
 from sur.evaluation.pictures import read_picture
-from sur.evaluation.prompts import Condition, PromptSet
+from sur.evaluation.prompts.prompts import Condition, PromptSet
+from sur.evaluation.prompts.sets import prompt_sets
 from sur.evaluation.results import RESULT, About, Asked, Evaluation, Row, Single, read_singles, write_result
-from sur.evaluation.scorer import Scorer, build_scorers, judges_identity
 from sur.evaluation.scoring import ALL, groups_of, summarise
-from sur.evaluation.sets import prompt_sets
 from sur.evaluation.subject import Subject
 from sur.shapes.oracle import look
-from sur.standing import note_seconds
+from sur.support.errors import ConfigError
+from sur.support.timings import note_seconds
 
 EVALUATION_VERSION = 2  # to be raised when questions, oracle or scores change
 _log = logging.getLogger(__name__)

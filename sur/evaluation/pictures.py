@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
 
-from sur.errors import ConfigError
+from sur.support.errors import ConfigError
 
 DRAWING_VERSION = 1  # to be raised when the same recipe leads to another picture
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from sur.evaluation.prompts import Condition
+from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.statistics import Interval, Number
 
 RESULT, SINGLE = "evaluation.json", "evaluation.jsonl"
@@ -123,3 +123,14 @@ def read_singles(folder: Path) -> list[Single]:
     if not path.is_file():
         return []
     return [Single.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def adapter_scores(evaluation: Evaluation) -> dict[str, float]:
+    """What an evaluation says of the adapter: each judge's score, and the share of the gap closed, of every set."""
+    found = {
+        f"{row.set} {row.scorer}": row.score.value
+        for row in evaluation.rows
+        if row.group == "all" and row.condition == "adapter"
+    }
+    closed = {f"{gap.set} {gap.scorer} closed": gap.closed.value for gap in evaluation.gaps if gap.group == "all"}
+    return found | closed

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sur.evaluation.config import EvaluateConfig
-from sur.evaluation.prompts import CONDITIONS, Condition, Prompt, PromptSet
+from sur.config.evaluation import EvaluateConfig
+from sur.evaluation.judges.scorer import Scorer
+from sur.evaluation.prompts.prompts import CONDITIONS, Condition, Prompt, PromptSet
 from sur.evaluation.results import Comparison, Gap, Row
-from sur.evaluation.scorer import Scorer
 from sur.evaluation.statistics import closed_gap, mean, resampled, sign_flip_p
 
 ALL = "all"

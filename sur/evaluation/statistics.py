@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import BaseModel, BeforeValidator
 
-from sur.evaluation.prompts import Condition
+from sur.evaluation.prompts.prompts import Condition
 
 PERMUTATIONS = 20_000
 LARGEST_EXACT = 14  # prompts that differ, of which every one of 2^n sign flips is tried

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sur.adapter import saved_settings
-from sur.encoders.locate import PIPELINE_WEIGHTS, locate
-from sur.evaluation.config import EvaluateConfig
+from sur.adapter.adapter import saved_settings
+from sur.adapter.hub import adapter_folder
+from sur.config.evaluation import EvaluateConfig
 from sur.evaluation.pictures import Pictures, Recipe
-from sur.evaluation.prompts import Condition, Prompt
-from sur.fingerprint import pipeline_fingerprint, weights_fingerprint
-from sur.hub import adapter_folder
+from sur.evaluation.prompts.prompts import Condition, Prompt
+from sur.models.fingerprint import pipeline_fingerprint, weights_fingerprint
+from sur.models.locate import PIPELINE_WEIGHTS, locate
 
 if TYPE_CHECKING:
-    from sur.config import RunConfig
+    from sur.config.run import RunConfig
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sur.errors import ConfigError
 from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import render, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
+from sur.support.errors import ConfigError
 
 FORMAT_VERSION = 3
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from scipy.linalg import sqrtm
 
+from sur.shapes.base.train_vae import encode_all
 from sur.shapes.scenes import Scene, render
-from sur.shapes.train_vae import encode_all
 
 
 def rendered(scenes: Sequence[Scene], seed: int) -> list[Image.Image]:

@@ -12,14 +12,13 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from sur.config import load_config
+from sur.analysis.web.app import create_app, listen
+from sur.analysis.web.viewer import Viewer
+from sur.config.run import load_config
 from sur.evaluation.results import About, Asked, Evaluation, Gap, Row, Single, write_result
 from sur.evaluation.statistics import Interval
-from sur.extraction import extract
+from sur.features.extraction import extract
 from sur.shapes.dataset import write_dataset
-from sur.view.app import create_app
-from sur.view.serve import listen
-from sur.view.viewer import Viewer
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")

@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Page, Route, expect
 
-from cache import RowRecord, Store, row_id
+from sur.cache import RowRecord, Store, row_id
 
 
 def test_pages_are_turned_by_the_arrow_keys(page: Page):

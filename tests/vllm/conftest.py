@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sur.encoders import LLMConfig, LLMEncoder
-from sur.encoders.gguf_files import write_safetensors
-from sur.encoders.locate import locate
-from sur.vllm.config import VLLMConfig
-from sur.vllm.protocol import is_ours
-from sur.vllm.server import LaunchedServer
+from sur.config.features import LLMConfig, VLLMConfig
+from sur.features.encoders import LLMEncoder
+from sur.models.gguf import write_safetensors
+from sur.models.locate import locate
+from sur.models.vllm.protocol import is_ours
+from sur.models.vllm.server import LaunchedServer
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -9,9 +9,9 @@ from conftest import CHUNKED, configs, running, states_in
 from transformers import AutoTokenizer
 from vllm_parity import FAMILIES, prompts, save_family
 
-from cache import bfloat16_to_float32
-from sur.encoders import LLMEncoder
-from sur.vllm.errors import EngineGone
+from sur.cache import bfloat16_to_float32
+from sur.features.encoders import LLMEncoder
+from sur.support.errors import EngineGone
 
 LAYER_ERROR = 1e-5  # over all rows of a layer, float32
 STEP = 2.0**-8  # between neighbouring bfloat16 numbers, relative, at least

@@ -20,14 +20,14 @@ from conftest import LAYERS, VLLM, configs, running, states_in
 from tiny_models import save_pipeline
 from vllm_parity import TEXT, save_family
 
-from cache import IdentityMismatch, Store
-from sur.config import RunConfig, load_config
-from sur.encoders import LLMEncoder
-from sur.extraction import close_encoders, extract
-from sur.vllm.config import VLLMConfig
-from sur.vllm.errors import EngineGone, EngineRefused
-from sur.vllm.protocol import Wanted
-from sur.vllm.server import serve_command, serve_environment
+from sur.cache import IdentityMismatch, Store
+from sur.config.features import VLLMConfig
+from sur.config.run import RunConfig, load_config
+from sur.features.encoders import LLMEncoder
+from sur.features.extraction import close_encoders, extract
+from sur.models.vllm.protocol import Wanted
+from sur.models.vllm.server import serve_command, serve_environment
+from sur.support.errors import EngineGone, EngineRefused
 
 GOOD = Wanted(LAYERS, "mean", 0, 2, "float32").params()["sur"]
 
@@ -229,7 +229,7 @@ def test_a_server_killed_in_the_middle_loses_nothing_and_another_model_is_refuse
 def test_a_server_of_a_killed_run_ends_and_leaves_nothing(smollm2):
     script = (
         "import sys, time\n"
-        "from sur.encoders import LLMConfig, LLMEncoder\n"
+        "from sur.features.encoders import LLMConfig, LLMEncoder\n"
         f"config = LLMConfig(backend='vllm', model={str(smollm2)!r}, layers=(15,), vllm={{'launch': {str(VLLM)!r}}})\n"
         "encoder = LLMEncoder(config)\n"
         "encoder.encode(['a cat'])\n"

@@ -1,0 +1,67 @@
+"""A store without the rows that no data set has any more, and without half-empty partitions, beside the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sur.cache.errors import CacheError
+from sur.cache.format.spec import which_ids
+from sur.cache.manifest import Manifest
+from sur.cache.store import Store
+
+
+def compact(
+    source: Store,
+    target: Store,
+    manifests: Sequence[Manifest] = (),
+    progress: Callable[[str, int], None] | None = None,
+) -> int:
+    """Copy what the data sets of `source` still have into `target`; returns how many rows were left behind.
+
+    Rows that one of `manifests` names are kept too, so that its training can be repeated.
+
+    Values are copied as they are and checked on the way; nothing is encoded. Partitions of a feature of which `source`
+    lacks some rows stay to be extracted. A copy that was interrupted goes on where it stopped. `progress` hears of each
+    feature and partition.
+
+    Raises:
+        IdentityMismatch: `target` holds a feature of that name that was made otherwise.
+        CacheError: `target` is `source`, or holds other rows.
+        CorruptStore: a value in `source` does not have its checksum.
+    """
+    names = source.datasets()
+    members = {name: source.members(name) for name in names}
+    keep = np.any(list(members.values()), axis=0) if names else source.filled()
+    ids = source.row_ids()
+    keep |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
+    if target.path == source.path:
+        raise CacheError(f"{source.path} cannot be compacted into itself; name another folder or URL.")
+    slot_of = {record.id: record.slot for record in source.rows()}
+    records = {record.id: record for record in source.rows() if keep[record.slot]}
+    if foreign := [row.id.hex() for row in target.rows() if row.id not in slot_of]:
+        raise CacheError(
+            f"{target.path} holds {len(foreign)} rows that {source.path} has not (first: {foreign[0]}); "
+            "name a new store."
+        )
+    target.add_rows(records.values())
+    for spec in source.features().values():
+        target.ensure_feature(spec)
+        done = {receipt.partition for receipt in source.receipts(spec.name) if receipt is not None}
+        reasons = source.missing(spec.name)
+        for partition in target.pending(spec.name):
+            slots = np.array([slot_of[row.id] for row in target.rows(partition)], dtype=np.int64)
+            if not set((slots // source.rows_per_partition).tolist()) <= done:
+                continue
+            values = source.read(spec.name, slots)
+            missing = {place: reasons[slot] for place, slot in enumerate(slots.tolist()) if slot in reasons}
+            target.write_partition(spec.name, partition, values, missing, {"copied": len(slots)})
+            if progress is not None:
+                progress(spec.name, partition)
+    for spec in source.assets().values():
+        if not target.has_asset(spec) and source.has_asset(spec):
+            target.write_asset(spec, source.read_asset(spec.name))
+    for name, mask in members.items():
+        target.set_members(name, (row.tobytes() for row in ids[mask]))
+    return source.n_rows - len(records)

@@ -1,0 +1,106 @@
+"""Which features and assets a store holds: found, made, checked and dropped by name."""
+
+from __future__ import annotations
+
+import logging
+
+from sur.cache.contents.features import SECTIONS, Feature
+from sur.cache.contents.rows import Rows
+from sur.cache.errors import CorruptStore, StoreBusy, UnknownFeature
+from sur.cache.format import metadata
+from sur.cache.format.codecs import require_codec
+from sur.cache.format.spec import FeatureSpec
+from sur.cache.storage.base import Storage, join
+
+logger = logging.getLogger(__name__)
+
+
+class Catalog:
+    """Features and assets of one store. Whoever calls `ensure`, `resize` or `drop` holds the store's lock."""
+
+    def __init__(self, storage: Storage, rows: Rows, rows_per_partition: int) -> None:
+        self._storage = storage
+        self._rows = rows
+        self._per_partition = rows_per_partition
+        self._known: dict[tuple[str, str], Feature] = {}
+
+    def names(self, section: str) -> list[str]:
+        """Names in a section, "features" or "assets"."""
+        folders = self._storage.folders(section)
+        return [name for name in folders if self._storage.size(join(section, name, metadata.FILE)) is not None]
+
+    def get(self, name: str, section: str = "features", fresh: bool = False) -> Feature:
+        """A stored feature, remembered; `fresh` looks whether another process has replaced it since.
+
+        Raises:
+            UnknownFeature: names those that exist.
+            CorruptStore: its declaration is damaged.
+        """
+        if fresh or (section, name) not in self._known:
+            directory = join(section, name)
+            document = metadata.read_metadata(self._storage, directory)
+            if document is None:
+                stored = ", ".join(self.names(section)) or "none"
+                raise UnknownFeature(f"{self._storage.location} holds no {section[:-1]} {name!r}. It holds: {stored}.")
+            attributes = metadata.unseal(document["attributes"], self._storage.where(directory), directory)
+            spec = FeatureSpec.from_attributes(name, attributes)
+            known = self._known.get((section, name))
+            if known is None or known.spec != spec:
+                self._known[(section, name)] = self._feature(section, spec)
+        return self._known[(section, name)]
+
+    def intact(self, section: str, fresh: bool = False) -> list[Feature]:
+        """Every feature of a section but those whose declaration is damaged, which the log names."""
+        found = []
+        for name in self.names(section):
+            try:
+                found.append(self.get(name, section, fresh))
+            except CorruptStore as error:
+                logger.warning("%s Run `sur verify --repair`; %s is left out until then.", error, name)
+        return found
+
+    def ensure(self, section: str, spec: FeatureSpec, slots: int) -> None:
+        """Create, or check identity and complete what an interrupted creation left.
+
+        Raises:
+            IdentityMismatch: the stored one was made differently.
+            BadValues: a codec's package is not installed.
+        """
+        for array in spec.arrays.values():
+            require_codec(array.codec)
+        if spec.name in self.names(section):
+            feature = self.get(spec.name, section, fresh=True)
+            feature.check_identity(spec)
+        else:
+            feature = self._feature(section, spec)
+            self._known[(section, spec.name)] = feature
+        feature.publish_metadata(slots)
+
+    def resize(self, slots: int) -> None:
+        """Give every feature's arrays so many slots."""
+        for feature in self.intact("features", fresh=True):
+            feature.publish_metadata(slots)
+
+    def drop(self, name: str) -> None:
+        """Remove a feature (or else an asset): its declaration first, so that a kill leaves no half feature.
+
+        Raises:
+            StoreBusy: it is being written.
+        """
+        section = next((section for section in SECTIONS if name in self._storage.folders(section)), "features")
+        if name not in self._storage.folders(section):
+            self.get(name)  # says what there is
+        directory, receipts = f"{section}/{name}", f"receipts/{section}/{name}"
+        if any(self._storage.busy(f"{receipts}/{partition}") for partition in self._storage.folders(receipts)):
+            raise StoreBusy(f"{name!r} is being written; stop its extraction before dropping it.")
+        self._storage.remove(join(directory, metadata.FILE))
+        self._storage.remove_tree(receipts)
+        self._storage.remove_tree(directory)
+        self.forget(name, section)
+
+    def _feature(self, section: str, spec: FeatureSpec) -> Feature:
+        return Feature(self._storage, section, spec, self._per_partition, self._rows.digest)
+
+    def forget(self, name: str, section: str = "features") -> None:
+        """Drop what is remembered of a feature, its open files included."""
+        self._known.pop((section, name), None)

@@ -1,0 +1,70 @@
+"""Which rows of a store belong to which data set now: named sets of rows, replaced as a whole.
+
+Rows are never taken out of partitions: a row that its source has no more (removed, or edited into another row) leaves
+the set, and the loader skips it. A set is the attributes of a Zarr group: one bit a slot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from sur.cache.contents.rows import Rows
+from sur.cache.errors import BadValues, CacheError
+from sur.cache.format import metadata
+from sur.cache.format.spec import which_ids
+from sur.cache.storage.base import Storage, join
+
+FOLDER = "datasets"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def dataset_names(storage: Storage) -> list[str]:
+    """Names of the stored sets."""
+    names = storage.folders(FOLDER)
+    return [name for name in names if storage.size(join(FOLDER, name, metadata.FILE)) is not None]
+
+
+def read_members(storage: Storage, name: str, n_slots: int) -> np.ndarray:
+    """Which slots belong to a set, bool (n_slots,).
+
+    Raises:
+        CacheError: no such set.
+        CorruptStore: it is damaged.
+    """
+    directory = join(FOLDER, name)
+    document = metadata.read_metadata(storage, directory)
+    if document is None:
+        there = ", ".join(dataset_names(storage)) or "none"
+        raise CacheError(
+            f"{storage.location} holds no data set {name!r} (it holds: {there}). Run the extraction of its rows first."
+        )
+    content = metadata.unseal(document["attributes"], storage.where(directory), directory)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(content["members"]), dtype=np.uint8), count=content["slots"])
+    members = np.zeros(n_slots, dtype=bool)
+    members[: len(bits)] = bits[:n_slots]
+    return members
+
+
+def write_members(storage: Storage, rows: Rows, name: str, ids: Iterable[bytes]) -> tuple[int, int]:
+    """Make a set exactly the rows of these ids; returns how many it had before and are gone, and how many it has now.
+
+    The caller holds the store's lock.
+
+    Raises:
+        BadValues: a name that is none, or an id that the store does not hold.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadValues(f"Data set name {name!r} must match {_NAME.pattern} (lower case, no slash or space).")
+    wanted = set(ids)
+    slot_ids = rows.slot_ids()
+    members = which_ids(slot_ids, wanted)
+    if int(members.sum()) != len(wanted):
+        raise BadValues(f"Data set {name!r}: {len(wanted) - int(members.sum())} of its rows are not in the store.")
+    before = read_members(storage, name, len(slot_ids)) if name in dataset_names(storage) else np.zeros_like(members)
+    content = {"slots": len(members), "members": np.packbits(members).tobytes().hex()}
+    directory = join(FOLDER, name)
+    metadata.publish_metadata(storage, directory, metadata.group(metadata.seal(content, directory)))
+    return int((before & ~members).sum()), int(members.sum())

@@ -1,0 +1,257 @@
+"""One feature (or asset) of a store: its folders, its arrays' metadata, its receipts and its values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sur.cache.contents.reader import ArrayReader
+from sur.cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
+from sur.cache.format import metadata
+from sur.cache.format.checksum import CRC_BYTES, with_crc, without_crc
+from sur.cache.format.dtypes import all_finite, finite, rounded, to_stored
+from sur.cache.format.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
+from sur.cache.format.shard import Layout
+from sur.cache.format.spec import FeatureSpec
+from sur.cache.storage.base import Storage, join
+from sur.cache.storage.keys import parse_key
+
+SECTIONS = ("features", "assets")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A partition of a feature, checked and ready to be written: its files by key, in pieces, and their receipt."""
+
+    receipt: Receipt
+    files: Mapping[str, Sequence[bytes | memoryview]]
+
+
+class Feature:
+    """Files of one feature; `section` is "features" (arrays of rows) or "assets" (arrays of their own).
+
+    `rows_digest` gives the digest of a partition's row ids, None where it cannot be known.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        section: str,
+        spec: FeatureSpec,
+        rows_per_partition: int,
+        rows_digest: Callable[[int], str | None],
+    ) -> None:
+        self.spec = spec
+        self.section = section
+        self.directory = f"{section}/{spec.name}"
+        self.receipts = f"receipts/{section}/{spec.name}"
+        self._storage = storage
+        self.rows_digest = rows_digest if section == "features" else lambda partition: ""
+        self._per_partition = rows_per_partition
+        self._done: dict[int, Receipt] = {}
+
+    @cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """Layout of each array's shards (of a feature)."""
+        return {name: Layout(spec, self._per_partition) for name, spec in sorted(self.spec.arrays.items())}
+
+    @cached_property
+    def readers(self) -> dict[str, ArrayReader]:
+        """Row reader of each array (of a feature)."""
+        return {
+            name: ArrayReader(
+                self._storage,
+                lambda p, name=name: self.key(name, p),
+                layout,
+                lambda p, name=name: self.done(p).shards[name],
+            )
+            for name, layout in self.layouts.items()
+        }
+
+    def key(self, array: str, partition: int) -> str:
+        """File of one partition of an array; an asset has partition 0 only."""
+        dimensions = len(self.spec.arrays[array].shape) + (self.section == "features")
+        return join(self.directory, array, metadata.chunk_file(partition, dimensions))
+
+    def receipt_directory(self, partition: int) -> str:
+        """Where the partition's receipt lies, and what its writer locks."""
+        return partition_directory(self.receipts, partition)
+
+    def documents(self, slots: int) -> dict[str, dict]:
+        """Every zarr.json but those of receipts, by folder; the one that declares the feature last."""
+        documents = {self.receipts: metadata.group()}
+        for name, spec in sorted(self.spec.arrays.items()):
+            if self.section == "assets":
+                documents[f"{self.directory}/{name}"] = metadata.asset_array(name, spec)
+            else:
+                cut = (slots, self._per_partition, self.layouts[name].rows_per_chunk)
+                documents[f"{self.directory}/{name}"] = metadata.sharded_array(name, spec, *cut)
+        documents[self.directory] = metadata.group(metadata.seal(self.spec.attributes(), self.directory))
+        return documents
+
+    def publish_metadata(self, slots: int) -> None:
+        """Write what differs of `documents`, after removing arrays that an abandoned namesake left."""
+        for name in self._storage.folders(self.directory):
+            folder = f"{self.directory}/{name}"
+            ours = (parse_key(key) or self._storage.leftover(key) for key in self._storage.files(folder))
+            if name not in self.spec.arrays and all(ours):
+                self._storage.remove_tree(folder)
+        for directory, document in self.documents(slots).items():
+            metadata.publish_metadata(self._storage, directory, document)
+
+    def check_identity(self, wanted: FeatureSpec) -> None:
+        """Refuse a spec that differs.
+
+        Raises:
+            IdentityMismatch: names every differing field with both values.
+        """
+        differences = self.spec.differences(wanted)
+        if differences:
+            lines = [f"  {field}: stored {here!r}, wanted {there!r}" for field, here, there in differences]
+            raise IdentityMismatch(
+                f"{self.section[:-1].capitalize()} {self.spec.name!r} was made differently:\n" + "\n".join(lines) + "\n"
+                "Go back to the stored settings, give the new ones another name (slug) so that they become a "
+                "feature beside it, or drop the stored one first (`sur drop STORE NAME`)."
+            )
+
+    def receipt(self, partition: int) -> Receipt | None:
+        """Receipt of a partition that is done: intact, of this identity and rows, files in full size.
+
+        When it is another than when it was last looked at, the values read before are forgotten.
+        """
+        receipt = self._look_at(partition)
+        if receipt != self._done.get(partition):
+            self._done.pop(partition, None)
+            for reader in self.readers.values() if "readers" in vars(self) else ():
+                reader.forget(partition)
+            if receipt is not None:
+                self._done[partition] = receipt
+        return receipt
+
+    def _look_at(self, partition: int) -> Receipt | None:
+        try:
+            receipt = read_receipt(self._storage, self.receipt_directory(partition))
+        except CorruptStore as error:
+            logger.warning("%s Partition %d of %s counts as not done.", error, partition, self.spec.name)
+            return None
+        if receipt is None or self.mismatch(receipt, partition):
+            return None
+        for name, shard in receipt.shards.items():
+            key = self.key(name, partition)
+            if self._storage.size(key) != shard.bytes:
+                logger.warning("%s is gone or cut short: its partition counts as not done.", self._storage.where(key))
+                return None
+        return receipt
+
+    def n_files(self) -> int:
+        """Shards of the partitions that have a receipt file."""
+        return len(self._storage.folders(self.receipts)) * len(self.spec.arrays)
+
+    def mismatch(self, receipt: Receipt, partition: int) -> str:
+        """Why a receipt is not that of this partition, "" if it is."""
+        if receipt.partition != partition:
+            return f"receipt of partition {receipt.partition}"
+        if receipt.identity_digest != self.spec.identity_digest:
+            return "receipt of another identity"
+        if self.rows_digest(partition) not in (None, receipt.rows_digest):
+            return "receipt of other rows"
+        if set(receipt.shards) != set(self.spec.arrays):
+            return "receipt of other arrays"
+        return ""
+
+    def done(self, partition: int) -> Receipt:
+        """`receipt`, as it was when it was last looked at.
+
+        Raises:
+            IncompleteFeature: the partition is not done.
+        """
+        if partition not in self._done and self.receipt(partition) is None:
+            raise IncompleteFeature(
+                f"{self.spec.name!r} has no values for partition {partition} yet. Finish the extraction."
+            )
+        return self._done[partition]
+
+    def pack(
+        self,
+        partition: int,
+        values: Mapping[str, np.ndarray],
+        rows: int,
+        missing: Mapping[int, str],
+        stats: Mapping[str, int],
+    ) -> Packed:
+        """Check a partition's values and make the files that hold them; nothing is written, or copied without need."""
+        checked = self._checked(values, rows, missing, partition * self._per_partition)
+        digest = self.rows_digest(partition) or ""
+        files, shards = {}, {}
+        for name in sorted(checked):
+            pieces, crcs = self._encode(name, checked[name])
+            files[self.key(name, partition)] = pieces
+            shards[name] = ShardReceipt.of(sum(map(len, pieces)), crcs)
+        reasons = {int(row): str(reason) for row, reason in missing.items()}
+        counts = {str(key): int(value) for key, value in stats.items()}
+        receipt = Receipt(self.spec.identity_digest, partition, rows, digest, shards, reasons, counts)
+        return Packed(receipt, files)
+
+    def publish(self, packed: Packed) -> Receipt:
+        """Write a packed partition, the receipt last. The caller holds the partition's lock."""
+        for key, pieces in packed.files.items():
+            self._storage.publish(key, *pieces)
+        publish_receipt(self._storage, self.receipt_directory(packed.receipt.partition), packed.receipt)
+        return packed.receipt
+
+    def read_asset(self) -> dict[str, np.ndarray]:
+        """Whole arrays of an asset, every byte checked.
+
+        Raises:
+            CorruptStore: a checksum does not match.
+        """
+        arrays, receipt = {}, self.done(0)
+        for name, spec in self.spec.arrays.items():
+            where = self._storage.where(self.key(name, 0))
+            data = self._storage.read(self.key(name, 0)) or b""
+            content = without_crc(data, where)
+            if data[-CRC_BYTES:] != receipt.shards[name].crcs().astype("<u4").tobytes():
+                raise CorruptStore(f"{where} is not the file that its receipt names.")
+            arrays[name] = np.frombuffer(bytearray(content), Layout(spec, 1).dtype).reshape(spec.shape)
+        return arrays
+
+    def _encode(self, name: str, values: np.ndarray) -> tuple[list[bytes | memoryview], np.ndarray]:
+        if self.section == "features":
+            return self.layouts[name].encode(values)
+        data = with_crc(values.tobytes())
+        return [data], np.frombuffer(data[-CRC_BYTES:], dtype="<u4")
+
+    def _checked(
+        self, values: Mapping[str, np.ndarray], rows: int, missing: Mapping[int, str], first_slot: int
+    ) -> dict[str, np.ndarray]:
+        name = self.spec.name
+        if set(values) != set(self.spec.arrays):
+            raise BadValues(f"{name}: expected arrays {sorted(self.spec.arrays)}, got {sorted(values)}.")
+        if not all(0 <= row < rows for row in missing):
+            raise BadValues(f"{name}: missing rows must lie in 0..{rows - 1}, got {sorted(missing)}.")
+        checked = {}
+        for key, spec in self.spec.arrays.items():
+            what = f"{name}/{key}"
+            stored = to_stored(np.asarray(values[key]), spec.dtype, what)
+            expected = spec.shape if self.section == "assets" else (rows, *spec.shape)
+            if stored.shape != expected:
+                raise BadValues(f"{what}: expected shape {expected}, got {stored.shape}.")
+            if missing:
+                stored = stored.copy()
+                stored[list(missing)] = 0
+            if spec.keep_bits:
+                stored = rounded(stored, spec.dtype, spec.keep_bits)  # may overflow: before the check
+            if not all_finite(stored, spec.dtype):
+                good = finite(stored, spec.dtype)
+                place = tuple(int(axis) for axis in np.argwhere(~good)[0])
+                raise BadValues(
+                    f"{what}: not finite at {place} (slot {first_slot + (place[0] if place else 0)}, "
+                    f"{int((~good).sum())} such elements). Nothing was published; pass bad rows as `missing`."
+                )
+            checked[key] = stored
+        return checked

@@ -1,0 +1,1 @@
+"""The bytes of a store: array specifications, metadata, shards, codecs, checksums, receipts."""

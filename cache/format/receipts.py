@@ -1,0 +1,117 @@
+"""Receipts: the only proof that a partition is done, written last and never edited.
+
+A receipt is the attributes of a Zarr group. It holds no time and no host, so equal work gives equal bytes.
+It repeats the CRC32C of every chunk, so that a shard put in another's place is found on reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sur.cache.errors import CorruptStore
+from sur.cache.format import metadata
+from sur.cache.storage.base import Storage, join
+
+
+@dataclass(frozen=True)
+class ShardReceipt:
+    """Size of one file and the CRC32C of each of its chunks (hex, 8 digits each; 0 for one that is not stored).
+
+    `sha256` is what format versions 1 and 2 had besides, "" since.
+    """
+
+    bytes: int
+    crc32c: str
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, size: int, crcs: np.ndarray) -> ShardReceipt:
+        """Receipt of a file of so many bytes whose chunks have the checksums `crcs`."""
+        return cls(size, crcs.astype(">u4").tobytes().hex())
+
+    def attributes(self) -> dict[str, Any]:
+        """JSON of it."""
+        old = {"sha256": self.sha256} if self.sha256 else {}
+        return {"bytes": self.bytes, "crc32c": self.crc32c, **old}
+
+    def agrees(self, other: ShardReceipt) -> bool:
+        """Whether both are of the same bytes."""
+        return (self.bytes, self.crc32c) == (other.bytes, other.crc32c)
+
+    def crcs(self) -> np.ndarray:
+        """CRC32C of each chunk, uint32."""
+        return np.frombuffer(bytes.fromhex(self.crc32c), dtype=">u4").astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was committed for one partition of one feature (or of the rows, or an asset: partition 0).
+
+    `rows_digest` is the SHA-256 of the partition's row ids; `missing` maps a row's place in the partition to
+    the reason why it has no value.
+    """
+
+    identity_digest: str
+    partition: int
+    rows: int
+    rows_digest: str
+    shards: Mapping[str, ShardReceipt]
+    missing: Mapping[int, str] = field(default_factory=dict)
+    stats: Mapping[str, int] = field(default_factory=dict)
+    format_version: int = metadata.FORMAT_VERSION
+
+    def attributes(self) -> dict[str, Any]:
+        """Sealed JSON of the receipt."""
+        return metadata.seal(
+            {
+                "format_version": self.format_version,
+                "identity_digest": self.identity_digest,
+                "partition": self.partition,
+                "rows": self.rows,
+                "rows_digest": self.rows_digest,
+                "shards": {name: shard.attributes() for name, shard in sorted(self.shards.items())},
+                "missing": {str(row): reason for row, reason in sorted(self.missing.items())},
+                "stats": dict(sorted(self.stats.items())),
+            }
+        )
+
+    def agrees(self, other: Receipt) -> bool:
+        """Whether both are of the same rows and bytes, whatever format version they were written in."""
+        return (
+            (self.rows, self.rows_digest) == (other.rows, other.rows_digest)
+            and self.shards.keys() == other.shards.keys()
+            and all(shard.agrees(other.shards[name]) for name, shard in self.shards.items())
+        )
+
+
+def publish_receipt(storage: Storage, directory: str, receipt: Receipt) -> None:
+    """Write a receipt: from here on the partition is done."""
+    metadata.publish_metadata(storage, directory, metadata.group(receipt.attributes()))
+
+
+def read_receipt(storage: Storage, directory: str) -> Receipt | None:
+    """The receipt in `directory`, None if there is none.
+
+    Raises:
+        CorruptStore: a receipt that does not agree with its digest.
+    """
+    document = metadata.read_metadata(storage, directory)
+    if document is None:
+        return None
+    where = storage.where(directory)
+    content = metadata.unseal(document["attributes"], where)
+    try:
+        content["shards"] = {name: ShardReceipt(**shard) for name, shard in content["shards"].items()}
+        content["missing"] = {int(row): reason for row, reason in content["missing"].items()}
+        return Receipt(**content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptStore(f"{join(where, metadata.FILE)}: not a receipt of this format: {error!r}.") from error
+
+
+def partition_directory(parent: str, partition: int) -> str:
+    """Where the receipt of a partition lies."""
+    return f"{parent}/{partition:05d}"

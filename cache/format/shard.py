@@ -1,0 +1,165 @@
+"""The bytes of one file: a shard of checked chunks with an index at its end, or a single checked chunk.
+
+With codec `raw`, chunk i of a shard lies at i * (chunk bytes + 4) and the index follows from the shape alone. So rows
+are read by offset, and writing is one copy: both many times faster than, and byte for byte the same as, zarr-python's
+codec pipeline. Packed chunks lie one behind the other, and the index says where.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sur.cache.errors import CorruptStore
+from sur.cache.format.checksum import CRC_BYTES, chunk_fault, crc32c, with_crc, without_crc
+from sur.cache.format.codecs import pack, unpack
+from sur.cache.format.dtypes import stored_dtype
+from sur.cache.format.spec import ArraySpec
+
+OWN_CHUNK_BYTES = 512  # rows at least this large get a chunk, and so a checksum, of their own
+NOWHERE = 2**64 - 1  # offset and length of a chunk that is not stored (all zero)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in each shard of one array."""
+
+    spec: ArraySpec
+    rows_per_shard: int
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type on disk."""
+        return stored_dtype(self.spec.dtype)
+
+    @cached_property
+    def rows_per_chunk(self) -> int:
+        """1 for rows of `OWN_CHUNK_BYTES` or more, else all of the shard."""
+        return 1 if self.spec.nbytes >= OWN_CHUNK_BYTES else self.rows_per_shard
+
+    @cached_property
+    def chunks(self) -> int:
+        """Chunks in a shard."""
+        return self.rows_per_shard // self.rows_per_chunk
+
+    @cached_property
+    def chunk_bytes(self) -> int:
+        """Bytes of one chunk, unpacked and without its checksum."""
+        return self.rows_per_chunk * self.spec.nbytes
+
+    @cached_property
+    def index_bytes(self) -> int:
+        """Bytes of the index: offset and length as uint64 a chunk, and its CRC32C."""
+        return self.chunks * 16 + CRC_BYTES
+
+    def shard_bytes(self, rows: int) -> int:
+        """Bytes of a shard file of so many rows, of codec `raw`; an estimate from above of the others'."""
+        return self._stored(rows) * (self.chunk_bytes + CRC_BYTES) + self.index_bytes
+
+    @cached_property
+    def raw_places(self) -> list[tuple[int, int]]:
+        """Offset and length of each chunk with its checksum, the same in every shard of codec `raw` that stores it."""
+        stride = self.chunk_bytes + CRC_BYTES
+        return [(number * stride, stride) for number in range(self.chunks)]
+
+    def encode(self, values: np.ndarray) -> tuple[list[bytes | memoryview], np.ndarray]:
+        """A shard in pieces, to be written one behind the other, and each chunk's CRC32C (uint32; 0 if not stored).
+
+        values: (rows, *shape), to which pieces of codec `raw` refer. Chunks behind the last row are not stored.
+        """
+        chunks = self._chunks(np.ascontiguousarray(values))
+        index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
+        crcs = np.zeros(self.chunks, dtype="<u4")
+        pieces: list[bytes | memoryview] = []
+        position = 0
+        for number, chunk in enumerate(chunks):
+            content = pack(self.spec.codec, chunk.view(self.dtype)) if self.spec.packed else chunk.data
+            crcs[number] = crc32c(content)
+            pieces += (content, crcs[number].tobytes())
+            index[number] = position, len(content) + CRC_BYTES
+            position += len(content) + CRC_BYTES
+        return [*pieces, with_crc(index.tobytes())], crcs
+
+    def _chunks(self, values: np.ndarray) -> np.ndarray:
+        """The stored chunks of contiguous values, each as bytes: uint8 (chunks, chunk bytes)."""
+        if self.rows_per_chunk > 1:
+            whole = np.zeros((self.rows_per_shard, *self.spec.shape), self.dtype)
+            whole[: len(values)] = values
+            values = whole
+        return values.reshape(-1).view(np.uint8).reshape(-1, self.chunk_bytes)
+
+    def _stored(self, rows: int) -> int:
+        """Chunks that hold `rows` rows."""
+        return -(-rows // self.rows_per_chunk)
+
+    def read_index(self, data: bytes | np.ndarray, where: str) -> np.ndarray:
+        """Offset and length of each chunk, uint64 (chunks, 2), from the index's bytes.
+
+        Raises:
+            CorruptStore: the index does not have its checksum.
+        """
+        content = without_crc(bytes(data), where)
+        return np.frombuffer(content, dtype="<u8").reshape(self.chunks, 2)
+
+    def decode_chunk(self, data: np.ndarray, target: np.ndarray, where: str) -> None:
+        """Elements of one chunk from its bytes (uint8, without the checksum), into `target` (uint8).
+
+        Raises:
+            CorruptStore: the codec cannot read them.
+        """
+        if not self.spec.packed:
+            target[...] = data
+            return
+        try:
+            unpack(self.spec.codec, data, target.view(self.dtype))
+        except ValueError as error:
+            raise CorruptStore(f"{where}: {error}.") from error
+
+    def fault(self, data: bytes, crcs: np.ndarray) -> str:
+        """What is wrong with a shard's bytes whose chunks should have the checksums `crcs`; "" if nothing is."""
+        try:
+            index = self.read_index(data[-self.index_bytes :], "")
+        except CorruptStore:
+            return "in its index"
+        if not self.spec.packed and any(
+            here not in (there, (NOWHERE, NOWHERE))
+            for here, there in zip(map(tuple, index.tolist()), self.raw_places, strict=True)
+        ):
+            return "in its index"
+        found = [
+            number
+            for number, (offset, length) in enumerate(index.tolist())
+            if (crcs[number] if offset == NOWHERE else chunk_fault(data[offset : offset + length], crcs[number]))
+        ]
+        return f"in {len(found)} of its chunks, first {found[0]}" if found else ""
+
+
+def file_fault(data: bytes, crcs: np.ndarray, layout: Layout | None) -> str:
+    """`Layout.fault`; without a layout the file is one chunk."""
+    if layout is not None:
+        return layout.fault(data, crcs)
+    return "in its only chunk" if chunk_fault(data, crcs[0]) else ""
+
+
+def encode_texts(texts: Sequence[str]) -> bytes:
+    """Bytes of Zarr's vlen-utf8 codec: count, then length and UTF-8 of each text."""
+    parts = [struct.pack("<I", len(texts))]
+    for text in texts:
+        encoded = text.encode()
+        parts += (struct.pack("<I", len(encoded)), encoded)
+    return b"".join(parts)
+
+
+def decode_texts(data: bytes) -> list[str]:
+    """Inverse of `encode_texts`."""
+    (count,), position, texts = struct.unpack_from("<I", data), 4, []
+    for _ in range(count):
+        (length,) = struct.unpack_from("<I", data, position)
+        texts.append(data[position + 4 : position + 4 + length].decode())
+        position += 4 + length
+    return texts

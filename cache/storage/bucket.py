@@ -1,0 +1,282 @@
+"""A store in object storage (S3, Google Cloud Storage, Azure), through obstore.
+
+A put shows a whole object or none. Locks are leases: an object that its holder rewrites every few seconds. Who waits
+for one watches its ETag by the waiter's own clock, and takes over, by a conditional put, what has not changed for
+`LEASE_SECONDS`; so no two machines' clocks are ever compared, and what a dead process held frees itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from sur.cache.errors import CacheError, CorruptStore, NotWritable, StoreBusy
+from sur.cache.threads import side_by_side
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30.0
+_BEATS = 6  # rewrites of a lock within a lease
+_LOCK = "lock"
+
+
+class BucketFile:
+    """An object read by ranges."""
+
+    def __init__(self, storage: BucketStorage, key: str) -> None:
+        self._storage, self._key = storage, key
+        with storage.explained(key):
+            self.size: int = obstore.head(storage.store, key)["size"]
+
+    def read_now(self, target: np.ndarray, offset: int) -> bool:
+        """False: every read of a bucket is waited for."""
+        return False
+
+    def read_into(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on, in one request, True."""
+        with self._storage.explained(self._key):
+            found: Any = obstore.get_range(self._storage.store, self._key, start=offset, length=target.nbytes)
+        data = np.frombuffer(found, dtype=np.uint8)
+        if len(data) != target.nbytes:
+            where = self._storage.where(self._key)
+            raise CorruptStore(f"{where}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
+        target[...] = data
+        return True
+
+
+class BucketStorage:
+    """Objects below a URL's prefix. Credentials and endpoint come from the environment, and are never stored."""
+
+    random_reads = False
+
+    def __init__(self, url: str) -> None:
+        self.location = url.rstrip("/")
+        backoff = {"base": 2, "init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=10)}
+        retries: Any = {"max_retries": 8, "backoff": backoff}
+        try:
+            self.store: Any = from_url(self.location, retry_config=retries)
+        except (BaseError, ValueError) as error:
+            raise CacheError(
+                f"{url} is no place for a store: {error}. Give a folder, or s3://bucket/prefix, gs:// or az://."
+            ) from error
+        self.held: list[_Lease] = []
+        self._watched: dict[str, tuple[str, float]] = {}  # lock -> (ETag, when it was first seen)
+
+    def where(self, key: str) -> str:
+        """URL of an object."""
+        return f"{self.location}/{key}"
+
+    def read(self, key: str) -> bytes | None:
+        """A whole object; None if there is none."""
+        with self.explained(key), suppress(FileNotFoundError):
+            return bytes(obstore.get(self.store, key).bytes())
+        return None
+
+    def open(self, key: str, scattered: bool = False) -> BucketFile:
+        """An object for reads by range."""
+        return BucketFile(self, key)
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an object; None if there is none."""
+        with self.explained(key), suppress(FileNotFoundError):
+            return obstore.head(self.store, key)["size"]
+        return None
+
+    def publish(self, key: str, *pieces: bytes | memoryview) -> None:
+        """Put an object, then read it back. Refused once a lock held here was lost to another writer."""
+        data = b"".join(pieces)
+        for lease in tuple(self.held):  # another thread may let go of its own
+            lease.check()
+        with self.explained(key):
+            obstore.put(self.store, key, data)
+        if self.read(key) != data:
+            raise CorruptStore(f"{self.where(key)}: the bytes read back differ from those written.")
+
+    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """`work` of every number, several at a time."""
+        return side_by_side(work, numbers)
+
+    def remove(self, key: str) -> None:
+        """Remove an object."""
+        with self.explained(key), suppress(FileNotFoundError):
+            obstore.delete(self.store, key)
+
+    def remove_tree(self, folder: str) -> None:
+        """Remove every object below a folder."""
+        if keys := list(self.files(folder)):
+            with self.explained(folder):
+                obstore.delete(self.store, keys)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted."""
+        with self.explained(folder):
+            found = obstore.list_with_delimiter(self.store, folder or None)["common_prefixes"]
+        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        """Keys of all objects below a folder, sorted."""
+        with self.explained(folder):
+            found = sorted(item["path"] for page in obstore.list(self.store, folder or None) for item in page)
+        yield from found
+
+    @contextmanager
+    def locked(self, folder: str, wait: bool) -> Iterator[bool]:
+        """Hold a folder's lease; yields False if busy and not `wait`."""
+        key = f"{folder}/{_LOCK}".lstrip("/")
+        holder, since = uuid.uuid4().hex, _clock()
+        while (tag := self.acquire(key, holder)) is None:
+            if not wait:
+                yield False
+                return
+            _pause(min(1.0, LEASE_SECONDS / _BEATS))
+            since = _clock()
+        lease = _Lease(self, key, holder, tag, since)
+        self.held.append(lease)
+        try:
+            yield True
+        finally:
+            self.held.remove(lease)
+            lease.release()
+
+    def busy(self, folder: str) -> bool:
+        """Whether a folder's lock was rewritten lately, by the storage's clock against ours."""
+        key = f"{folder}/{_LOCK}".lstrip("/")
+        with self.explained(key), suppress(FileNotFoundError):
+            seen = obstore.head(self.store, key)["last_modified"]
+            return time.time() - seen.timestamp() < 2 * LEASE_SECONDS
+        return False
+
+    def clear_leftovers(self, folder: str) -> None:
+        """Nothing to do: a put leaves a whole object or none."""
+
+    def leftover(self, key: str) -> bool:
+        """Nothing is: a put leaves a whole object or none."""
+        return False
+
+    def is_lock(self, key: str) -> bool:
+        """Whether an object is a lock, alive or a dead process's."""
+        return key.rpartition("/")[2] == _LOCK
+
+    def acquire(self, key: str, holder: str) -> str | None:
+        """ETag of the lock that is now ours; None while another's is alive."""
+        body = json.dumps({"holder": holder}).encode()
+        with self.explained(key):
+            with suppress(AlreadyExistsError):
+                return obstore.put(self.store, key, body, mode="create")["e_tag"]
+            try:
+                tag = obstore.head(self.store, key)["e_tag"] or ""
+            except FileNotFoundError:
+                return None  # just released: the next try gets it
+            known, since = self._watched.get(key, ("", 0.0))
+            if tag != known:
+                self._watched[key] = (tag, _clock())
+            elif _clock() - since > LEASE_SECONDS:
+                with suppress(PreconditionError, FileNotFoundError):
+                    return obstore.put(self.store, key, body, mode={"e_tag": tag})["e_tag"]
+        return None
+
+    @contextmanager
+    def explained(self, key: str) -> Iterator[None]:
+        """Say what to do about refused credentials and a storage that does not answer."""
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise NotWritable(
+                f"{self.where(key)} may not be used with these credentials: {error}. Set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY (or the cloud's own variables) to ones that may read and write there."
+            ) from error
+        except GenericError as error:
+            raise CacheError(f"{self.where(key)} cannot be reached: {error}. Run the same command again.") from error
+
+
+class _Lease:
+    """A lock that is ours as long as a thread keeps rewriting it."""
+
+    def __init__(self, storage: BucketStorage, key: str, holder: str, tag: str | None, since: float) -> None:
+        self._storage, self._key, self._holder, self._tag = storage, key, holder, tag
+        self._renewed = since  # when the last put that is known to have held was sent
+        self._lost = False
+        self._count = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"lease {key}", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises StoreBusy when another writer may have taken over."""
+        if self._lost or _clock() - self._renewed > LEASE_SECONDS / 2:
+            raise StoreBusy(
+                f"The lock {self._storage.where(self._key)} could not be renewed in time, so another writer may have "
+                "taken over; nothing was written. Run the same command again to resume."
+            )
+
+    def renew(self) -> None:
+        """Rewrite the lock once. Whoever finds it another's has lost it; who cannot tell has only not renewed it."""
+        self._count += 1
+        body = json.dumps({"holder": self._holder, "beat": self._count}).encode()
+        sent = _clock()
+        try:
+            self._tag = obstore.put(self._storage.store, self._key, body, mode={"e_tag": self._tag})["e_tag"]
+        except (PreconditionError, FileNotFoundError):
+            # A put whose answer was lost is repeated by the client, and finds its own ETag gone.
+            if not self._ours():
+                self._lost = True
+                return
+        self._renewed = sent
+
+    def release(self) -> None:
+        """Give the lock back if it is still ours; one that cannot be given back is taken over after a while."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            if not self._lost and self._ours():
+                obstore.delete(self._storage.store, self._key)
+        except (BaseError, OSError) as error:
+            logger.warning("%s could not be given back: %s", self._storage.where(self._key), error)
+
+    def _beat(self) -> None:
+        while not self._lost and not self._stop.wait(LEASE_SECONDS / _BEATS):
+            try:
+                self.renew()
+            except (BaseError, OSError) as error:  # `check` refuses to write until a renewal gets through
+                logger.warning("%s was not renewed: %s", self._storage.where(self._key), error)
+
+    def _ours(self) -> bool:
+        """Whether the lock names us as its holder, whose ETag is then ours; raises what the network raises."""
+        try:
+            found = obstore.get(self._storage.store, self._key)
+            holder = json.loads(bytes(found.bytes())).get("holder")
+        except (FileNotFoundError, ValueError):
+            return False
+        if holder == self._holder:
+            self._tag = found.meta["e_tag"]
+        return holder == self._holder
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _pause(seconds: float) -> None:
+    """Wait before asking for a lock again."""
+    time.sleep(seconds)

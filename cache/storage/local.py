@@ -1,0 +1,280 @@
+"""A store on a local disk: files are published atomically, and locks die with their holder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from sur.cache.errors import CorruptStore, DiskFull, NotWritable
+from sur.cache.storage.keys import parse_key
+
+T = TypeVar("T")
+PARTIAL = ".partial"
+_NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux has it
+_PIECES = 1024  # written in one call, the most that Linux and macOS take
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class LocalFile:
+    """An open file, read by position: as fast as a memory map on warm files, and an error where one would be killed."""
+
+    def __init__(self, path: Path, scattered: bool = False) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._descriptor).st_size
+        if scattered:  # nothing is fetched beyond what is asked for
+            self._advise(0, 0, "POSIX_FADV_RANDOM")
+
+    def __del__(self) -> None:
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            os.close(descriptor)
+
+    def read_now(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on if the system holds them in memory; else have it fetch them."""
+        with suppress(OSError):  # not there at once, or a file system that cannot tell
+            if _NOWAIT is not None and os.preadv(self._descriptor, [target.data], offset, _NOWAIT) == target.nbytes:
+                return True
+        self._advise(offset, target.nbytes, "POSIX_FADV_WILLNEED")
+        return False
+
+    def read_into(self, target: np.ndarray, offset: int) -> bool:
+        """Fill contiguous bytes from `offset` on, True; a single read takes at most 2 GiB."""
+        done = os.preadv(self._descriptor, [target.data], offset)
+        while done < target.nbytes:
+            read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
+            if read == 0:
+                raise CorruptStore(f"{self.path}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
+            done += read
+        return True
+
+    def _advise(self, offset: int, size: int, advice: str) -> None:
+        if hasattr(os, "posix_fadvise"):  # macOS has none
+            with suppress(OSError):  # advice only
+                os.posix_fadvise(self._descriptor, offset, size, getattr(os, advice))
+
+
+class LocalStorage:
+    """Files below a folder of a local (or shared POSIX) file system."""
+
+    random_reads = True
+
+    def __init__(self, root: Path) -> None:
+        self.location = root.absolute()  # the same store wherever the process goes
+
+    def where(self, key: str) -> str:
+        """Path of a file."""
+        return str(self.location / key)
+
+    def read(self, key: str) -> bytes | None:
+        """A whole file; None if there is none."""
+        try:
+            return (self.location / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def open(self, key: str, scattered: bool = False) -> LocalFile:
+        """A file for positioned reads."""
+        return LocalFile(self.location / key, scattered)
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        try:
+            return (self.location / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def publish(self, key: str, *pieces: bytes | memoryview) -> None:
+        """Write a file atomically and durably, then read it back.
+
+        Order: `<name>.partial` written, fsynced, read back and compared, renamed, directory fsynced.
+        """
+        path = self.location / key
+        partial = path.with_name(path.name + PARTIAL)
+        with _explained(path, sum(map(len, pieces))):
+            try:
+                _make_directory(path.parent)
+                with open(partial, "wb", buffering=0) as file:
+                    _write_all(file.fileno(), pieces)
+                    os.fsync(file.fileno())
+                _read_back(partial, pieces)
+                os.replace(partial, path)
+                sync(path.parent)
+            except OSError as error:
+                if error.errno in _FULL:
+                    partial.unlink(missing_ok=True)
+                raise
+
+    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """`work` of every number: a local disk does not keep one waiting."""
+        return list(map(work, numbers))
+
+    def remove(self, key: str) -> None:
+        """Remove a file, durably."""
+        path = self.location / key
+        with _explained(path):
+            if path.exists():
+                path.unlink()
+                sync(path.parent)
+
+    def remove_tree(self, folder: str) -> None:
+        """Remove a folder with everything in it."""
+        with _explained(self.location / folder), suppress(FileNotFoundError):
+            shutil.rmtree(self.location / folder)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted."""
+        try:
+            with os.scandir(self.location / folder) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        """Keys of all files below a folder, sorted."""
+        for path in sorted((self.location / folder).rglob("*")):
+            if not path.is_dir():
+                yield path.relative_to(self.location).as_posix()
+
+    @contextmanager
+    def locked(self, folder: str, wait: bool) -> Iterator[bool]:
+        """Hold the exclusive lock of a folder (made if absent); yields False if busy and not `wait`.
+
+        The kernel drops the lock when the process ends, however it ends, and it leaves no file. A folder
+        still empty at the end is removed, so that an abandoned claim leaves no trace.
+        """
+        directory = self.location / folder
+        with _explained(directory):
+            descriptor = _lock(directory, wait)
+        if descriptor is None:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with suppress(OSError):  # not empty: the usual case
+                os.rmdir(directory)
+            os.close(descriptor)
+
+    def busy(self, folder: str) -> bool:
+        """Whether someone holds the lock of a folder now."""
+        try:
+            descriptor = os.open(self.location / folder, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def clear_leftovers(self, folder: str) -> None:
+        """Remove what interrupted writes left below a folder."""
+        for path in (self.location / folder).rglob("*" + PARTIAL):
+            if self.leftover(path.relative_to(self.location).as_posix()):
+                path.unlink(missing_ok=True)
+
+    def leftover(self, key: str) -> bool:
+        """Whether a file is what an interrupted write left."""
+        return key.endswith(PARTIAL) and parse_key(key.removesuffix(PARTIAL)) is not None
+
+    def is_lock(self, key: str) -> bool:
+        """Whether a file is a lock; here locks are no files."""
+        return False
+
+
+def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write pieces one behind the other, many in one call."""
+    waiting = deque(memoryview(piece) for piece in pieces if len(piece))
+    while waiting:
+        written = os.writev(descriptor, list(islice(waiting, _PIECES)))
+        while waiting and written >= len(waiting[0]):
+            written -= len(waiting.popleft())
+        if written:
+            waiting[0] = waiting[0][written:]
+
+
+def _read_back(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Compare a file with what was written to it, byte for byte. Raises CorruptStore when they differ."""
+    found = np.empty(0, dtype=np.uint8)
+    with open(path, "rb") as file:
+        for piece in pieces:
+            if len(piece) > len(found):
+                found = np.empty(len(piece), dtype=np.uint8)
+            part = found[: len(piece)]
+            if file.readinto(part.data) < len(piece) or not np.array_equal(part, np.frombuffer(piece, dtype=np.uint8)):
+                raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
+        if file.read(1):
+            raise CorruptStore(f"{path}: more bytes are read back than were written; check the disk.")
+
+
+def _lock(directory: Path, wait: bool) -> int | None:
+    """Descriptor that holds the lock of a directory; None if another does and not `wait`."""
+    while True:
+        _make_directory(directory)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # its last holder has just removed it: make it anew
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.stat(directory).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path, size: int = 0) -> Iterator[None]:
+    """Say what to do about a disk that is full or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(
+                f"No space left for {path} ({size:,} bytes). Committed partitions are safe; "
+                "free some space and run the same command again to resume."
+            ) from error
+        if error.errno in _FORBIDDEN:
+            raise NotWritable(
+                f"{path} cannot be written: {error.strerror}. Committed partitions are safe; give this user the right "
+                "to write there (or mount the disk writable), and run the same command again to resume."
+            ) from error
+        raise
+
+
+def _make_directory(path: Path) -> None:
+    """Create `path` and its parents durably; nothing happens to those that exist."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or renames and removals in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""How flows run: Prefect's server, workers, deployments, start and stop, progress."""

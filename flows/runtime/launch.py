@@ -1,0 +1,207 @@
+"""Start a flow: environment first, then Prefect.
+
+Prefect reads its settings when it is imported, so nothing here imports it at the top. Without a
+configured server (PREFECT_API_URL, or the active profile's), an embedded one is started with its home in
+`<run_dir>/prefect`, no telemetry, and the end of this process as its own end. A configured server is used
+as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sur.flows.runtime.server import EmbeddedServer
+from sur.flows.runtime.stopping import stopped
+from sur.support.errors import ConfigError
+from sur.support.log import OURS, log_to_stderr
+from sur.support.signals import Stopped, stop_on_signals
+from sur.training.distributed import launched
+
+LOGGING_ENVIRONMENT = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OURS),
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+PRIVATE_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+}
+_log = logging.getLogger(__name__)
+
+
+def run_flow(name: str, config: Any, **parameters: Any) -> Any:
+    """Run `flows.<name>.<name>(config, **parameters)` and return its result.
+
+    config: a `sur.config.run.RunConfig`, or flow build's `sur.data.curation.BuildConfig`.
+
+    Raises Stopped, saying what is kept, when Ctrl-C or SIGTERM ends the run; Prefect has it as crashed then.
+    """
+    process, processes = launched()
+    if processes > 1 and name != "train":
+        raise ConfigError(f"flow {name} is for one process; start only `train` by accelerate launch or torchrun")
+    if process > 0:  # of those that train together the first alone speaks to Prefect
+        with stop_on_signals():
+            return importlib.import_module("sur.training.fit").fit(config)
+    served = configured_server(os.environ) is not None
+    try:
+        with stop_on_signals(), ExitStack() as stack:
+            with log_to_stderr():
+                if not served:
+                    _log.info("starting Prefect, with a server for this run alone (%s)", config.run_dir / "prefect")
+                stack.enter_context(prefect_ready(config.run_dir))
+                _log.info("loading what flow %s needs", name)
+                flow = getattr(importlib.import_module(f"sur.flows.{name}"), name)
+            stack.enter_context(_tidy_log(served))
+            return flow(config, **parameters)
+    except KeyboardInterrupt as error:
+        raise stopped(error, config) from None
+
+
+@contextmanager
+def prefect_ready(run_dir: Path) -> Iterator[None]:
+    """Make Prefect usable inside the block, with the configured server or an embedded one."""
+    if (address := configured_server(os.environ)) is not None:
+        with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
+            _require_answer(address)
+            yield
+        return
+    home = (run_dir / "prefect").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, "PREFECT_HOME": str(home)}
+    server = EmbeddedServer(home, {**os.environ, **private})
+    try:
+        with _environment({**private, "PREFECT_API_URL": server.api_url}), _settings(home, server.api_url):
+            server.wait_until_ready()
+            try:
+                yield
+            finally:
+                _drain()
+    finally:
+        server.stop()
+
+
+def configured_server(environment: Mapping[str, str]) -> str | None:
+    """Address of the Prefect server that the user has set up, by environment or active profile."""
+    if environment.get("PREFECT_API_URL"):
+        return environment["PREFECT_API_URL"]
+    home = Path(environment.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    path = Path(environment.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    active = environment.get("PREFECT_PROFILE") or content.get("active")
+    return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+
+
+def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> int:
+    """Entry point of `python -m sur.flows.<name> CONFIG [section.key=value ...]`; returns the exit code.
+
+    load: reads the configuration; default: `sur.config.run.load_config`.
+    """
+    from sur.config.run import load_config
+    from sur.support.errors import USER_ERRORS
+
+    parser = argparse.ArgumentParser(prog=f"python -m sur.flows.{name}", description=f"Run the {name} flow.")
+    parser.add_argument("config", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_args()
+    try:
+        run_flow(name, (load or load_config)(arguments.config, arguments.overrides))
+    except USER_ERRORS as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except Stopped as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
+    return 0
+
+
+def _require_answer(address: str) -> None:
+    """Raises: ConfigError when the configured server cannot be reached."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise ConfigError(
+            f"the Prefect server {address} does not answer ({problem}); start it (`sur up`), correct PREFECT_API_URL "
+            "or Prefect's active profile, or unset it to run with a server of the run's own"
+        )
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _settings(home: Path, api_url: str) -> Iterator[None]:
+    """Point an already imported Prefect at this server too: a process may run several flows."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    with temporary_settings({PREFECT_HOME: home, PREFECT_API_URL: api_url}):
+        yield
+
+
+def _drain() -> None:
+    """Send the last logs and events before the server goes away."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
+
+
+class _RunLog(logging.Filter):
+    """Leaves out what misleads: errors and stops that the command itself tells the user, links to a UI not served."""
+
+    def __init__(self, served: bool) -> None:
+        super().__init__()
+        self.served = served
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        from prefect.exceptions import TerminationSignal
+
+        from sur.support.errors import USER_ERRORS
+
+        if isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
+            return False
+        if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
+            return False
+        return self.served or not str(record.msg).startswith("View at")
+
+
+@contextmanager
+def _tidy_log(served: bool) -> Iterator[None]:
+    """Have our own lines in the run's log, and filter Prefect's, inside the block; served: whether its UI is there."""
+    for ours in OURS:
+        logging.getLogger(ours).setLevel(logging.INFO)
+    tidy = _RunLog(served)
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addFilter(tidy)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(tidy)

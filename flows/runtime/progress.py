@@ -1,0 +1,34 @@
+"""Progress of a flow: `sur.support.progress`, and a Prefect progress artifact."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from sur.support.progress import Progress
+
+ARTIFACT_SECONDS = 2.0  # at most one update of the artifact in this time
+
+
+def flow_progress(name: str, total: int, unit: str) -> Progress:
+    """Counts units of work, for the user and for Prefect."""
+    return Progress(name, total, unit, _artifact(name, total) if total else None)
+
+
+def _artifact(name: str, total: int) -> Callable[[int], None]:
+    """A new progress artifact; the function brings it up to date with the units done."""
+    key = re.sub(r"[^a-z0-9]+", "-", f"progress-{name}".lower())
+    artifact = create_progress_artifact(0.0, key=key, description=name)
+    updated = time.monotonic()
+
+    def update(done: int) -> None:
+        nonlocal updated
+        now = time.monotonic()
+        if done >= total or now - updated >= ARTIFACT_SECONDS:
+            updated = now
+            update_progress_artifact(artifact, progress=100.0 * min(1.0, done / total))  # pyright: ignore[reportArgumentType]
+
+    return update

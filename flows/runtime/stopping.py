@@ -1,0 +1,50 @@
+"""What a run that is stopped has kept: partitions in its store, steps in its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sur.cache import CacheError, Store
+from sur.config.curation import BuildConfig
+from sur.config.run import RunConfig
+from sur.config.run_folder import RunFolder
+from sur.support.signals import Stopped, stopped_with
+
+
+def stopped(error: KeyboardInterrupt, config: RunConfig | BuildConfig) -> Stopped:
+    """The exception of a run that was stopped, with what its store and its run folder hold now."""
+    kept = [*_partitions(config), *_steps(config)] if isinstance(config, RunConfig) else _texts(config)
+    return stopped_with(error, kept)
+
+
+def partitions_done(path: Path | str) -> tuple[int, int]:
+    """Partitions of all features that the store at `path` holds, and that it should hold for its rows."""
+    features = Store.open(path).describe().features if Store.exists(path) else ()
+    return sum(feature.partitions_done for feature in features), sum(feature.partitions_total for feature in features)
+
+
+def _partitions(config: RunConfig) -> list[str]:
+    """What is committed to the store; a bucket is not asked, which may take long."""
+    path = config.store.path
+    if isinstance(path, str):
+        return [f"every finished partition in {path}"]
+    try:
+        done, total = partitions_done(path)
+    except CacheError:
+        return []
+    return [f"{done} of {total} partitions in {path}"] if total else []
+
+
+def _steps(config: RunConfig) -> list[str]:
+    """The newest checkpoint of the run folder."""
+    folder = RunFolder(config.run_dir)
+    step = folder.last_step()
+    return [f"the training at step {step} of {config.train.steps} in {folder.checkpoints}"] if step else []
+
+
+def _texts(config: BuildConfig) -> list[str]:
+    """Texts that models wrote."""
+    from sur.data.curation.writers.text_log import kept_texts
+
+    count = kept_texts(config.run_dir)
+    return [f"{count} texts that models wrote, in {config.run_dir}"] if count else []

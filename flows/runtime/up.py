@@ -1,0 +1,84 @@
+"""A Prefect server and a worker for those who have none, on this machine alone, for as long as the command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from sur.support import supervise
+from sur.support.errors import ConfigError
+
+STARTUP_SECONDS = 120.0
+POLL_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+def server_address(port: int) -> str:
+    """What PREFECT_API_URL is for the server of `sur up`."""
+    return f"http://127.0.0.1:{port}/api"
+
+
+def up(port: int, pool: str, runs: int, logs: Path, ready: Callable[[], None]) -> None:
+    """Serve until a signal or the end of either process; `ready` is called when both are up.
+
+    Server and worker end with this process, however it ends. runs: that the worker starts at a time.
+
+    Raises: ConfigError when the port is taken, or either process ends.
+    """
+    address, environment = server_address(port), {**os.environ, "DO_NOT_TRACK": "1"}
+    environment |= {"PREFECT_API_URL": address, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    if _answers(address):
+        raise ConfigError(f"something serves port {port} already; give another one by --port, or end what is there")
+    logs.mkdir(parents=True, exist_ok=True)
+    prefect = [sys.executable, "-m", "prefect"]
+    server = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    worker = [*prefect, "worker", "start", "--pool", pool, "--type", "process", "--limit", str(runs)]
+    with _running(server, environment, logs / "server.log") as serving:
+        _wait(lambda: _answers(address), serving, logs / "server.log")
+        with _running(worker, environment, logs / "worker.log") as working:
+            os.environ["PREFECT_API_URL"] = address
+            ready()
+            while serving.poll() is None and working.poll() is None:
+                time.sleep(POLL_SECONDS)
+            name = "worker" if serving.poll() is None else "server"
+            raise ConfigError(f"the {name} has ended; its log is {logs / f'{name}.log'}")
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with this one, with all its children."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, supervise.__file__, "", *command],
+            stdin=subprocess.PIPE, stdout=stream, stderr=stream, env=environment, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+
+
+def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if condition():
+            return
+        time.sleep(POLL_SECONDS)
+    raise ConfigError(f"Prefect's server did not come up; its log is {log}")
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False

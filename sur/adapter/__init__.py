@@ -1,0 +1,1 @@
+"""The method: the adapter, its losses, and attaching it to a pipeline."""

@@ -1,0 +1,72 @@
+"""The authors' checkpoints: `.pt` files that hold the adapter's state dict and nothing else.
+
+Such a file is a pickle. It is read with torch's reader for tensors alone, which runs no code of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sur.adapter.released.adapter import ReleasedAdapter
+from sur.config.adapter import ReleasedAdapterConfig
+from sur.support.errors import ConfigError
+
+LAYERS = "transformer_encoder.layers."
+SHOWN = 4  # faults that a message names
+
+
+def read_pt(path: Path, weight: float) -> ReleasedAdapter:
+    """The adapter of a `.pt` file in float32, for inference. `weight` is their `adapter_weight`, which no file holds.
+
+    Raises ConfigError for a file that holds anything but the released adapter's tensors, FileNotFoundError for none.
+    """
+    state = _tensors(path)
+    for key in ("fc.weight", LAYERS + "0.linear1.weight"):
+        if key not in state or state[key].ndim != 2:
+            raise ConfigError(f"{path} is not a checkpoint of the released adapter: it has no matrix {key}")
+    layers = len({key.split(".")[2] for key in state if key.startswith(LAYERS)})
+    config = ReleasedAdapterConfig(dim=len(state["fc.weight"]), layers=layers, weight=weight)
+    with torch.device("meta"):
+        expected = ReleasedAdapter(config).state_dict()
+    faults = [f"{key} is missing" for key in expected if key not in state]
+    faults += [f"{key} is unknown" for key in state if key not in expected]
+    faults += [
+        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise ConfigError(f"{path} is not a checkpoint of the released adapter: {'; '.join(faults[:SHOWN])}{more}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    adapter = ReleasedAdapter(config, trained_on={"converted_from": path.name, "sha256": digest})
+    adapter.load_state_dict({key: value.float() for key, value in state.items()})
+    return adapter.eval().requires_grad_(False)
+
+
+def write_pt(adapter: ReleasedAdapter, path: Path) -> Path:
+    """Write the adapter as a `.pt` file that the authors' code loads; its `adapter_weight` is not in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, partial)
+    return partial.replace(path)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give a .pt checkpoint of the released adapter")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ConfigError(f"{path} is damaged, or holds more than tensors; it was not loaded") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise ConfigError(f"{path} holds no state dict of tensors; give a checkpoint of the released adapter")
+    return content

@@ -1,0 +1,1 @@
+"""Looking at what is there: statistics, lint, probe, reports and pages of stores and runs."""

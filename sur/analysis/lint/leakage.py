@@ -1,0 +1,54 @@
+"""What a training's validation has seen in training: the same prompt or picture on both sides of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from sur.analysis.lint.finding import Finding
+from sur.analysis.lint.prompts import folded, hex_ids, quoted
+from sur.cache import RowRecord
+from sur.cache.sampling import in_split
+
+
+def held_back(rows: Sequence[RowRecord], validation_fraction: float) -> np.ndarray:
+    """Which rows a training holds back for validation, bool (rows,): the loader's own rule, by row id."""
+    ids = np.frombuffer(b"".join(row.id for row in rows), np.uint8).reshape(-1, 16)
+    return in_split(ids, "validation", validation_fraction)
+
+
+def leakage(
+    rows: Sequence[RowRecord],
+    validation_fraction: float,
+    same_picture: Iterable[Sequence[int]] = (),
+    near: Iterable[Sequence[str]] = (),
+) -> Iterator[Finding]:
+    """Validation rows whose simple prompt, picture or near-duplicate is trained on.
+
+    same_picture: groups of rows' indices; near: groups of ids, as the near-duplicates' findings have them.
+    """
+    held = held_back(rows, validation_fraction)
+    prompts: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        prompts.setdefault(folded(row.simple), []).append(index)
+    place: Mapping[str, int] = {row.id.hex(): index for index, row in enumerate(rows)}
+    kinds = (
+        ("the same simple prompt", prompts.values()),
+        ("the same picture", same_picture),
+        ("nearly the same prompts", ([place[each] for each in group] for group in near)),
+    )
+    said: set[int] = set()
+    for what, groups in kinds:
+        for group in groups:
+            inside = [index for index in group if held[index] and index not in said]
+            trained = [index for index in group if not held[index]]
+            if inside and trained:
+                said.update(inside)
+                leaked, seen = [rows[i] for i in inside], [rows[i] for i in trained]
+                message = (
+                    f"held back for validation: {len(inside)} with {what} as {len(trained)} that training sees "
+                    f"({quoted(leaked[0].simple)})"
+                )
+                remedy = "leave the held-back rows out (--write), or take validation losses for what they are"
+                yield Finding("leakage", message, remedy, hex_ids([*leaked, *seen]), hex_ids(leaked))

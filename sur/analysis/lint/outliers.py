@@ -1,0 +1,39 @@
+"""Rows that lie far from all others in a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sur.analysis.lint.finding import Finding
+from sur.analysis.lint.prompts import quoted, single
+from sur.cache import RowRecord
+
+BLOCK_ROWS = 8192
+FEWEST_ROWS = 30
+
+
+def scores(vectors: np.ndarray) -> np.ndarray:
+    """How far each vector of float32 (rows, dim) lies from the mean: its distance's modified z-score, float64 (rows,).
+
+    0.6745 (d - median) / median |d - median|, d the distance's logarithm (Iglewicz & Hoaglin 1993).
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    blocks = range(0, len(vectors), BLOCK_ROWS)
+    distance = np.concatenate([np.linalg.norm(vectors[s : s + BLOCK_ROWS] - mean, axis=1) for s in blocks])
+    logs = np.log(np.maximum(distance.astype(np.float64), np.finfo(np.float32).tiny))
+    apart = logs - np.median(logs)
+    spread = float(np.median(np.abs(apart)))
+    return 0.6745 * apart / spread if spread > 0 else np.zeros(len(logs))
+
+
+def outliers(rows: list[RowRecord], vectors: np.ndarray, feature: str, limit: float) -> Iterator[Finding]:
+    """Rows whose vector has a score above `limit`; none are looked for among fewer than 30."""
+    if len(rows) < FEWEST_ROWS:
+        return
+    found = scores(vectors)
+    for index in np.flatnonzero(found > limit).tolist():
+        row = rows[index]
+        message = f"{feature} lies far from all others' (score {found[index]:.1f}) for {quoted(row.simple)}"
+        yield single("outlier", row, message, "look at the row (`sur inspect --row`); leave it out if it is broken")

@@ -1,0 +1,108 @@
+"""What is held back: rows like those seen, and rows with words never seen.
+
+Rows of equal simple or of equal complex prompts form a group, and a group is never on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sur.config.probe import ProbeConfig
+
+MOST_HIDDEN = 0.5  # of the rows, in a fold
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One part that is held back.
+
+    hidden: rows that a fit must not see. judged: places of the hidden rows it is judged on. unit: of each of these,
+    what is resampled as a whole (the group, or the held-back word).
+    """
+
+    hidden: Bool[np.ndarray, " rows"]
+    judged: Int[np.ndarray, " judged"]
+    unit: Int[np.ndarray, " judged"]
+
+
+def groups_of(simple: Sequence[str], complex: Sequence[str]) -> Int[np.ndarray, " rows"]:
+    """Numbers of the groups: rows are connected by an equal simple prompt, or by an equal complex one."""
+    rows = np.arange(len(simple))
+    keys = [numbered(simple), numbered(complex)]
+    keys[1] += keys[0].max(initial=-1) + 1
+    size = len(rows) + keys[1].max(initial=-1) + 1
+    edges = (np.ones(2 * len(rows), dtype=bool), (np.tile(rows, 2), np.concatenate(keys) + len(rows)))
+    _, labels = connected_components(coo_array(edges, shape=(size, size)), directed=False)
+    return labels[: len(rows)].astype(np.int64)
+
+
+def numbered(texts: Sequence[str]) -> Int[np.ndarray, " rows"]:
+    """The same number for equal texts."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+
+
+def folds_by_rows(groups: Int[np.ndarray, " rows"], config: ProbeConfig) -> list[Fold]:
+    """Whole groups, dealt to the folds at random."""
+    rng = np.random.default_rng([config.seed, 1])
+    unique, group = np.unique(groups, return_inverse=True)
+    fold_of = rng.permutation(len(unique)) % config.folds
+    return [_fold(fold_of[group] == number, groups, rng, config) for number in range(config.folds)]
+
+
+def folds_by_words(simple: Sequence[str], groups: Int[np.ndarray, " rows"], config: ProbeConfig) -> list[Fold]:
+    """Rare words, dealt to the folds at random; every row with a word of a fold is held back in it, with its group.
+
+    A fold takes words until it has `held_share` of the rows. [] when there are fewer than two words a fold, or when
+    groups tie the words together so that a fold would hide more than half of the rows.
+    """
+    rng = np.random.default_rng([config.seed, 2])
+    words = [set(re.findall(r"\w+", text.lower())) for text in simple]
+    counts = Counter(word for each in words for word in each)
+    limit = max(2, int(config.rare_share * len(simple)))
+    rare = sorted(word for word, count in counts.items() if count <= limit)
+    rows_of: dict[str, list[int]] = {word: [] for word in rare}
+    for row, each in enumerate(words):
+        for word in each & rows_of.keys():
+            rows_of[word].append(row)
+    dealt: list[list[int]] = [[] for _ in range(config.folds)]
+    held = np.zeros((config.folds, len(simple)), dtype=bool)
+    for place, number in enumerate(rng.permutation(len(rare)).tolist()):
+        fold = place % config.folds
+        here = rows_of[rare[number]]
+        if held[fold].sum() + len(here) <= config.held_share * len(simple):
+            dealt[fold].append(number)
+            held[fold, here] = True
+    if min(map(len, dealt)) < 2:
+        return []
+    folds = []
+    for fold, numbers in enumerate(dealt):
+        unit = np.full(len(simple), -1, dtype=np.int64)
+        for number in sorted(numbers, key=lambda n: -counts[rare[n]]):  # of several words in a row the rarest counts
+            unit[rows_of[rare[number]]] = number
+        hidden = np.isin(groups, groups[held[fold]])
+        if hidden.mean() > MOST_HIDDEN:
+            return []
+        folds.append(_fold(hidden, unit, rng, config, held[fold]))
+    return folds
+
+
+def _fold(
+    hidden: Bool[np.ndarray, " rows"],
+    unit: Int[np.ndarray, " rows"],
+    rng: np.random.Generator,
+    config: ProbeConfig,
+    held: Bool[np.ndarray, " rows"] | None = None,
+) -> Fold:
+    """A fold that judges some of the rows that it holds back, drawn at random."""
+    rows = np.flatnonzero(hidden if held is None else held)
+    judged = np.sort(rng.permutation(rows)[: config.held_rows])
+    return Fold(hidden, judged, unit[judged])

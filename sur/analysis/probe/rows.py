@@ -1,0 +1,99 @@
+"""Which rows take part, and in which order features are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sur.analysis.probe.folds import Fold, folds_by_rows, folds_by_words, groups_of, numbered
+from sur.cache import Batch, Loader, Manifest, NoRows, Store
+from sur.config.probe import ProbeConfig
+from sur.support.errors import ConfigError
+
+LEAST_ROWS_A_FOLD = 8
+
+
+@dataclass(frozen=True)
+class ProbeRows:
+    """Rows that have every feature, by slot, and what is held back of them.
+
+    complexes: the same number for rows of equal complex prompts. folds: by the split's name.
+    """
+
+    ids: np.ndarray
+    slots: np.ndarray
+    complexes: np.ndarray
+    folds: dict[str, list[Fold]]
+
+
+def probe_rows(store: Store, features: list[str], config: ProbeConfig) -> ProbeRows:
+    """The rows of today's data sets that have a value of every feature, at most `max_rows` of them.
+
+    Raises:
+        ConfigError: too few rows or groups to hold anything back.
+        IncompleteFeature: a feature is not extracted to its end.
+    """
+    try:
+        slots = Loader(store, features, batch_size=1, split="all", resident=False).slots
+    except NoRows:
+        slots = np.array([], dtype=np.int64)
+    if datasets := store.datasets():
+        here = np.any([store.members(name) for name in datasets], axis=0)
+        slots = slots[here[slots]]
+    if len(slots) > config.max_rows:
+        slots = np.sort(np.random.default_rng([config.seed, 0]).permutation(slots)[: config.max_rows])
+    simple, complexes = _prompts(store, slots)
+    groups = groups_of(simple, complexes)
+    least = LEAST_ROWS_A_FOLD * config.folds
+    if len(np.unique(groups)) < least:
+        raise ConfigError(
+            f"{store.path} has {len(slots)} rows with all of {', '.join(features)}, in {len(np.unique(groups))} groups "
+            f"of equal prompts; a probe needs {least} groups. Extract more rows that have a complex prompt"
+        )
+    by_words = folds_by_words(simple, groups, config)
+    folds: dict[str, list[Fold]] = {"words": by_words} if by_words else {}
+    folds["rows"] = folds_by_rows(groups, config)
+    return ProbeRows(store.row_ids()[slots], slots, numbered(complexes), folds)
+
+
+def batches(store: Store, feature: str, rows: ProbeRows, config: ProbeConfig) -> Iterator[tuple[np.ndarray, Batch]]:
+    """A feature of the rows in a random order, read once, a batch at a time, with the rows' places among them."""
+    spec = store.spec(feature)
+    mixed = any(array.packed for array in spec.arrays.values()) or not store.random_reads
+    groups = rows.slots // store.rows_per_partition
+    manifest = Manifest(rows.ids, groups, window=8 if mixed else 0, features={})
+    loader = Loader(
+        store, [feature], manifest=manifest, batch_size=config.batch_rows, seed=config.seed, split="all",
+        resident=False, drop_last=False,
+    )  # fmt: skip
+    for batch in loader.batches():
+        yield np.searchsorted(rows.slots, batch.slots), batch
+
+
+def finite(values: Tensor, feature: str, batch: Batch) -> np.ndarray:
+    """The values as numpy. Raises ValueError naming feature and slot of a row that has a value that is not finite."""
+    bad = ~torch.isfinite(values).flatten(1).all(1)
+    if bool(bad.any()):
+        slot = int(batch.slots[bad.numpy()][0])
+        raise ConfigError(
+            f"{feature}: the row in slot {slot} has values that are not finite; `sur verify --repair` and `sur "
+            "extract` compute it anew, `sur drop` removes the feature"
+        )
+    return values.numpy()
+
+
+def _prompts(store: Store, slots: np.ndarray) -> tuple[list[str], list[str]]:
+    """Simple and complex prompts at these slots."""
+    wanted = np.zeros(store.n_partitions * store.rows_per_partition, dtype=bool)
+    wanted[slots] = True
+    simple, complexes = [], []
+    for partition in np.unique(slots // store.rows_per_partition).tolist():
+        for row in store.rows(partition):
+            if wanted[row.slot]:
+                simple.append(row.simple)
+                complexes.append(row.complex)
+    return simple, complexes

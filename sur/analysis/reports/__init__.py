@@ -1,0 +1,1 @@
+"""Reports of stores and of runs, as pages and as text."""

@@ -1,0 +1,179 @@
+"""Pages of rows: the list, one row, rows side by side, and a row's neighbours."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Query, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse
+
+from sur.analysis.store.rows import describe_row
+from sur.analysis.store.table import State, Table
+from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, RowFilter
+from sur.analysis.web.pages import TheViewer, page, picture_address
+from sur.analysis.web.viewer import Viewer
+
+NEIGHBOURS = 12
+MOST_COMPARED = 4
+router = APIRouter()
+
+
+@router.get("/rows")
+def rows(request: Request, viewer: TheViewer, wanted: Annotated[RowFilter, Query()]) -> HTMLResponse:
+    """The rows that pass a filter, a page at a time."""
+    table = viewer.table
+    places = viewer.found(table, wanted)
+    last = max(0, (len(places) - 1) // PAGE_ROWS * PAGE_ROWS)
+    shown = [row_line(viewer, table, p) for p in places[wanted.offset : wanted.offset + PAGE_ROWS].tolist()]
+    return page(
+        request,
+        "rows",
+        wanted=wanted,
+        shown=shown,
+        standing=any(line["missing"] or line["pending"] for line in shown),
+        total=len(places),
+        page_rows=PAGE_ROWS,
+        last=last,
+        datasets=list(table.members),
+        no_dataset=NO_DATASET,
+        lengths=list(table.tokens()),
+        needs_feature=wanted.about_tokens and wanted.feature not in table.tokens(),
+    )
+
+
+@router.get("/rows/{row_id}")
+def row(request: Request, viewer: TheViewer, row_id: str) -> HTMLResponse:
+    """One row: prompts, picture, what each feature holds of it."""
+    table, place = viewer.table, _place(viewer, row_id)
+    described = describe_row(viewer.store, int(table.slots[place]))
+    valued = [f.name for f in described.features if not f.missing]
+    return page(
+        request,
+        "row",
+        row=described,
+        place=place,
+        before=table.hex_id(place - 1) if place else None,
+        after=table.hex_id(place + 1) if place + 1 < table.n_rows else None,
+        picture=picture_address(viewer, place, large=True),
+        how=viewer.how,
+        valued=valued,
+    )
+
+
+@router.get("/rows/{row_id}/neighbours")
+def neighbours(request: Request, viewer: TheViewer, row_id: str, feature: str) -> HTMLResponse:
+    """A piece of the page of a row: its nearest rows by one feature, or how far the vectors are."""
+    table, place = viewer.table, _place(viewer, row_id)
+    if feature not in table.features:
+        raise HTTPException(404, f"the store holds no feature {feature}")
+    job = viewer.neighbours(feature)
+    found = []
+    if job.result is not None:
+        for each in job.result.nearest(int(table.slots[place]), NEIGHBOURS):
+            if (near := table.place_of(each.slot)) is not None:  # the vectors may be of more rows than are read yet
+                found.append(row_line(viewer, table, near) | {"similarity": each.similarity})
+    return page(request, "neighbours", job=job, found=found, feature=feature, row_id=table.hex_id(place))
+
+
+@router.get("/compare")
+def compare(
+    request: Request,
+    viewer: TheViewer,
+    row: Annotated[list[str], Query(min_length=2, max_length=MOST_COMPARED)],
+) -> HTMLResponse:
+    """Two to four rows side by side."""
+    table = viewer.table
+    places = [_place(viewer, row_id) for row_id in dict.fromkeys(row)]
+    described = [describe_row(viewer.store, int(table.slots[place])) for place in places]
+    names = list(dict.fromkeys(f.name for each in described for f in each.features))
+    return page(
+        request,
+        "compare",
+        rows=described,
+        pictures=[picture_address(viewer, place, large=True) for place in places],
+        simple=marked([each.simple for each in described]),
+        complex=marked([each.complex for each in described]),
+        features=[(name, [_of(each.features, name) for each in described]) for name in names],
+        similarities={name: similarities(viewer, name, [each.slot for each in described]) for name in names},
+    )
+
+
+def row_line(viewer: Viewer, table: Table, place: int) -> dict[str, Any]:
+    """A row in a list."""
+    return {
+        "id": table.hex_id(place),
+        "place": place,
+        "slot": int(table.slots[place]),
+        "simple": table.simple[place],
+        "complex": table.complex[place],
+        "picture": picture_address(viewer, place),
+        "tokens": [int(lengths[place]) if lengths[place] >= 0 else None for lengths in table.tokens().values()],
+        "missing": [
+            (name, column.reasons.get(place, ""))
+            for name, column in table.features.items()
+            if column.states[place] == State.MISSING
+        ],
+        "pending": [name for name, column in table.features.items() if column.states[place] == State.PENDING],
+    }
+
+
+def similarities(viewer: Viewer, feature: str, slots: Sequence[int]) -> Sequence[float | None] | None:
+    """Cosines of the rows' vectors to the first one's, None for rows without; None while the vectors are computed."""
+    job = viewer.neighbours(feature)
+    return None if job.result is None else job.result.similarity(slots[0], slots)
+
+
+def _of(features: Sequence[Any], name: str) -> Any:
+    return next((feature for feature in features if feature.name == name), None)
+
+
+def _place(viewer: Viewer, row_id: str) -> int:
+    looked, place = viewer.watch.looked.is_set(), viewer.table.find(row_id)
+    if place is None and not looked:
+        raise HTTPException(503, "the rows are being read, and this one is not yet among them; reload in a moment")
+    if place is None:
+        raise HTTPException(404, f"the store holds no row {row_id}, or several whose ids begin so")
+    return place
+
+
+class Piece(NamedTuple):
+    """A stretch of a prompt; `own`: words that no other prompt has."""
+
+    text: str
+    own: bool
+
+
+def marked(prompts: Sequence[str]) -> list[list[Piece]]:
+    """Each prompt in pieces. Words are compared without regard to case."""
+    held = Counter(word for prompt in prompts for word in set(_words(prompt)))
+    shared = {word for word, prompts_with_it in held.items() if prompts_with_it > 1}
+    return [_pieces(prompt, shared) for prompt in prompts]
+
+
+def _pieces(prompt: str, shared: set[str]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for text in re.findall(r"\w+|\W+", prompt):
+        own = bool(_words(text)) and text.lower() not in shared
+        if pieces and not _words(text):
+            own = pieces[-1].own and text.isspace()
+        if pieces and pieces[-1].own == own:
+            pieces[-1] = Piece(pieces[-1].text + text, own)
+        else:
+            pieces.append(Piece(text, own))
+    return [piece for each in pieces for piece in _trimmed(each)]
+
+
+def _trimmed(piece: Piece) -> list[Piece]:
+    """A mark does not reach over the space behind its last word."""
+    text = piece.text.rstrip()
+    if not piece.own or text == piece.text:
+        return [piece]
+    return [Piece(text, True), Piece(piece.text[len(text) :], False)]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

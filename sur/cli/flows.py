@@ -1,0 +1,153 @@
+"""Commands that run whole pipelines, now or on a schedule: pipeline, demo, nightly, deploy, up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sur.cli.arguments import ConfigArgument, OverridesArgument, read_config
+
+if TYPE_CHECKING:
+    from sur.config.run import RunConfig
+
+
+def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Extract, train, evaluate and report in one go."""
+    from sur.flows.runtime.launch import run_flow
+
+    settings = read_config(config, overrides)
+    _say_outcome(settings, run_flow("pipeline", settings))
+
+
+def demo(
+    config: Annotated[Path, typer.Option(help="YAML file of the demo.")] = Path("configs/shapes.yaml"),
+    rows: Annotated[int, typer.Option(min=1, help="Rows with picture, narrative and complex prompt.")] = 3600,
+    unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 2400,
+    overrides: OverridesArgument = None,
+) -> None:
+    """Make the shapes world's rows and run its whole pipeline.
+
+    Ends with a report.
+    """
+    from sur.flows.runtime.launch import run_flow
+    from sur.shapes.dataset import write_dataset
+    from sur.support.log import log_to_stderr
+
+    settings = read_config(config, overrides)
+    with log_to_stderr():
+        write_dataset(settings.data.path, rows, unpaired)
+    _say_outcome(settings, run_flow("pipeline", settings))
+
+
+def _say_outcome(settings: "RunConfig", made: Path) -> None:
+    """The scores of a pipeline that has evaluated, and what it made."""
+    if settings.evaluate.asked:
+        from sur.cli.evaluation import print_scores
+        from sur.evaluation.results import RESULT, Evaluation
+
+        print_scores(Evaluation.model_validate_json((settings.run_dir / RESULT).read_text()))
+    typer.echo(f"{'report' if settings.evaluate.asked else 'adapter'}: {made}")
+
+
+POOL_HELP = "Work pool whose workers start the runs; made where there is none."
+
+
+def nightly(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
+    """Encode new rows; if enough came, train and promote.
+
+    The adapter is promoted if it is better than the one in use.
+    """
+    from sur.flows.runtime.launch import run_flow
+
+    settings = read_config(config, overrides)
+    night = run_flow("nightly", settings)
+    typer.echo(f"{night.rows} rows, {night.partitions} partitions computed")
+    if night.verdict is None:
+        typer.echo(f"{night.waiting} new rows of the {settings.promote.min_new_rows} that make a training worth it")
+        return
+    verdict, (gain, low, high) = night.verdict, night.verdict.gain
+    done = "promoted" if verdict.promoted else "not promoted"
+    typer.echo(
+        f"candidate {verdict.candidate} against {verdict.against} by {verdict.scorer}: {gain:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] on {verdict.prompts} prompts: {done}"
+    )
+    typer.echo(f"in use: {settings.run_dir / 'promoted'}")
+
+
+def deploy(
+    config: ConfigArgument,
+    overrides: OverridesArgument = None,
+    flow: Annotated[
+        list[str] | None,
+        typer.Option(help="extract, train, pipeline or nightly (default: all four), or build, of a build's file."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the deployments; default: the file's name.")] = None,
+    pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
+    cron: Annotated[str | None, typer.Option(help="When they run; nightly: '0 2 * * *' if not given.")] = None,
+    every: Annotated[float | None, typer.Option(min=0.1, help="Minutes between runs, instead of --cron.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Of the cron schedule, such as Europe/Berlin; default: UTC.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Beside the tag `sur`; may be repeated.")] = None,
+) -> None:
+    """Register the flows with your Prefect server.
+
+    Runs are started by the server's form, or on a schedule.
+    """
+    from sur.config.curation import load_build_config
+    from sur.flows.runtime.launch import configured_server, prefect_ready
+    from sur.support.errors import ConfigError
+
+    if (cron or every) and not flow:
+        raise ConfigError(
+            "say which flow the schedule is for: --flow nightly; all at once would meet in one run folder"
+        )
+    building = "build" in (flow or [])
+    settings = load_build_config(config, overrides or []) if building else read_config(config, overrides)
+    if configured_server(os.environ) is None:
+        raise ConfigError(
+            "there is no Prefect server to deploy to: set PREFECT_API_URL to yours, or start one by `sur up` in "
+            "another terminal and set what it prints"
+        )
+    with prefect_ready(settings.run_dir):
+        from sur.flows.runtime.deployments import DEPLOYABLES, Target, schedule_of
+        from sur.flows.runtime.deployments import deploy as register
+
+        target = Target(
+            name or config.stem, pool, tuple(tag or ()), Path.cwd(), timezone, schedule_of(cron, every, timezone)
+        )
+        for full in register(settings, flow or [each.flow for each in DEPLOYABLES], target):
+            typer.echo(f"deployed {full}")
+    typer.echo(f"run one by: prefect deployment run '{(flow or ['extract'])[0]}/{target.name}'")
+
+
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server on 127.0.0.1.")] = 4200,
+    pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
+    runs: Annotated[int, typer.Option(min=1, help="Runs that the worker starts at a time.")] = 1,
+    logs: Annotated[Path, typer.Option(help="Folder of the server's and the worker's logs.")] = Path("runs/up"),
+) -> None:
+    """Start a Prefect server and a worker on this machine.
+
+    For those who have none; Ctrl-C ends both.
+    """
+    from sur.flows.runtime.launch import configured_server
+    from sur.flows.runtime.up import server_address
+    from sur.flows.runtime.up import up as serve
+    from sur.support.errors import ConfigError
+
+    address = server_address(port)
+    if (other := configured_server(os.environ)) not in (None, address):
+        raise ConfigError(
+            f"you have a Prefect server, {other}; start a worker of it by "
+            f"`prefect worker start --pool {pool} --type process`, or unset PREFECT_API_URL"
+        )
+
+    def ready() -> None:
+        typer.echo(f"Prefect: {address.removesuffix('/api')}, worker of pool {pool}; logs in {logs}; Ctrl-C ends both")
+        typer.echo(f"in another terminal: export PREFECT_API_URL={address}")
+
+    serve(port, pool, runs, logs, ready)

@@ -1,0 +1,1 @@
+"""How commands print what they show; nothing here reads a store."""

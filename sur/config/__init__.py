@@ -1,0 +1,1 @@
+"""Every settings class, and the reading of settings files. Imports no torch."""

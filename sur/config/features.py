@@ -1,0 +1,216 @@
+"""How a large language model reads the simple prompts: which model, layers, pooling and template."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sur.cache import Codec
+from sur.support.images import CropPolicy
+
+FloatName = Literal["float32", "bfloat16", "float16"]
+
+
+def slug(name: str) -> str:
+    """Last path part of a model's name, lower case, everything but a-z and 0-9 turned into single dashes."""
+    last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    made = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
+    if not made:
+        raise ValueError(f"model {name!r} gives an empty slug; set `slug` to a name of a-z, 0-9 and dashes")
+    return made
+
+
+class VLLMConfig(BaseModel):
+    """Exactly one of `endpoint` and `launch`. None of this is in a feature's identity; what the server serves is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str | None = Field(
+        default=None, description="address of a server that runs (see `sur serve`); its key is read from VLLM_API_KEY"
+    )
+    launch: Path | None = Field(
+        default=None, description="Python of vLLM's environment, or its folder: a server is started with the run"
+    )
+    exchange: Path | None = Field(
+        default=None, description="the server's folder of states as it is called here, if under another name than there"
+    )
+    concurrency: int = Field(default=128, ge=1, description="prompts under way at a time")
+    timeout_seconds: float = Field(
+        default=900.0, gt=0, description="how long the answer to one prompt may take, its turn on the server included"
+    )
+    patience_seconds: float = Field(default=60.0, ge=0, description="how long a server that fails is asked again")
+    startup_seconds: float = Field(default=1800.0, gt=0, description="how long a server may take to start")
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the model")
+    cpu_cache_gib: int = Field(default=2, ge=1, description="memory for keys, values and states without a GPU")
+    also_proven: tuple[str, ...] = Field(
+        default=(),
+        description="architectures, beyond those compared here, whose states were found equal to transformers' by "
+        "`python benchmarks/vllm_parity.py FOLDER --model MODEL`",
+    )
+    server_args: tuple[str, ...] = Field(default=(), description="further options of vLLM's server")
+
+    @model_validator(mode="after")
+    def _one_server(self) -> VLLMConfig:
+        if (self.endpoint is None) == (self.launch is None):
+            raise ValueError("give either `endpoint` (a server that runs) or `launch` (vLLM's Python, to start one)")
+        if self.endpoint is not None and not re.fullmatch(r"https?://[^/]+", self.endpoint):
+            raise ValueError(
+                f"endpoint must be an address such as http://127.0.0.1:8000, without a path, got {self.endpoint!r}"
+            )
+        return self
+
+    @property
+    def python(self) -> Path:
+        """Interpreter that `launch` names. Raises FileNotFoundError when there is none."""
+        assert self.launch is not None
+        for path in (self.launch, self.launch / "bin" / "python"):
+            if path.is_file():
+                return path
+        raise FileNotFoundError(
+            f"vllm.launch: {self.launch} is neither a Python interpreter nor an environment's folder; make one "
+            "with `make vllm`, or give the Python in which vLLM is installed"
+        )
+
+
+class LLMConfig(BaseModel):
+    """One LLM, any set of its layers, one pooling; every layer becomes a feature of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    backend: Literal["hf", "vllm"] = Field(
+        default="hf", description="engine that runs the model: transformers in this process, or vLLM in its own"
+    )
+    vllm: VLLMConfig | None = Field(default=None, description="vLLM's server, for backend vllm")
+    model: str = Field(description="folder, hub id, .gguf file, or package:NAME of one that ships it")
+    gguf_file: str | None = Field(default=None, description="name of the GGUF file inside the model's folder")
+    revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
+    slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")
+    layers: tuple[int, ...] = Field(description="hidden states to keep: 0 embeddings, L after the final norm")
+    pooling: Literal["mean", "last", "tokens"] = Field(
+        default="mean",
+        description="mean or tokens: over the prompt's own tokens only (no template, BOS or EOS); "
+        "last: the last token of all that the model reads (template's end and special tokens included)",
+    )
+    template: str | None = Field(default=None, description='text around "{prompt}"; "chat": the tokenizer\'s own')
+    add_special_tokens: bool = Field(default=True, description="let the tokenizer add its BOS/EOS (never with chat)")
+    max_tokens: int = Field(default=128, ge=1, description="tokens of the prompt that are kept; template on top")
+    tokens_per_batch: int = Field(default=4096, ge=1, description="upper bound of rows x padded tokens in one batch")
+    compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
+    store_dtype: FloatName = Field(default="bfloat16", description="dtype in the cache")
+    codec: Codec | None = Field(
+        default=None,
+        description="packs the values on disk; none: zstd for tokens, most of which are padding, else raw, the fastest",
+    )
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
+    device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
+    trust_remote_code: bool = Field(default=False, description="run code that the model's folder brings along")
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_ascend(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if not layers or min(layers) < 0 or len(set(layers)) != len(layers):
+            raise ValueError(f"layers must be distinct numbers from 0 (embeddings) to L (last), got {layers}")
+        return tuple(sorted(layers))
+
+    @model_validator(mode="after")
+    def _template_names_prompt(self) -> LLMConfig:
+        if self.template not in (None, "chat") and self.template.count("{prompt}") != 1:
+            raise ValueError(f'template must be "chat" or hold "{{prompt}}" once, got {self.template!r}')
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_has_a_server(self) -> LLMConfig:
+        if self.backend == "vllm" and self.vllm is None:
+            raise ValueError("backend is vllm, but there is no section vllm; set vllm.endpoint or vllm.launch")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The slug that features carry."""
+        return self.slug or slug(self.model)
+
+    def feature_name(self, layer: int) -> str:
+        """Name of the feature that holds one layer."""
+        return f"llm.{self.name}.l{layer:02d}.{self.pooling}"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of all features, lowest layer first."""
+        return tuple(self.feature_name(layer) for layer in self.layers)
+
+
+class TextConfig(BaseModel):
+    """Which pipeline's text encoder(s) read the prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
+    revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
+    slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")
+    store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
+    compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
+    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
+    t5_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="states that T5 makes of a prompt (SD 3, PixArt, Flux); default: the pipeline's own. Another "
+        "number has to be given to the pipeline too, as `max_sequence_length`",
+    )
+    batch_size: int = Field(default=64, ge=1, description="prompts a forward pass")
+    device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
+
+    @property
+    def name(self) -> str:
+        """The slug that features carry."""
+        if self.slug is None and self.model is None:
+            raise ValueError("text has no model: set base_model, text.model or text.slug")
+        return self.slug or slug(str(self.model))
+
+    def feature_name(self, consumes: str) -> str:
+        """Name of the feature made of the "simple" or the "complex" prompts."""
+        return f"text.{self.name}.{consumes}"
+
+
+class VAEConfig(BaseModel):
+    """Which VAE sees the images, and how they are brought to its size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
+    revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
+    slug: str | None = Field(default=None, description="name in the feature; default: last part of `model`")
+    resolution: int = Field(default=512, ge=8, description="side of the square image in pixels")
+    crop: CropPolicy = Field(default="center", description="center: cut the middle square; stretch: scale sides apart")
+    flips: bool = Field(default=False, description="also store the mirrored image's latents, as view 1")
+    store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
+    compute_dtype: FloatName = Field(default="float32", description="dtype of the weights (SDXL's needs float32)")
+    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
+    batch_size: int = Field(default=8, ge=1, description="images a forward pass")
+    device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
+
+    @property
+    def name(self) -> str:
+        """The slug that features carry."""
+        if self.slug is None and self.model is None:
+            raise ValueError("vae has no model: set base_model, vae.model or vae.slug")
+        return self.slug or slug(str(self.model))
+
+    @property
+    def feature_name(self) -> str:
+        """Name of the one feature."""
+        return f"vae.{self.name}.{self.resolution}"
+
+
+class ReadoutConfig(BaseModel):
+    """How the denoiser's queries are sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queries_per_layer: int = Field(default=2048, ge=1, description="queries kept of each cross-attention layer")
+    rows: int = Field(default=512, ge=1, description="rows whose latents and complex prompts the denoiser is run on")
+    seed: int = Field(default=0, description="of timesteps, noise and the choice of queries")

@@ -1,0 +1,21 @@
+"""Rows: (simple prompt, complex prompt, image) from any of five kinds of source, each one checked."""
+
+from sur.config.data import DataConfig
+from sur.data.in_memory import ListRows
+from sur.data.open import detect_format, open_rows
+from sur.data.scan import scan, write_quarantine
+from sur.data.source import Quarantined, Row, RowSource
+from sur.support.errors import RowError
+
+__all__ = [
+    "DataConfig",
+    "ListRows",
+    "Quarantined",
+    "Row",
+    "RowError",
+    "RowSource",
+    "detect_format",
+    "open_rows",
+    "scan",
+    "write_quarantine",
+]

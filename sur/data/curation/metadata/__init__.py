@@ -1,0 +1,1 @@
+"""The prompts that generators leave in pictures, tool by tool."""

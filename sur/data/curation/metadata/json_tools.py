@@ -1,0 +1,55 @@
+"""Tools that write their settings as one flat JSON object: InvokeAI, SwarmUI, Fooocus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sur.data.curation.metadata.embedded import Embedded, MetadataError
+
+
+def read_json_tools(texts: Mapping[str, str]) -> Embedded | None:
+    """The prompts in `invokeai_metadata`, `sd-metadata`, or JSON in `parameters` or `UserComment`, if there are any.
+
+    Raises: MetadataError when InvokeAI's own chunk cannot be read.
+    """
+    if "invokeai_metadata" in texts:
+        fields = _object(texts["invokeai_metadata"])
+        if fields is None:
+            raise MetadataError("the chunk invokeai_metadata is not a JSON object")
+        if "positive_prompt" not in fields:
+            return None  # a picture that InvokeAI only edited or upscaled
+        return _embedded("invokeai", "invokeai", fields, "positive_prompt", "negative_prompt")
+    if "sd-metadata" in texts:
+        image = (_object(texts["sd-metadata"]) or {}).get("image")
+        if not isinstance(image, dict):
+            raise MetadataError("the chunk sd-metadata has no object `image`")
+        prompt = image.get("prompt")
+        if isinstance(prompt, list):  # InvokeAI 2: a list of weighted parts
+            image = {**image, "prompt": ", ".join(str(part["prompt"]) for part in prompt if isinstance(part, dict))}
+        return _embedded("invokeai", "invokeai", image, "prompt", "negative_prompt")
+    for name in ("parameters", "UserComment"):
+        fields = _object(texts.get(name, ""))
+        if fields is None:
+            continue
+        if isinstance(swarm := fields.get("sui_image_params"), dict):
+            return _embedded("swarmui", "a1111", swarm, "prompt", "negativeprompt")
+        if "prompt" in fields and "negative_prompt" in fields:
+            return _embedded("fooocus", "a1111", fields, "prompt", "negative_prompt")
+    return None
+
+
+def _embedded(tool: str, dialect: Any, fields: dict[str, Any], prompt: str, negative: str) -> Embedded:
+    rest = {name: value for name, value in fields.items() if name not in (prompt, negative)}
+    return Embedded(tool, dialect, str(fields.get(prompt) or ""), str(fields.get(negative) or ""), rest)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        value = json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,1 @@
+"""Models that write prompts: captions of pictures, rewritten prompts."""

@@ -1,0 +1,124 @@
+"""A row, a quarantined row, and what every source of them does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from sur.config.data import DataConfig
+from sur.support.errors import RowError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: simple narrative prompt, complex prompt ("" none), image reference ("" none)."""
+
+    simple: str
+    complex: str = ""
+    image: str = ""
+    position: int = -1
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row that was left out: where it stands, which field is at fault, why, and what to do."""
+
+    position: int
+    location: str
+    field: str
+    reason: str
+    remedy: str
+
+
+class Record(NamedTuple):
+    """A row as a file holds it: where it stands, and its columns, or why it could not be read."""
+
+    location: str
+    columns: Mapping[str, Any] | RowError
+
+
+class Reader(Protocol):
+    """Reads one format: records in file order, and the images that they name or hold."""
+
+    def records(self) -> Iterator[Record]:
+        """All records, in a fixed order; an unreadable one as a RowError, never raised."""
+        ...
+
+    def image_ref(self, cell: Any, location: str) -> str:
+        """The reference under which `image_bytes` finds a record's image.
+
+        Raises: RowError when the cell names no image inside the data root.
+        """
+        ...
+
+    def image_bytes(self, ref: str) -> bytes:
+        """Bytes of an image.
+
+        Raises: RowError when it is missing, too large or outside the data root.
+        """
+        ...
+
+
+class RowSource:
+    """Rows of one reader, in file order, every one checked; bad ones come out as Quarantined."""
+
+    def __init__(self, config: DataConfig, reader: Reader) -> None:
+        self.config = config
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[Row | Quarantined]:
+        for position, (location, columns) in enumerate(self._reader.records()):
+            if self.config.limit is not None and position >= self.config.limit:
+                return
+            try:
+                if isinstance(columns, RowError):
+                    raise columns
+                yield self._row(position, location, columns)
+            except RowError as error:
+                yield Quarantined(position, location, error.field, error.reason, error.remedy)
+
+    def image_bytes(self, ref: str) -> bytes:
+        """Bytes of the image that a row's `image` names; never a file outside the data root.
+
+        Raises: RowError when it is missing, too large or outside the data root.
+        """
+        return self._reader.image_bytes(ref)
+
+    def _row(self, position: int, location: str, columns: Mapping[str, Any]) -> Row:
+        config = self.config
+        simple = self._prompt(columns, config.simple_column, needed=True)
+        needed = config.complex_column is not None and not config.allow_unpaired
+        complex_ = self._prompt(columns, config.complex_column, needed) if config.complex_column else ""
+        cell = columns.get(config.image_column) if config.image_column else None
+        ref = "" if _is_nothing(cell) else self._reader.image_ref(cell, location)
+        return Row(simple, complex_, ref, position, location)
+
+    def _prompt(self, columns: Mapping[str, Any], column: str, needed: bool) -> str:
+        if column not in columns and needed:
+            there = ", ".join(sorted(map(str, columns))) or "none"
+            raise RowError(column, f"missing column (there are: {there})", "add it, or name another in data.*_column")
+        value = columns.get(column)
+        if value is not None and not isinstance(value, str) and not _is_nothing(value):
+            reason = f"expected a string, got {type(value).__name__} {str(value)[:40]!r}"
+            raise RowError(column, reason, "write the prompt as a string")
+        text = value.strip() if isinstance(value, str) else ""
+        if not text and needed:
+            remedy = "write a prompt or remove the row"
+            if column == self.config.complex_column:
+                remedy += ", or set data.allow_unpaired=true to keep rows without complex prompt"
+            raise RowError(column, "empty prompt", remedy)
+        if len(text) > self.config.max_prompt_chars:
+            reason = f"{len(text)} characters, more than the limit of {self.config.max_prompt_chars}"
+            raise RowError(column, reason, "shorten it or raise data.max_prompt_chars")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RowError(column, f"not valid Unicode ({error.reason})", "repair the file's encoding") from error
+        return text
+
+
+def _is_nothing(cell: Any) -> bool:
+    """Whether a cell is empty: None, "", or the NaN that data frames write for a missing string."""
+    return cell is None or (isinstance(cell, str) and not cell.strip()) or (isinstance(cell, float) and cell != cell)

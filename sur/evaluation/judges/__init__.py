@@ -1,0 +1,1 @@
+"""Judges of pictures: CLIP, visual question answering, picture quality, the oracle of the shapes world."""

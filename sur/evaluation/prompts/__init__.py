@@ -1,0 +1,1 @@
+"""The prompts that an evaluation draws: built-in sets and files."""

@@ -1,0 +1,52 @@
+"""The prompt sets that a config names: the shapes world's, the everyday prompts, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from sur.config.evaluation import EvaluateConfig
+from sur.evaluation.prompts.everyday import everyday
+from sur.evaluation.prompts.prompt_files import read_prompts
+from sur.evaluation.prompts.prompts import Prompt, PromptSet
+from sur.shapes.questions import GROUPS, SETS, SetName, questions
+from sur.support.errors import ConfigError
+
+
+def prompt_sets(settings: EvaluateConfig) -> list[PromptSet]:
+    """Every set that the settings name, in their order, the files last.
+
+    Raises: ConfigError when two sets have one name, or a file cannot be used.
+    """
+    made = [
+        everyday(settings.prompts) if name == "everyday" else _shapes(name, settings.prompts, settings.seed)
+        for name in settings.sets
+    ]
+    for path in settings.files:
+        found = read_prompts(path)
+        kept = spread(found, settings.prompts)
+        groups = {group: "" for prompt in found for group in prompt.groups}
+        if "all" in groups:
+            raise ConfigError(f"{path}: a category cannot be called `all`, which stands for the whole set; rename it")
+        made.append(PromptSet(path.stem, f"{len(kept)} of {len(found)} prompts of {path}", tuple(kept), groups))
+    names = [each.name for each in made]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two prompt sets are called {sorted(twice)[0]!r}; rename a file, or name the set once")
+    return made
+
+
+def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
+    """`n` prompts, of each category equally many as far as they reach, the first ones of each."""
+    by_group: dict[tuple[str, ...], list[Prompt]] = {}
+    for prompt in prompts:
+        by_group.setdefault(prompt.groups, []).append(prompt)
+    turns = [prompt for turn in zip_longest(*by_group.values()) for prompt in turn if prompt is not None]
+    return turns[:n]
+
+
+def _shapes(name: SetName, n: int, seed: int) -> PromptSet:
+    prompts = tuple(
+        Prompt(f"{name}-{index:03d}", each.narrative, each.complex, each.groups, scene=each.scene)
+        for index, each in enumerate(questions(name, n, seed))
+    )
+    return PromptSet(name, SETS[name], prompts, GROUPS)

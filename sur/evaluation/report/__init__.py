@@ -1,0 +1,1 @@
+"""A run's report, its example pictures, and the model card of a published adapter."""

@@ -1,0 +1,134 @@
+"""A folder to hand on: the adapter, sample grids, and a model card of what was measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import ValidationError
+
+from sur.adapter.adapter import Adapter
+from sur.cache import Manifest
+from sur.config.load import RESOLVED_NAME
+from sur.config.run import RunConfig, load_config
+from sur.evaluation.report.grid import NAME as GRID
+from sur.evaluation.results import RESULT, Evaluation, Row
+from sur.models.fingerprint import weights_fingerprint
+from sur.support.errors import ConfigError
+from sur.training.checkpoint import processes_of, published_step
+from sur.training.fit import MANIFEST
+
+CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
+LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of
+
+
+def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: str | None = None) -> Path:
+    """Write the folder; returns it. `licences`: one for each of LICENSED that took part in the run.
+
+    repository: the hub id that the card names. Raises FileNotFoundError when the run has no adapter, ConfigError for a
+    folder that is no run's, a licence that is missing, a folder that is not empty, or an evaluation of other weights.
+    """
+    if not (run_dir / RESOLVED_NAME).is_file():
+        raise ConfigError(f"{run_dir} is no run: it has no {RESOLVED_NAME}; give the run_dir of a training")
+    config = load_config(run_dir / RESOLVED_NAME)
+    source = run_dir / "adapter"
+    adapter = Adapter.from_pretrained(source)
+    wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]
+    if missing := [each for each in wanted if not licences.get(each)]:
+        raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; give another folder, or remove it")
+    grid = run_dir / GRID
+    licences = {each: licences[each] for each in wanted}
+    card = _card(config, run_dir, adapter, [grid.name] if grid.is_file() else [], licences, repository)
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    if grid.is_file():
+        shutil.copyfile(grid, folder / grid.name)
+    (folder / CARD).write_text(card)
+    return folder
+
+
+def _card(
+    config: RunConfig,
+    run_dir: Path,
+    adapter: Adapter,
+    pictures: list[str],
+    licences: dict[str, str],
+    repository: str | None,
+) -> str:
+    evaluation = _evaluation(run_dir)
+    manifest = Manifest.load(run_dir / MANIFEST) if (run_dir / MANIFEST).is_file() else None
+    step, best = published_step(run_dir, config.train.patience > 0)
+    trained_on, base = adapter.trained_on, config.base_model
+    return (
+        Environment(loader=PackageLoader("sur"), undefined=StrictUndefined, trim_blocks=True)
+        .get_template("model-card.md.j2")
+        .render(
+            base_model=Path(base).name if Path(base).exists() else base,
+            base_is_public=not Path(base).exists(),
+            base_revision=config.base_model_revision,
+            t5_tokens=adapter.t5_tokens,
+            here=repository or PLACEHOLDER,
+            pictures=pictures,
+            conditions=list(_conditions(evaluation)),
+            rows=list(_rows(evaluation)),
+            dial=evaluation.weight if evaluation is not None else None,
+            rows_trained_on="an unknown number" if manifest is None else len(manifest.ids),
+            manifest="" if manifest is None else manifest.digest[:16],
+            data=config.data.slug,
+            steps=best or step or config.train.steps,
+            rows_a_step=config.train.batch_size * config.train.accumulate * processes_of(run_dir),
+            variant=adapter.variant,
+            features=trained_on.get("features", {}),
+            losses=yaml.safe_dump(trained_on.get("loss", {}), sort_keys=False),
+            licences=licences,
+        )
+    )
+
+
+def _evaluation(run_dir: Path) -> Evaluation | None:
+    """The run's evaluation. Raises ConfigError for one that is of other weights, or of another version."""
+    path = run_dir / RESULT
+    if not path.is_file():
+        return None
+    again = f"run `sur evaluate` again, or remove {path}"
+    try:
+        found = Evaluation.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise ConfigError(f"{path} is of another version of this package; {again}") from error
+    if found.adapter_fingerprint != weights_fingerprint(run_dir / "adapter"):
+        raise ConfigError(f"{path} is about another adapter ({found.adapter}) than the run's; {again}")
+    return found
+
+
+def _conditions(evaluation: Evaluation | None) -> Iterator[str]:
+    if evaluation is not None:
+        yield from dict.fromkeys(row.condition for row in evaluation.rows)
+
+
+def _rows(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
+    """A line for each set, group and scorer: a score under every condition, and the paired comparison."""
+    if evaluation is None:
+        return
+    conditions = list(_conditions(evaluation))
+    scores = {(r.set, r.group, r.scorer, r.condition): r for r in evaluation.rows}
+    paired = {(c.set, c.group, c.scorer): c for c in evaluation.comparisons}
+    for key in dict.fromkeys((r.set, r.group, r.scorer) for r in evaluation.rows):
+        found = [scores.get((*key, condition)) for condition in conditions]
+        comparison = paired.get(key)
+        yield {
+            "set": key[0],
+            "group": key[1],
+            "scorer": key[2],
+            "prompts": max(row.prompts for row in found if row is not None),
+            "scores": [_shown(row) for row in found],
+            "paired": f"{comparison.wins} / {comparison.losses} ({comparison.p:.3g})" if comparison else "",
+        }
+
+
+def _shown(row: Row | None) -> str:
+    return "" if row is None else f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]"

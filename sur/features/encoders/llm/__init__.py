@@ -1,0 +1,1 @@
+"""The large language model as an encoder: layers, pooling, and the engines that run it."""

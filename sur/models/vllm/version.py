@@ -1,0 +1,56 @@
+"""Which vLLM runs or would run, as far as it matters to numbers."""
+
+from __future__ import annotations
+
+import subprocess
+
+import httpx
+
+from sur.config.features import VLLMConfig
+from sur.support.errors import EngineGone, EngineRefused
+
+VERSION_OF_VLLM = """
+import importlib.util, pathlib, runpy
+folder = pathlib.Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported, which takes seconds
+print(runpy.run_path(str(folder / "_version.py"))["__version__"])
+"""
+
+
+def feature_version(version: str) -> str:
+    """The part of vLLM's version that is in a feature's identity: a new minor may change numbers."""
+    return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def engine_version(config: VLLMConfig, section: str = "llm.vllm") -> str:
+    """Minor version of the environment that would serve, or of the server that does; `section`: its place in a config.
+
+    Raises:
+        EngineRefused: the environment has no vLLM.
+        EngineGone: no server answers.
+    """
+    return feature_version(_installed(config, section) if config.endpoint is None else _served(config, section))
+
+
+def _installed(config: VLLMConfig, section: str) -> str:
+    python = config.python
+    done = subprocess.run(
+        [python, "-c", VERSION_OF_VLLM],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineRefused(f"{python} ({section}.launch) has no vLLM: {reason}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _served(config: VLLMConfig, section: str) -> str:
+    try:
+        response = httpx.get(f"{config.endpoint}/version", timeout=10.0, trust_env=False).raise_for_status()
+        return str(response.json()["version"])
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise EngineGone(
+            f"no vLLM answers at {config.endpoint} ({section}.endpoint): {error}. Start it with the command "
+            f"that `sur serve CONFIG` prints, or give {section}.launch to have one started with the run"
+        ) from error

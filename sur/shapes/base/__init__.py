@@ -1,0 +1,1 @@
+"""The diffusion model of the shapes world: how its parts were trained."""

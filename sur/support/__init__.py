@@ -1,0 +1,1 @@
+"""What every stage leans on: errors, files, images, logs, pages, progress, signals."""

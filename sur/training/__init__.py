@@ -1,0 +1,1 @@
+"""Stage two: fit an adapter to cached features."""
