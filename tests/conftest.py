@@ -1,10 +1,14 @@
 """Settings and fixtures that the tests share: offline, and one small extracted store of the shapes world."""
 
+from __future__ import annotations
+
 import logging
 import os
 import shutil
 import sys
 from pathlib import Path
+
+from small_settings import CONFIGS, SMALL
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
@@ -15,29 +19,6 @@ from sur.config.run import RunConfig, load_config
 from sur.features.extraction import extract
 from sur.shapes.dataset import write_dataset
 from sur.support.log import OURS
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-SMALL = [
-    "store.rows_per_partition=32",
-    "llm.layers=[2]",
-    "readout.queries_per_layer=64",
-    "readout.rows=32",
-    "train.steps=12",
-    "train.batch_size=8",
-    "train.warmup_steps=2",
-    "train.validation_fraction=0.2",
-    "train.validate_every=6",
-    "train.validation_batches=1",
-    "train.save_every=4",
-    "train.log_every=1",
-    "train.trackers=[]",
-    "loss.distillation.teacher_steps=1",
-    "loss.alignment.queries_per_step=16",
-    "evaluate.prompts=4",
-    "evaluate.steps=3",
-    "evaluate.examples=2",
-    "evaluate.resamples=100",
-]
 
 
 def pytest_configure() -> None:

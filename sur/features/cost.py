@@ -150,7 +150,7 @@ def requests_of_a_partition(config: RunConfig, encoders: Sequence[EncoderCost]) 
     """Requests to an object store by which a partition of every feature is claimed, put, read back and sealed.
 
     A shard is one put and one get, or a multipart upload (start, parts, end) and one get. Rows, declarations, lock and
-    receipt are small, and were counted on a real extraction (tests/test_sizes.py does so again).
+    receipt are small, and were counted on a real extraction (tests/features/test_cost.py does so again).
     """
     requests = 0
     for each in encoders:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import evaluation, run  # noqa: F401 fixtures
+from made_up_evaluation import evaluation, run  # noqa: F401 fixtures
 from typer.testing import CliRunner
 
 from sur.analysis.reports.charts import MOST_BARS, shown
@@ -181,7 +181,7 @@ def test_a_chart_of_many_dimensions_keeps_the_largest(shapes_config):
 
 
 def test_a_config_file_names_the_store_and_its_run(shapes_config, tmp_path, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parent.parent)  # the config's models are relative to it
+    monkeypatch.chdir(Path(__file__).parents[2])  # the config's models are relative to it
     target = tmp_path / "a.html"
     done = CliRunner().invoke(app, ["report", str(shapes_config.run_dir / "config.yaml"), "--to", str(target)])
     assert done.exit_code == 0, done.output

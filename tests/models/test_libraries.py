@@ -10,7 +10,7 @@ import pytest
 
 from sur.models.libraries import quiet_libraries
 
-WEIGHTS = Path(__file__).parent.parent / "sur" / "shapes" / "weights"
+WEIGHTS = Path(__file__).parents[2] / "sur" / "shapes" / "weights"
 LOADS = {
     "generate": "from sur.adapter.generate import load_pipeline; load_pipeline({!r})",
     "train": "from sur.models.denoiser import FrozenDenoiser; FrozenDenoiser.from_pipeline({!r})",

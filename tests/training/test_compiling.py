@@ -11,14 +11,14 @@ import pytest
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_trainer import batches, training
+from tiny_trainer import batches, training
 for step in training(compile=sys.argv[2] == "yes", steps=3, accumulate=2).run(batches()):
     print(*step.losses.values())
 """
 
 
 def run(choice: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), choice]
+    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1] / "support"), choice]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=600)
 
 

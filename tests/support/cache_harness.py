@@ -1,7 +1,7 @@
 """Kill a writer before every file operation, and damage every kind of file: what the tests sample, in full.
 
-python tests/cache_harness.py crash FOLDER [STEP]     every STEP-th file operation of every scenario
-python tests/cache_harness.py corrupt FOLDER [N]      N random faults
+python tests/support/cache_harness.py crash FOLDER [STEP]     every STEP-th file operation of every scenario
+python tests/support/cache_harness.py corrupt FOLDER [N]      N random faults
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import CONFIGS, SMALL
+from small_settings import CONFIGS, SMALL
 from typer.testing import CliRunner
 
 from sur.cache import Store
@@ -22,7 +22,7 @@ from sur.shapes.dataset import write_dataset
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("worker")]
 SUR = str(Path(sys.executable).parent / "sur")
 PREFECT = [sys.executable, "-m", "prefect"]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FAST = ["train.steps=2", "loss.distillation.form=none", "evaluate.sets=[templates]"]
 FAST += ["promote.min_new_rows=10", "promote.min_prompts=4"]
 

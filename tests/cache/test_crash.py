@@ -42,7 +42,7 @@ def command(module: ModuleType, *arguments: object) -> list[str]:
     return [sys.executable, "-W", "error", str(module.__file__), *map(str, arguments)]
 
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def start(path: Path, count: int = 28) -> subprocess.Popen[str]:
@@ -70,7 +70,7 @@ def test_sigkill_at_random_moments_then_resume_gives_the_same_bytes(tmp_path, wh
 
 @pytest.mark.slow
 def test_sigkill_between_file_operations_then_the_same_again_gives_the_same_bytes(tmp_path):
-    """A sample; `python tests/cache_harness.py crash FOLDER` takes every file operation of every scenario."""
+    """A sample; `python tests/support/cache_harness.py crash FOLDER` takes every file operation of every scenario."""
     done = subprocess.run(
         command(cache_harness, "crash", tmp_path, 23), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -81,7 +81,7 @@ def test_sigkill_between_file_operations_then_the_same_again_gives_the_same_byte
 
 @pytest.mark.slow
 def test_damage_anywhere_is_found_never_served_and_mended(tmp_path):
-    """A sample; `python tests/cache_harness.py corrupt FOLDER 1000` takes a thousand."""
+    """A sample; `python tests/support/cache_harness.py corrupt FOLDER 1000` takes a thousand."""
     done = subprocess.run(
         command(cache_harness, "corrupt", tmp_path, 60), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
     )

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from test_rows import surd as surd
+from photographs import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
 from sur.cache import IdentityMismatch, Loader, Store

@@ -1,24 +1,24 @@
 """An evaluation end to end: kept while nothing changes, drawn once, the same whole or killed, every score written."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import CONFIGS, SMALL
 from PIL import Image
+from small_evaluation import WEIGHTS, files_of, moved_adapter, subject_in
+from small_settings import CONFIGS, SMALL
 
 from sur.adapter.adapter import Adapter
 from sur.adapter.generate import generate, load_pipeline
-from sur.config.adapter import AdapterConfig
 from sur.config.evaluation import EvaluateConfig
-from sur.config.run import evaluation_settings, load_config
+from sur.config.run import load_config
 from sur.evaluation import Subject, evaluate, kept_evaluation
 from sur.evaluation.drawing import pictures_of
 from sur.evaluation.prompts.sets import prompt_sets
@@ -28,27 +28,6 @@ from sur.shapes.oracle import facts, look
 from sur.shapes.questions import questions
 from sur.support.errors import ConfigError
 from sur.support.timings import note_seconds, read_seconds, timed
-
-WEIGHTS = str(CONFIGS.parent / "sur" / "shapes" / "weights")
-
-
-def moved_adapter(folder: Path, seed: int = 0) -> Path:
-    """An adapter that is not the identity."""
-    torch.manual_seed(seed)
-    adapter = Adapter(AdapterConfig(dim=128))
-    torch.nn.init.normal_(adapter.output.weight, std=0.1)
-    return adapter.save_pretrained(folder)
-
-
-def subject_in(folder: Path, *overrides: str) -> Subject:
-    """The adapter in `folder`, judged on few prompts in few steps."""
-    small = [each for each in SMALL if each.startswith("evaluate.")]
-    return Subject((WEIGHTS, None), folder / "adapter", evaluation_settings([*small, *overrides]), folder)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Every picture by its name."""
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.png"))}
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +186,12 @@ def test_a_damaged_picture_is_named_with_the_remedy(own):
 @pytest.mark.xdist_group("killed")
 def test_a_killed_evaluation_goes_on_and_ends_as_one_that_was_not(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from sur.evaluation import evaluate; from test_evaluate import *;"
+        "import sys; from pathlib import Path; from sur.evaluation import evaluate;"
+        "from small_evaluation import subject_in;"
         "evaluate(subject_in(Path(sys.argv[1]), *sys.argv[2:]), lambda n: print('batch', flush=True))"
     )
     settings = ["evaluate.sets=[templates,synonyms]", "evaluate.batch_size=2", "evaluate.steps=6"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CONFIGS.parent / "tests" / "support"), *sys.path])}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     moved_adapter(whole / "adapter")
     evaluate(subject_in(whole, *settings))

@@ -129,11 +129,12 @@ def test_the_loader_serves_a_bucket(location):
 
 def start(location: str) -> subprocess.Popen[str]:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import json, cache.bucket as b; b.LEASE_SECONDS = 1.2;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import json;"
+        "import sur.cache.storage.bucket as b; b.LEASE_SECONDS = 1.2;"
         "import cache_samples; json.dump(cache_samples.extract(sys.argv[2]), sys.stdout)"
     )
     folder = Path(cache_samples.__file__).parent
-    environment = os.environ | {"PYTHONPATH": str(folder.parent)}
+    environment = os.environ | {"PYTHONPATH": str(folder.parents[1])}
     command = [sys.executable, "-c", code, str(folder), location]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
