@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from vllm_server import CHUNKED, ROOT, running
 
-from sur.config.features import LLMConfig, VLLMConfig
-from sur.features.encoders import LLMEncoder
 from sur.models.gguf import write_safetensors
 from sur.models.locate import locate
-from sur.models.vllm.protocol import is_ours
 from sur.models.vllm.server import LaunchedServer
 
-ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-VLLM = ROOT / ".venv-vllm"
-LAYERS = (0, 15, 29, 30)
-CHUNKED = ("--max-num-batched-tokens", "256", "--max-num-seqs", "16")
 
 
 @pytest.fixture(scope="session")
@@ -32,34 +24,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def running(model: Path, port: int | None = None, **fields: Any) -> Iterator[LaunchedServer]:
-    """A server for a configuration, ready."""
-    vllm = VLLMConfig(launch=VLLM, server_args=fields.pop("server_args", ()))
-    config = LLMConfig(backend="vllm", model=str(model), vllm=vllm, **({"layers": LAYERS, "max_tokens": 600} | fields))
-    server = LaunchedServer(LLMEncoder(config).serving(), vllm, port)
-    try:
-        server.wait_until_ready()
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture(scope="session")
 def server(smollm2: Path) -> Iterator[LaunchedServer]:
     """The server that most tests share."""
     with running(smollm2, server_args=CHUNKED) as started:
         yield started
-
-
-def states_in(folder: Path) -> list[str]:
-    """Names of the files of states in a server's folder."""
-    return [file.name for file in folder.iterdir() if is_ours(file.name)]
-
-
-def configs(model: Path, server: LaunchedServer, vllm: dict[str, Any] | None = None, **fields: Any) -> Any:
-    """The same features by vLLM and by transformers."""
-    common: dict[str, Any] = {"model": str(model), "layers": LAYERS, "max_tokens": 600, "store_dtype": "float32"}
-    common |= fields
-    reached = VLLMConfig(endpoint=server.address, **(vllm or {}))
-    return LLMConfig(backend="vllm", vllm=reached, **common), LLMConfig(**common)

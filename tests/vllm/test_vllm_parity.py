@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CHUNKED, configs, running, states_in
 from transformers import AutoTokenizer
 from vllm_parity import FAMILIES, prompts, save_family
+from vllm_server import CHUNKED, configs, running, states_in
 
 from sur.cache import bfloat16_to_float32
 from sur.features.encoders import LLMEncoder

@@ -16,9 +16,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import LAYERS, VLLM, configs, running, states_in
 from tiny_models import save_pipeline
 from vllm_parity import TEXT, save_family
+from vllm_server import LAYERS, VLLM, configs, running, states_in
 
 from sur.cache import IdentityMismatch, Store
 from sur.config.features import VLLMConfig
