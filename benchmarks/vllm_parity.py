@@ -25,7 +25,7 @@ from sur.features.encoders import LLMEncoder
 from sur.models.gguf import write_safetensors
 from sur.models.locate import locate
 from sur.models.vllm.server import LaunchedServer
-from sur.support.errors import USER_ERRORS
+from sur.support.errors import shown_errors
 
 VLLM = Path(__file__).parents[1] / ".venv-vllm"
 POOLINGS = ("mean", "last", "tokens")
@@ -131,7 +131,7 @@ def compare(name: str, folder: Path, options: tuple[str, ...], dtype: str) -> It
     try:
         first = LLMConfig(backend="vllm", vllm=launch, **common)
         server = LaunchedServer(LLMEncoder(first).serving(), launch)
-    except USER_ERRORS as error:
+    except shown_errors() as error:
         yield [name, dtype, "all", f"{len(layers)}", f"refused: {reason(error)}", "", ""]
         return
     try:
@@ -151,7 +151,7 @@ def compare(name: str, folder: Path, options: tuple[str, ...], dtype: str) -> It
                     error.add(here, there, rows)
                 errors[2].add(many, one, rows)
             yield [name, dtype, pooling, f"{len(layers)}", *map(str, errors)]
-    except USER_ERRORS as error:
+    except shown_errors() as error:
         yield [name, dtype, "all", f"{len(layers)}", f"refused: {reason(error)}", "", ""]
     finally:
         server.stop()

@@ -31,7 +31,7 @@ from sur.features.plan import Plan
 from sur.flows.runtime.progress import flow_progress
 from sur.flows.runtime.stopping import partitions_done
 from sur.flows.runtime.workers import Workers
-from sur.support.errors import USER_ERRORS, EngineGone, WorkerLost
+from sur.support.errors import EngineGone, WorkerLost, shown_errors
 from sur.support.formatting import arrays_of, format_bytes
 from sur.support.timings import timed
 
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
     """Whether trying again can help: not when the user has to mend something."""
     error = state.data if isinstance(state.data, BaseException) else None
-    return isinstance(error, (StoreBusy, EngineGone)) or not isinstance(error, USER_ERRORS)
+    return isinstance(error, (StoreBusy, EngineGone)) or not isinstance(error, shown_errors())
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)

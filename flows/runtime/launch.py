@@ -109,7 +109,7 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
     load: reads the configuration; default: `sur.config.run.load_config`.
     """
     from sur.config.run import load_config
-    from sur.support.errors import USER_ERRORS
+    from sur.support.errors import shown_errors
 
     parser = argparse.ArgumentParser(prog=f"python -m sur.flows.{name}", description=f"Run the {name} flow.")
     parser.add_argument("config", help="YAML file")
@@ -117,7 +117,7 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
     arguments = parser.parse_args()
     try:
         run_flow(name, (load or load_config)(arguments.config, arguments.overrides))
-    except USER_ERRORS as error:
+    except shown_errors() as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except Stopped as stop:
@@ -182,11 +182,11 @@ class _RunLog(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         from prefect.exceptions import TerminationSignal
 
-        from sur.support.errors import USER_ERRORS
+        from sur.support.errors import shown_errors
 
         if isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
             return False
-        if record.exc_info and isinstance(record.exc_info[1], USER_ERRORS):
+        if record.exc_info and isinstance(record.exc_info[1], shown_errors()):
             return False
         return self.served or not str(record.msg).startswith("View at")
 

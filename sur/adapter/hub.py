@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sur.support.errors import ConfigError
+from sur.support.errors import ConfigError, NotFound
 
 ADAPTER_FILES = ("config.json", "adapter.safetensors")
 PUBLISHED = (*ADAPTER_FILES, "README.md", "*.png")
@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder that a path or a hub id stands for; of a hub repository only an adapter's files are fetched.
 
-    Raises FileNotFoundError when there is neither.
+    Raises NotFound when there is neither.
     """
     folder = Path(name)
     if (folder / ADAPTER_FILES[0]).is_file():
@@ -24,7 +24,7 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
     if folder.exists() or not _HUB_ID.fullmatch(name):
         own = folder / "adapter"
         instead = str(own) if (own / ADAPTER_FILES[0]).is_file() else "the folder that `sur train` printed"
-        raise FileNotFoundError(
+        raise NotFound(
             f"no adapter in {folder}: {ADAPTER_FILES[0]} is missing; give {instead}, or a hub id such as "
             "somebody/their-adapter"
         )
@@ -33,7 +33,7 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(ADAPTER_FILES)))
     except Exception as error:
-        raise FileNotFoundError(
+        raise NotFound(
             f"{name!r} is no folder here and the hub gave none ({type(error).__name__}: {error}); correct the name, or "
             "unset HF_HUB_OFFLINE to download it"
         ) from error
@@ -42,7 +42,7 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
 def push(folder: Path, repository: str, private: bool = True, revision: str | None = None) -> str:
     """Upload a published adapter, that is its weights, config, card and pictures; returns the address of the commit.
 
-    The token is huggingface_hub's own (`hf auth login`, or HF_TOKEN). Raises FileNotFoundError without a card,
+    The token is huggingface_hub's own (`hf auth login`, or HF_TOKEN). Raises NotFound without a card,
     ConfigError when the hub does not take it.
     """
     import httpx
@@ -51,7 +51,7 @@ def push(folder: Path, repository: str, private: bool = True, revision: str | No
 
     for name in (*ADAPTER_FILES, "README.md"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} lacks {name}; make the folder with `sur publish`")
+            raise NotFound(f"{folder} lacks {name}; make the folder with `sur publish`")
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)

@@ -90,9 +90,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from sur.support.errors import USER_ERRORS
+        from sur.support.errors import shown_errors
 
-        if not isinstance(error, USER_ERRORS):
+        if not isinstance(error, shown_errors()):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

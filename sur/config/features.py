@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sur.cache import Codec
+from sur.support.errors import NotFound
 from sur.support.images import CropPolicy
 
 FloatName = Literal["float32", "bfloat16", "float16"]
@@ -64,12 +65,12 @@ class VLLMConfig(BaseModel):
 
     @property
     def python(self) -> Path:
-        """Interpreter that `launch` names. Raises FileNotFoundError when there is none."""
+        """Interpreter that `launch` names. Raises NotFound when there is none."""
         assert self.launch is not None
         for path in (self.launch, self.launch / "bin" / "python"):
             if path.is_file():
                 return path
-        raise FileNotFoundError(
+        raise NotFound(
             f"vllm.launch: {self.launch} is neither a Python interpreter nor an environment's folder; make one "
             "with `make vllm`, or give the Python in which vLLM is installed"
         )

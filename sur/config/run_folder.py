@@ -71,6 +71,56 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def pictures(self) -> Path:
+        """Folder of the pictures that evaluations drew."""
+        return self.path / "pictures"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores of the newest evaluation, JSON."""
+        return self.path / "evaluation.json"
+
+    @property
+    def scores(self) -> Path:
+        """Every single score of the newest evaluation, JSON lines."""
+        return self.path / "evaluation.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Report of the newest evaluation."""
+        return self.path / "report.html"
+
+    @property
+    def grid(self) -> Path:
+        """Picture of examples without and with the adapter."""
+        return self.path / "before-after.png"
+
+    @property
+    def timings(self) -> Path:
+        """Seconds of each stage, JSON."""
+        return self.path / "timings.json"
+
+    @property
+    def sweep(self) -> Path:
+        """Folder of a sweep's runs and their comparison."""
+        return self.path / "sweep"
+
+    @property
+    def candidates(self) -> Path:
+        """Folder of the nightly flow's trainings."""
+        return self.path / "candidates"
+
+    @property
+    def promotions(self) -> Path:
+        """Verdicts on the candidates, JSON lines."""
+        return self.path / "promotions.jsonl"
+
+    @property
+    def promoted(self) -> Path:
+        """Link to the adapter in use."""
+        return self.path / "promoted"
+
+    @property
     def prefect(self) -> Path:
         """Home of the run's own Prefect server."""
         return self.path / "prefect"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sur.support.errors import RowError
+from sur.support.errors import NotFound, RowError
 
 HEADING = "# Rows to leave out: data.exclude=THIS_FILE. An id a line; what follows it is a comment.\n"
 
@@ -15,12 +15,12 @@ HEADING = "# Rows to leave out: data.exclude=THIS_FILE. An id a line; what follo
 def read_exclude(path: Path | None) -> frozenset[bytes]:
     """Ids in a file: one a line as 32 hex digits, what follows them and lines that begin with # are comments.
 
-    Raises: FileNotFoundError without the file; RowError for a line that is no id.
+    Raises: NotFound without the file; RowError for a line that is no id.
     """
     if path is None:
         return frozenset()
     if not path.is_file():
-        raise FileNotFoundError(f"data.exclude is {path}, which is no file; `sur lint --write FILE` makes one")
+        raise NotFound(f"data.exclude is {path}, which is no file; `sur lint --write FILE` makes one")
     ids = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         first = line.split(maxsplit=1)[0] if line.strip() else "#"

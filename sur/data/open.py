@@ -8,6 +8,7 @@ from sur.config.data import DataConfig
 from sur.data.source import Reader, RowSource
 from sur.data.tables import HFDataset, ParquetFiles
 from sur.data.text_files import TextFiles
+from sur.support.errors import NotFound
 
 PATTERNS = {"surd": "metadata.jsonl", "parquet": "*.parquet", "csv": "*.csv", "jsonl": "*.jsonl"}
 
@@ -15,11 +16,11 @@ PATTERNS = {"surd": "metadata.jsonl", "parquet": "*.parquet", "csv": "*.csv", "j
 def open_rows(config: DataConfig, named: str = "data.path") -> RowSource:
     """The rows of a data source; `named` is what its user calls the path, for messages.
 
-    Raises: FileNotFoundError when the path does not exist or holds no rows of the format.
+    Raises: NotFound when the path does not exist or holds no rows of the format.
     """
     path = config.path.expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"{named} is {path}, which does not exist; correct it")
+        raise NotFound(f"{named} is {path}, which does not exist; correct it")
     found = detect_format(path, named) if config.format == "auto" else config.format
     return RowSource(config, _reader(found, path, config, named))
 
@@ -27,7 +28,7 @@ def open_rows(config: DataConfig, named: str = "data.path") -> RowSource:
 def detect_format(path: Path, named: str = "data.path") -> str:
     """The format of a data source, by its file name or by what its folder holds.
 
-    Raises: FileNotFoundError when it is none of the five.
+    Raises: NotFound when it is none of the five.
     """
     if path.is_file():
         by_suffix = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
@@ -39,7 +40,7 @@ def detect_format(path: Path, named: str = "data.path") -> str:
         for name in PATTERNS:
             if _files(path, name):
                 return name
-    raise FileNotFoundError(
+    raise NotFound(
         f"{path} is no SURD folder (metadata.jsonl), no dataset folder and holds no .parquet, .csv or .jsonl "
         f"file; correct {named}" + " or set data.format" * (named == "data.path")
     )
@@ -50,7 +51,7 @@ def _reader(found: str, path: Path, config: DataConfig, named: str) -> Reader:
         return HFDataset(path, config)
     files = [path] if path.is_file() else _files(path, found)
     if not files:
-        raise FileNotFoundError(f"data.format is {found}, but {path} holds no {PATTERNS[found]}; correct one of them")
+        raise NotFound(f"data.format is {found}, but {path} holds no {PATTERNS[found]}; correct one of them")
     root = path.parent if path.is_file() else path
     return (ParquetFiles if found == "parquet" else TextFiles)(root, files, config)
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+from sur.support.errors import NotFound
+
 WHOLE_BYTES = 256 * 2**20
 BLOCK_BYTES = 4096
 STRETCHES = 1024
@@ -38,7 +40,7 @@ VOLATILE_KEYS = ("transformers_version", "torch_dtype", "dtype", "name_or_path")
 def weight_files(folder: Path) -> list[Path]:
     """The files that a loader would read from a model's folder, in name order.
 
-    Raises: FileNotFoundError when the folder holds no weights.
+    Raises: NotFound when the folder holds no weights.
     """
     for stem in ("model", "diffusion_pytorch_model"):
         if (folder / f"{stem}.safetensors").is_file():
@@ -48,7 +50,7 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     if found := sorted(folder.glob("*.safetensors")):
         return found
-    raise FileNotFoundError(
+    raise NotFound(
         f"no weights in {folder}: expected *.safetensors (nothing is unpickled); download the model, convert it, "
         "or correct its path"
     )
@@ -57,7 +59,7 @@ def weight_files(folder: Path) -> list[Path]:
 def weights_fingerprint(path: Path) -> str:
     """Fingerprint of a model's weights and config.json; `path` is its folder or one weight file.
 
-    Raises: FileNotFoundError when a weight file is missing.
+    Raises: NotFound when a weight file is missing.
     """
     digest = hashlib.sha256()
     for file in weight_files(path) if path.is_dir() else [path]:
@@ -82,11 +84,11 @@ def pipeline_fingerprint(folder: Path) -> str:
 def tokenizer_fingerprint(folder: Path) -> str:
     """Fingerprint of the tokenizer files in a folder.
 
-    Raises: FileNotFoundError when there are none.
+    Raises: NotFound when there are none.
     """
     present = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     if not present:
-        raise FileNotFoundError(f"no tokenizer in {folder}: expected one of {', '.join(TOKENIZER_FILES)}")
+        raise NotFound(f"no tokenizer in {folder}: expected one of {', '.join(TOKENIZER_FILES)}")
     digest = hashlib.sha256()
     for file in present:
         content = file.read_bytes()

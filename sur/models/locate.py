@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sur.support.errors import NotFound
+
 # What a hub repository must give for each purpose ("*" also matches "/"). A pipeline's repository may hold
 # tens of gigabytes, of which its text encoder is a few hundred megabytes.
 LLM_CONFIG = ("config.json",)
@@ -49,33 +51,33 @@ def locate(
 
     Of a hub repository only the `needed` files are fetched; with HF_HUB_OFFLINE=1, or without `download`, nothing is.
 
-    Raises: FileNotFoundError when there is no such model, with what was looked for.
+    Raises: NotFound when there is no such model, with what was looked for.
     """
     if model.startswith("package:"):
         return _with_gguf(_package_folder(model.removeprefix("package:")), gguf_file)
     path = Path(model).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
-            raise FileNotFoundError(f"model {model!r} is a file but not a .gguf file; give the model's folder")
+            raise NotFound(f"model {model!r} is a file but not a .gguf file; give the model's folder")
         return Located(path.parent, path.name)
     if path.is_dir():
         return _with_gguf(path, gguf_file)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise FileNotFoundError(f"there is no model at {path.absolute()}; correct the path")
+        raise NotFound(f"there is no model at {path.absolute()}; correct the path")
     return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed, download), gguf_file)
 
 
 def _with_gguf(folder: Path, gguf_file: str | None) -> Located:
     if gguf_file is not None:
         if not (folder / gguf_file).is_file():
-            raise FileNotFoundError(f"there is no file {gguf_file!r} in {folder}; found {_names(folder)}")
+            raise NotFound(f"there is no file {gguf_file!r} in {folder}; found {_names(folder)}")
         return Located(folder, gguf_file)
     if (folder / "config.json").is_file() or (folder / "model_index.json").is_file():
         return Located(folder)
     ggufs = sorted(file.name for file in folder.glob("*.gguf"))
     if len(ggufs) == 1:
         return Located(folder, ggufs[0])
-    raise FileNotFoundError(
+    raise NotFound(
         f"{folder} holds no config.json, no model_index.json and not exactly one .gguf file (found "
         f"{_names(folder)}); correct the path, or name the file with gguf_file"
     )
@@ -88,7 +90,7 @@ def _names(folder: Path) -> list[str]:
 def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"package {package!r} is not installed; pip install {package.replace('_', '-')}")
+        raise NotFound(f"package {package!r} is not installed; pip install {package.replace('_', '-')}")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -102,7 +104,7 @@ def _hub_folder(model: str, revision: str | None, needed: Sequence[str], downloa
         )  # fmt: skip
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(
+        raise NotFound(
             f"model {model!r} is no folder here, and the hub gave none ({type(error).__name__}: {said}); correct the "
             "path or the name, download it first, or check HF_HUB_OFFLINE"
         ) from error

@@ -16,6 +16,7 @@ from sur.models.families import FLUX, STABLE_DIFFUSION, STABLE_DIFFUSION_3, STAB
 from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from sur.models.libraries import free_memory, quiet_libraries
 from sur.models.locate import PIPELINE_CONFIG, TEXT_WEIGHTS, TOKENIZER, locate
+from sur.support.errors import NotFound
 
 
 class Encoding(NamedTuple):
@@ -49,11 +50,11 @@ class PipelineText:
     def index(self) -> dict[str, Any]:
         """model_index.json.
 
-        Raises: FileNotFoundError without that file.
+        Raises: NotFound without that file.
         """
         file = self.folder() / "model_index.json"
         if not file.is_file():
-            raise FileNotFoundError(f"{file.parent} is no diffusers pipeline folder: it has no model_index.json")
+            raise NotFound(f"{file.parent} is no diffusers pipeline folder: it has no model_index.json")
         return json.loads(file.read_text())
 
     @property
@@ -180,5 +181,5 @@ def cleans_captions() -> bool:
 
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise FileNotFoundError(f"the pipeline lacks {file}; the download is incomplete")
+        raise NotFound(f"the pipeline lacks {file}; the download is incomplete")
     return json.loads(file.read_text())

@@ -1,35 +1,35 @@
-"""Exceptions that tell the user something to mend: shown as a message without traceback, exit code 2."""
+"""Errors that tell the user what to mend. A command shows them as one message, without traceback, exit code 2.
+
+    UserError
+    ├── ConfigError         settings that cannot be used                       also a ValueError
+    ├── NotFound            a file, folder or model that was named is absent   also a FileNotFoundError
+    ├── RowError            one row, or one field of it, cannot be used        also a ValueError
+    ├── DoesNotFit          the disk has too little space                      also a ValueError
+    ├── NotInStore          no such row, picture or feature in the store       also a LookupError
+    ├── LossNotFinite       a training's loss is NaN or infinite               also a FloatingPointError
+    ├── WorkerLost          worker processes ended in the middle of a task     also a RuntimeError
+    ├── EngineGone          an LLM server does not answer                      also a RuntimeError
+    └── EngineRefused       an LLM server serves something else                also a ValueError
+
+The cache is a package of its own: its errors have the base `sur.cache.CacheError` and are shown in the same way.
+"""
 
 from __future__ import annotations
 
-from sur.cache import CacheError
+
+class UserError(Exception):
+    """An error that the user can mend; its message names what is wrong and what to do."""
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the file, override or setting and the remedy."""
+class ConfigError(UserError, ValueError):
+    """Settings that cannot be used; the message names the file, override or setting and the remedy."""
 
 
-class DoesNotFit(ValueError):
-    """The features need more bytes than the disk has free."""
+class NotFound(UserError, FileNotFoundError):
+    """A file, folder or model that the user named is not there."""
 
 
-class WorkerLost(RuntimeError):
-    """Worker processes of an extraction ended in the middle of their tasks."""
-
-
-class EngineRefused(ValueError):
-    """The server serves something else than the configuration says; nothing of it is cached."""
-
-
-class EngineGone(RuntimeError):
-    """The server does not answer, or has ended; what is cached is safe, and the same command goes on."""
-
-
-class NotInStore(LookupError):
-    """A row, picture or feature that was asked for is not there; the message says what is, or what to do."""
-
-
-class RowError(ValueError):
+class RowError(UserError, ValueError):
     """One row, or one field of it, cannot be used."""
 
     def __init__(self, field: str, reason: str, remedy: str) -> None:
@@ -37,15 +37,32 @@ class RowError(ValueError):
         self.field, self.reason, self.remedy = field, reason, remedy
 
 
-USER_ERRORS: tuple[type[Exception], ...] = (
-    ConfigError,
-    DoesNotFit,
-    WorkerLost,
-    RowError,
-    EngineGone,
-    EngineRefused,
-    CacheError,
-    NotInStore,
-    FileNotFoundError,
-    FloatingPointError,
-)
+class DoesNotFit(UserError, ValueError):
+    """The features need more bytes than the disk has free."""
+
+
+class NotInStore(UserError, LookupError):
+    """A row, picture or feature that was asked for is not there; the message says what is, or what to do."""
+
+
+class LossNotFinite(UserError, FloatingPointError):
+    """A training step's loss is NaN or infinite; the weights are those of the step before."""
+
+
+class WorkerLost(UserError, RuntimeError):
+    """Worker processes of an extraction ended in the middle of their tasks."""
+
+
+class EngineGone(UserError, RuntimeError):
+    """The LLM server does not answer, or has ended; cached features are safe, and the same command goes on."""
+
+
+class EngineRefused(UserError, ValueError):
+    """The LLM server serves something else than the configuration says; nothing of it is cached."""
+
+
+def shown_errors() -> tuple[type[Exception], ...]:
+    """Types of errors that a command shows as a message: these, the cache's, and files that are not there."""
+    from sur.cache import CacheError
+
+    return (UserError, CacheError, FileNotFoundError)

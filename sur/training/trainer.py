@@ -35,7 +35,7 @@ from sur.adapter.adapter import Adapter
 from sur.adapter.losses import Objective
 from sur.adapter.losses.batch import RowBatch
 from sur.config.training import TrainConfig
-from sur.support.errors import ConfigError
+from sur.support.errors import ConfigError, LossNotFinite
 from sur.training.distributed import average_gradients, average_values, take_from_first
 from sur.training.optimisers import build_optimisers, schedule_factor
 
@@ -93,7 +93,7 @@ class Training:
     def run(self, batches: Iterable[RowBatch]) -> Iterator[Step]:
         """Train on `batches`, this process's rows of each step, until `config.steps` steps are done.
 
-        Yields after every step. Raises FloatingPointError when a loss is not finite; the weights are those of the
+        Yields after every step. Raises LossNotFinite when a loss is not finite; the weights are those of the
         step before.
         """
         source = iter(batches)
@@ -106,7 +106,7 @@ class Training:
             learning_rate = self._set_learning_rate()
             losses = average_values(self._accumulate(batch))
             if not all(math.isfinite(value) for value in losses.values()):
-                raise FloatingPointError(
+                raise LossNotFinite(
                     f"step {self.step}: the loss is not finite ({losses}); lower train.learning_rate, or use "
                     "train.mixed_precision=no"
                 )

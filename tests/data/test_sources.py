@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from photographs import FAULTS, PHOTOS, picture, write_lines
+from photographs import surd as surd
 from PIL import Image
 
 from sur.cache import row_id

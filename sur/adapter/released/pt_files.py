@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.adapter import ReleasedAdapterConfig
-from sur.support.errors import ConfigError
+from sur.support.errors import ConfigError, NotFound
 
 LAYERS = "transformer_encoder.layers."
 SHOWN = 4  # faults that a message names
@@ -60,7 +60,7 @@ def write_pt(adapter: ReleasedAdapter, path: Path) -> Path:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; give a .pt checkpoint of the released adapter")
+        raise NotFound(f"no file {path}; give a .pt checkpoint of the released adapter")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -17,6 +17,7 @@ from sur.data import Quarantined
 from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.report.report import NAME as REPORT
 from sur.evaluation.results import RESULT, SINGLE, Evaluation, Single, read_singles
+from sur.support.errors import NotFound
 from sur.support.timings import read_seconds
 from sur.training.tracking.curves import CURVES, flat, read_curves
 
@@ -63,10 +64,10 @@ class RunFolder:
 def read_run(folder: Path, name: str | None = None) -> RunFolder:
     """Read a run's folder; it may be growing.
 
-    Raises: FileNotFoundError when it is none.
+    Raises: NotFound when it is none.
     """
     if not any((folder / file).is_file() for file in _ANY):
-        raise FileNotFoundError(
+        raise NotFound(
             f"{folder} is no run's folder: it has none of {', '.join(_ANY)}. Give a folder that `run_dir` of a config "
             "names, such as runs/shapes"
         )

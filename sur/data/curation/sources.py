@@ -12,7 +12,7 @@ from sur.config.data import DataConfig
 from sur.data import Quarantined, Row, RowSource, open_rows
 from sur.data.image_folder import SUFFIXES, ImageFolder
 from sur.data.source import Reader, Record
-from sur.support.errors import ConfigError, RowError
+from sur.support.errors import ConfigError, NotFound, RowError
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Source(Protocol):
 
 
 def open_source(config: SourceConfig) -> Source:
-    """The source of a configuration. Raises: FileNotFoundError when it is not there or holds nothing usable."""
+    """The source of a configuration. Raises: NotFound when it is not there or holds nothing usable."""
     if config.pictures is not None:
         return PictureFolder(config)
     return PromptRows(config)
@@ -58,7 +58,7 @@ class PictureFolder:
 
     def __init__(self, config: SourceConfig) -> None:
         if not config.path.is_dir():
-            raise FileNotFoundError(f"source.pictures is {config.path}, which is no folder; correct it")
+            raise NotFound(f"source.pictures is {config.path}, which is no folder; correct it")
         self.root = config.path.resolve()
         data = DataConfig(path=self.root, max_image_bytes=config.max_image_bytes)
         self._images = ImageFolder(self.root, data)
@@ -97,7 +97,7 @@ class PromptRows:
             if config.picture_column is not None:
                 raise ConfigError("source.picture_column: a .txt file has no columns; use .jsonl or .csv")
             if not config.path.is_file():
-                raise FileNotFoundError(f"source.prompts is {config.path}, which does not exist; correct it")
+                raise NotFound(f"source.prompts is {config.path}, which does not exist; correct it")
             self._rows = RowSource(data, Lines(config.path, config.prompt_column))
         else:
             self._rows = open_rows(data, "source.prompts")
