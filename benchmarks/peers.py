@@ -91,10 +91,10 @@ class Ours(Peer):
         store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float16", shape, self.codec)}))
 
     def write(self, path, n, shape):
-        from sur.cache import Behind, Store
+        from sur.cache import Store, WriteBehind
 
         store = Store.open(path / "store.zarr", writable=True)
-        with Behind() as writes:
+        with WriteBehind() as writes:
             for partition, block in enumerate(blocks(n, shape)):
                 claimed = ExitStack()
                 claimed.enter_context(store.claim("x", partition))

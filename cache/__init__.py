@@ -25,7 +25,7 @@ from sur.cache.loader import Batch, Loader
 from sur.cache.manifest import Manifest
 from sur.cache.storage.base import store_location
 from sur.cache.store import Store
-from sur.cache.threads import Behind
+from sur.cache.threads import WriteBehind
 from sur.cache.upkeep.describe import FeatureSummary, StoreSummary
 from sur.cache.upkeep.verify import Damage
 
@@ -33,7 +33,6 @@ __all__ = [
     "ArraySpec",
     "BadValues",
     "Batch",
-    "Behind",
     "CacheError",
     "Codec",
     "CorruptStore",
@@ -55,6 +54,7 @@ __all__ = [
     "StoreBusy",
     "StoreSummary",
     "UnknownFeature",
+    "WriteBehind",
     "bfloat16_to_float32",
     "compact",
     "float32_to_bfloat16",

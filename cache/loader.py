@@ -19,7 +19,7 @@ from sur.cache.format.receipts import Receipt
 from sur.cache.format.spec import json_digest, which_ids
 from sur.cache.manifest import Manifest
 from sur.cache.sampling import Split, Window, gather, in_split, permutation, rank_share, windowed_permutation
-from sur.cache.threads import ahead
+from sur.cache.threads import prefetch
 
 if TYPE_CHECKING:
     import torch
@@ -178,11 +178,11 @@ class Loader:
             return
         if windows is None:
             make = self._batcher(epoch, order, lambda positions: self._read(self.slots[positions]))
-            yield from ahead(make, range(offset, len(self)), AHEAD, threads=AHEAD)
+            yield from prefetch(make, range(offset, len(self)), AHEAD, threads=AHEAD)
             return
         window = Window(self.read_partition, windows, self.slots, self.store.rows_per_partition)
         try:
-            yield from ahead(self._batcher(epoch, order, window.gather), range(offset, len(self)), AHEAD)
+            yield from prefetch(self._batcher(epoch, order, window.gather), range(offset, len(self)), AHEAD)
         finally:
             window.close()
 
