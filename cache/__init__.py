@@ -23,6 +23,9 @@ from sur.cache.format.receipts import Receipt, ShardReceipt
 from sur.cache.format.spec import ArraySpec, FeatureSpec, RowRecord, row_id
 from sur.cache.loader import Batch, Loader
 from sur.cache.manifest import Manifest
+from sur.cache.readers import Resident, RowWise, Windowed
+from sur.cache.sampling import Order, in_split
+from sur.cache.selection import Selection
 from sur.cache.storage.base import store_location
 from sur.cache.store import Store
 from sur.cache.threads import WriteBehind
@@ -47,17 +50,23 @@ __all__ = [
     "NewerFormat",
     "NoRows",
     "NotWritable",
+    "Order",
     "Receipt",
+    "Resident",
     "RowRecord",
+    "RowWise",
+    "Selection",
     "ShardReceipt",
     "Store",
     "StoreBusy",
     "StoreSummary",
     "UnknownFeature",
+    "Windowed",
     "WriteBehind",
     "bfloat16_to_float32",
     "compact",
     "float32_to_bfloat16",
+    "in_split",
     "row_id",
     "store_location",
     "to_float32",

@@ -60,7 +60,7 @@ class WriteBehind:
 
 
 def prefetch(make: Callable[[int], T], numbers: Iterable[int], count: int, threads: int = 1) -> Iterator[T]:
-    """The results of `map(make, numbers)`, up to `count` of them computed in background threads before they are used."""
+    """Yield the results of `map(make, numbers)`; background threads compute up to `count` of them in advance."""
     with ThreadPoolExecutor(threads, thread_name_prefix="cache-loader") as pool:
         results: deque[Future[T]] = deque()
         try:
