@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sur.cache import Behind, RowRecord, Store
+from sur.cache import RowRecord, Store, WriteBehind
 from sur.config.load import save_config
 from sur.config.run import RunConfig
 from sur.data import RowSource, open_rows, write_quarantine
@@ -121,7 +121,7 @@ def extract_partitions(config: RunConfig, key: str, partitions: Sequence[int]) -
     key: one of `encoder_keys(config)`.
     """
     started = time.monotonic()
-    with Behind() as writes:
+    with WriteBehind() as writes:
         work = _Work(config, key, writes)
         busy = [partition for partition in sorted(partitions) if not work.complete(partition)]
         if busy:
@@ -203,7 +203,7 @@ def _close_weights() -> None:
 class _Work:
     """What all partitions of one call share: store, encoder, features, owners of duplicates."""
 
-    def __init__(self, config: RunConfig, key: str, writes: Behind) -> None:
+    def __init__(self, config: RunConfig, key: str, writes: WriteBehind) -> None:
         self.writes = writes
         self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
         self.store = _store(config.store.path)

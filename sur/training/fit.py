@@ -77,7 +77,7 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
         "settings": settings_of(config),
         "manifest": loader.manifest.digest,
         "frozen": frozen_parts(store, config),
-        "processes": loader.world_size,
+        "processes": loader.order.world_size,
     }
     if newest is not None:
         saved = read_extra(newest)
@@ -110,7 +110,7 @@ def _train(
     batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
     wanted = needs(config)
     empty = load_empty_prompt(Store.open(config.store.path), config) if wanted.caption_dropout else None
-    rows = row_batches(batches, wanted, settings.seed, loader.rank, loader.world_size, empty)
+    rows = row_batches(batches, wanted, settings.seed, loader.order.rank, loader.order.world_size, empty)
     with Curves(config.run_dir / CURVES, training.step, training.accelerator) as curves, _stop_on_signals() as signals:
         for step in training.run(rows):
             if on_step is not None:

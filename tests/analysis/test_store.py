@@ -355,10 +355,11 @@ def test_a_prefix_of_several_ids_is_refused_with_their_names(tmp_path):
 
 
 def test_split_share_is_what_the_loader_splits_by(shapes_config):
-    from sur.cache import Loader
+    from sur.cache import Loader, Selection
 
     store = Store.open(shapes_config.store.path)
-    held = Loader(store, ["text.shapes.simple"], batch_size=1, split="validation", validation_fraction=0.2).slots
+    selection = Selection(split="validation", validation_fraction=0.2)
+    held = Loader(store, ["text.shapes.simple"], batch_size=1, selection=selection).slots
     shares = [describe_row(store, slot).split_share for slot in range(96)]
     assert sorted(held.tolist()) == [slot for slot, share in enumerate(shares) if share < 0.2]
 

@@ -11,7 +11,7 @@ import pytest
 from photographs import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
-from sur.cache import IdentityMismatch, Loader, Store
+from sur.cache import IdentityMismatch, Loader, Selection, Store
 from sur.cache.storage.local import LocalStorage
 from sur.data import open_rows
 from sur.features import extraction
@@ -344,7 +344,7 @@ def test_edited_and_removed_rows_leave_the_data_set_and_cost_only_the_new_one(tm
     store = Store.open(config.store.path)
     assert store.n_rows == 11 and int(store.members("data").sum()) == 8
     assert shards.items() <= store_files(config.store.path).items()
-    served = Loader(store, ["text.pipe.simple"], dataset="data", batch_size=1, split="all").ids
+    served = Loader(store, ["text.pipe.simple"], batch_size=1, selection=Selection("data", "all")).ids
     texts = {row.id: row.simple for row in store.rows()}
     assert sorted(texts[row.tobytes()] for row in served) == sorted(
         [json.loads(line)["text"] for line in [lines[0], *lines[4:]]] + ["an edited sentence"]
@@ -378,12 +378,12 @@ def test_two_data_sets_with_pictures_share_a_store_and_each_encodes_its_own(tmp_
     extract(larger[0])
     store = Store.open(tmp_path / "s.zarr")
     assert store.pending("vae.pipe.64") == [1] and store.missing("vae.pipe.64") == {}
-    assert Loader(store, ["vae.pipe.64"], dataset="first", batch_size=1, split="all").n_rows == 3
+    assert Loader(store, ["vae.pipe.64"], batch_size=1, selection=Selection("first", "all")).n_rows == 3
     close_encoders()
     extract(larger[1])
     store = Store.open(tmp_path / "s.zarr")
     assert store.pending("vae.pipe.64") == [] and store.missing("vae.pipe.64") == {}
-    assert Loader(store, ["vae.pipe.64"], dataset="second", batch_size=1, split="all").n_rows == 4
+    assert Loader(store, ["vae.pipe.64"], batch_size=1, selection=Selection("second", "all")).n_rows == 4
 
 
 def test_a_removed_row_that_comes_back_gets_its_picture(tmp_path, models):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sur.analysis.probe.folds import Fold, folds_by_rows, folds_by_words, groups_of, numbered
-from sur.cache import Batch, Loader, Manifest, NoRows, Store
+from sur.cache import Batch, Loader, Manifest, NoRows, Order, RowWise, Selection, Store, Windowed
 from sur.config.probe import ProbeConfig
 from sur.support.errors import ConfigError
 
@@ -38,7 +38,7 @@ def probe_rows(store: Store, features: list[str], config: ProbeConfig) -> ProbeR
         IncompleteFeature: a feature is not extracted to its end.
     """
     try:
-        slots = Loader(store, features, batch_size=1, split="all", resident=False).slots
+        slots = Loader(store, features, batch_size=1, selection=Selection(split="all"), reader=RowWise).slots
     except NoRows:
         slots = np.array([], dtype=np.int64)
     if datasets := store.datasets():
@@ -67,9 +67,13 @@ def batches(store: Store, feature: str, rows: ProbeRows, config: ProbeConfig) ->
     groups = rows.slots // store.rows_per_partition
     manifest = Manifest(rows.ids, groups, window=8 if mixed else 0, features={})
     loader = Loader(
-        store, [feature], manifest=manifest, batch_size=config.batch_rows, seed=config.seed, split="all",
-        resident=False, drop_last=False,
-    )  # fmt: skip
+        store,
+        [feature],
+        batch_size=config.batch_rows,
+        selection=Selection(split="all", manifest=manifest),
+        order=Order(seed=config.seed, drop_last=False),
+        reader=Windowed if mixed else RowWise,
+    )
     for batch in loader.batches():
         yield np.searchsorted(rows.slots, batch.slots), batch
 
