@@ -28,6 +28,7 @@ import torch
 from scipy.stats import rankdata
 
 from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import generate, load_pipeline
 from sur.analysis.probe import Findings, ProbeConfig, probe
 from sur.analysis.probe.results import write_findings
@@ -73,7 +74,7 @@ def measure(config: RunConfig, adapter: Path, asked: Sequence[Question], drawn: 
 
 
 @torch.no_grad()
-def read_out_errors(config: RunConfig, adapter: Adapter | None, asked: Sequence[Question]) -> list[float]:
+def read_out_errors(config: RunConfig, adapter: BaseAdapter | None, asked: Sequence[Question]) -> list[float]:
     """|read-out(adapted) - read-out(complex)|^2 of each question, relative to the latter's variance over all."""
     read_out = load_readout(Store.open(config.store.path), config)
     encoder = TextEncoder(config.text)

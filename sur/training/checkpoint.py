@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.cache.storage.local import sync
 from sur.config.run_folder import RunFolder, step_of
 from sur.support.errors import ConfigError
@@ -36,7 +36,7 @@ def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> 
     objective = training.accelerator.unwrap_model(training.objective)
     tensors = {f"objective.{k}": v for k, v in objective.learned().items()}
     if training.average is not None:
-        adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
+        adapter: BaseAdapter = training.accelerator.unwrap_model(training.adapter)
         tensors |= {f"adapter.{k}": v for k, v in adapter.state_dict().items()}
     for number, optimiser in enumerate(training.optimisers):
         tensors |= {f"optimiser{number}.{k}": v for k, v in _optimiser_tensors(optimiser).items()}

@@ -31,7 +31,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.adapter.losses import Objective
 from sur.adapter.losses.batch import RowBatch
 from sur.config.training import TrainConfig
@@ -58,7 +58,7 @@ class Training:
     `step` counts finished optimiser steps; `sur.training.checkpoint` saves and restores everything a resumed run needs.
     """
 
-    def __init__(self, adapter: Adapter, objective: Objective, config: TrainConfig) -> None:
+    def __init__(self, adapter: BaseAdapter, objective: Objective, config: TrainConfig) -> None:
         self.config = config
         # accelerate keeps a process's first settings; another training in it may have others.
         AcceleratorState._reset_state(reset_partial_state=False)
@@ -86,7 +86,7 @@ class Training:
         self.step = 0
 
     @property
-    def published(self) -> Adapter:
+    def published(self) -> BaseAdapter:
         """What is validated, drawn with and published: the moving average if there is one, else the adapter."""
         return self.accelerator.unwrap_model(self.adapter if self.average is None else self.average.module)
 
@@ -177,7 +177,7 @@ class Training:
         return self.optimisers[0].param_groups[0]["lr"]
 
 
-def moving_average(adapter: Adapter, decay: float) -> AveragedModel:
+def moving_average(adapter: BaseAdapter, decay: float) -> AveragedModel:
     """Average of the adapter's weights over steps, w <- d w + (1 - d) now with d = min(decay, (1 + n) / (10 + n)).
 
     n counts the steps so far: a short training does not end near its start.

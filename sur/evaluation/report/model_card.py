@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.cache import Manifest
 from sur.config.load import RESOLVED_NAME
 from sur.config.run import RunConfig, load_config
@@ -36,7 +36,7 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
         raise ConfigError(f"{run_dir} is no run: it has no {RESOLVED_NAME}; give the run_dir of a training")
     config = load_config(run_dir / RESOLVED_NAME)
     source = run_dir / "adapter"
-    adapter = Adapter.from_pretrained(source)
+    adapter = BaseAdapter.from_pretrained(source)
     wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]
     if missing := [each for each in wanted if not licences.get(each)]:
         raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
@@ -55,7 +55,7 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
 def _card(
     config: RunConfig,
     run_dir: Path,
-    adapter: Adapter,
+    adapter: BaseAdapter,
     pictures: list[str],
     licences: dict[str, str],
     repository: str | None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
@@ -22,7 +22,7 @@ class Sampler:
         self.config = config
         self._pipe: Any = None
 
-    def draw(self, adapter: Adapter, step: int) -> Path:
+    def draw(self, adapter: BaseAdapter, step: int) -> Path:
         """Draw with a copy of the adapter, which stays as it is; returns the grid's path."""
         from diffusers.utils import make_image_grid  # pyright: ignore[reportAttributeAccessIssue]
 
