@@ -34,8 +34,8 @@ from sur.analysis.probe import Findings, ProbeConfig, probe
 from sur.analysis.probe.results import write_findings
 from sur.cache import Store
 from sur.config.run import RunConfig, load_config
-from sur.features.assets import load_readout
 from sur.features.encoders.text import TextEncoder
+from sur.features.readout import load_readout
 from sur.models.fingerprint import weights_fingerprint
 from sur.shapes.oracle import facts, look
 from sur.shapes.questions import Question, SetName, questions
@@ -76,7 +76,7 @@ def measure(config: RunConfig, adapter: Path, asked: Sequence[Question], drawn: 
 @torch.no_grad()
 def read_out_errors(config: RunConfig, adapter: BaseAdapter | None, asked: Sequence[Question]) -> list[float]:
     """|read-out(adapted) - read-out(complex)|^2 of each question, relative to the latter's variance over all."""
-    read_out = load_readout(Store.open(config.store.path), config)
+    read_out = load_readout(Store.open(config.store.path), config.text, config.vae)
     encoder = TextEncoder(config.text)
     simple, wanted = (
         torch.from_numpy(np.asarray(encoder.encode(prompts).values[encoder.feature_name]["states"], np.float32))

@@ -126,7 +126,7 @@ def row_batches(
     drawn from (seed, epoch, offset) for the rows of all processes, and each process takes its share: the number of
     processes makes no difference to a row.
 
-    empty: arrays of the empty prompt, for caption dropout (see `sur.features.assets`).
+    empty: arrays of the empty prompt, for caption dropout (see `sur.features.empty_prompt`).
     """
     for batch in batches:
         rng = np.random.default_rng([seed, batch.epoch, batch.offset])

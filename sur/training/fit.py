@@ -23,7 +23,8 @@ from sur.cache import Loader, Manifest, NoRows, Store
 from sur.config.losses import LossConfig
 from sur.config.run_folder import RunFolder
 from sur.config.training import TrainConfig
-from sur.features.assets import load_empty_prompt, load_readout, readout_name
+from sur.features.empty_prompt import load_empty_prompt
+from sur.features.readout import load_readout, readout_name
 from sur.models.denoiser import denoiser_folder, weights_folder
 from sur.models.families import family_of
 from sur.models.fingerprint import weights_fingerprint
@@ -109,7 +110,7 @@ def _train(
     sampler = Sampler(config) if settings.sample_every and main else None
     batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
     wanted = needs(config)
-    empty = load_empty_prompt(Store.open(config.store.path), config) if wanted.caption_dropout else None
+    empty = load_empty_prompt(Store.open(config.store.path), config.text) if wanted.caption_dropout else None
     rows = row_batches(batches, wanted, settings.seed, loader.order.rank, loader.order.world_size, empty)
     with Curves(config.run_dir / CURVES, training.step, training.accelerator) as curves, _stop_on_signals() as signals:
         for step in training.run(rows):
@@ -190,7 +191,7 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
         config.loss,
         dim,
         llm_shape=llm_shape,
-        read_out=load_readout(store, config) if config.loss.uses_readout else None,
+        read_out=load_readout(store, config.text, config.vae) if config.loss.uses_readout else None,
         denoiser=prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None,
         also_dims=[specs[name].arrays["states"].shape[-1] for name in wanted.also],
         start_marks=int(family_of(specs[wanted.simple].identity["pipeline"]).clip_first),
@@ -240,7 +241,7 @@ def frozen_parts(store: Store, config: RunConfig) -> dict[str, Any]:
     loss = config.loss
     return {
         "denoiser": weights_fingerprint(weights_folder(denoiser_folder(*config.base))) if loss.uses_denoiser else None,
-        "readout": store.assets()[readout_name(config)].identity if loss.uses_readout else None,
+        "readout": store.assets()[readout_name(config.text)].identity if loss.uses_readout else None,
     }
 
 
@@ -258,8 +259,8 @@ def check_settings(store: Store, config: RunConfig) -> None:
     ]
     stored = store.features()
     made = [(section, stored[name], model) for section, name, model in sections if name in stored]
-    if config.loss.uses_readout and readout_name(config) in store.assets():
-        made.append(("readout", store.assets()[readout_name(config)], config.readout))
+    if config.loss.uses_readout and readout_name(config.text) in store.assets():
+        made.append(("readout", store.assets()[readout_name(config.text)], config.readout))
     for section, spec, model in made:
         for key, value in model.model_dump(mode="json", exclude={"model"}).items():
             stored = spec.identity.get(key)  # t5_tokens is in an identity only where it was given

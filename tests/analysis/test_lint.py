@@ -25,7 +25,7 @@ from sur.config.load import save_config
 from sur.config.run import load_config
 from sur.data import ListRows, language, open_rows, scan
 from sur.data.exclude import read_exclude, write_exclude
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 from sur.support.errors import ConfigError, RowError
 from sur.training.batches import open_loader
 
@@ -263,7 +263,6 @@ def run(tmp_path_factory, models):
         file.writelines(json.dumps({"file_name": f, "text": t, "prompt": p}) + "\n" for f, t, p in more)
     path = save_config_file(folder, models, rows)
     extract(load_config(path))
-    close_encoders()
     return path
 
 

@@ -33,7 +33,7 @@ from sur.analysis.web.thumbnails import Thumbnails
 from sur.analysis.web.viewer import Viewer
 from sur.cache import ArraySpec, CacheError, FeatureSpec, RowRecord, Store, row_id
 from sur.config.run import load_config
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 from sur.support.errors import ConfigError
 from sur.support.images import encode
 
@@ -48,7 +48,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("view")
     path = save_config_file(folder, save_models(folder / "models"), save_rows(folder / "rows"))
     extract(load_config(path))
-    close_encoders()
     return load_config(path)
 
 

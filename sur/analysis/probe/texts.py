@@ -15,7 +15,7 @@ from sur.analysis.probe.projection import Projection, projecting, standardising
 from sur.analysis.probe.rows import ProbeRows, batches, finite
 from sur.cache import Store
 from sur.config.probe import ProbeConfig
-from sur.features.assets import stored_readout
+from sur.features.readout import stored_readout
 from sur.models.readout import ReadOut
 from sur.support.errors import ConfigError
 
