@@ -24,9 +24,10 @@ from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import load_pipeline
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.run import RunConfig, load_config
+from sur.config.run_folder import RunFolder
 from sur.shapes.oracle import facts, look
 from sur.shapes.questions import Question, questions
-from sur.training.fit import MANIFEST, fit
+from sur.training.fit import fit
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ("templates", "synonyms")
@@ -154,7 +155,7 @@ def main() -> int:
     torch.set_num_threads(1)
     jobs: list[tuple[str, list[str]]] = [(name, []) for name in ("narrative", "complex")]
     jobs += [(f"{name} {seed}", [*LOSSES[name], f"train.seed={seed}"]) for seed in asked.seeds for name in asked.only]
-    rows = asked.folder / "released, their settings 0" / MANIFEST
+    rows = RunFolder(asked.folder / "released, their settings 0").manifest
     results = {}
     for name, overrides in jobs:
         kept = RESULTS / f"released-{re.sub('[^a-z0-9]+', '-', name)}.json"

@@ -27,7 +27,7 @@ from sur.config.run import RunConfig, load_config
 from sur.config.training import TrainConfig
 from sur.models.denoiser import FrozenDenoiser
 from sur.support.errors import ConfigError
-from sur.training.batches import needs
+from sur.training.batches import needed_features
 from sur.training.fit import fit
 from sur.training.trainer import Training, step_seed
 
@@ -342,9 +342,9 @@ def test_the_denoising_loss_changes_no_weight(released_config):
 
 
 def test_only_rows_with_prompts_and_picture_are_read(released_config, own_config):
-    assert not needs(released_config).unpaired
-    assert needs(released_config).complex in needs(released_config).required
-    assert needs(own_config).unpaired
+    assert not needed_features(released_config).unpaired
+    assert needed_features(released_config).complex in needed_features(released_config).required
+    assert needed_features(own_config).unpaired
 
 
 def test_a_checkpoint_of_the_other_variant_is_refused(released_config, own_config):
@@ -358,7 +358,7 @@ def test_pooled_vectors_are_taken_as_they_are_and_token_states_averaged(released
     vectors = RowBatch(simple=batch.simple, length=batch.length, llm=batch.llm[:, 0], llm_length=batch.llm_length)
     assert torch.equal(pooled(vectors), batch.llm[:, 0])
     torch.testing.assert_close(pooled(batch)[2], batch.llm[2, :3].mean(0))
-    name = needs(released_config).llm
+    name = needed_features(released_config).llm
     assert name is not None and len(Store.open(released_config.store.path).spec(name).arrays["states"].shape) == 2
 
 

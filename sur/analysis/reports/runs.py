@@ -19,9 +19,9 @@ from sur.evaluation.report.report import NAME as REPORT
 from sur.evaluation.results import RESULT, SINGLE, Evaluation, Single, read_singles
 from sur.support.errors import NotFound
 from sur.support.timings import read_seconds
-from sur.training.tracking.curves import CURVES, flat, read_curves
+from sur.training.tracking.curves import flat, read_curves
 
-QUARANTINE = "quarantine.jsonl"
+CURVES, QUARANTINE = "curves.jsonl", "quarantine.jsonl"
 _ANY = (RESOLVED_NAME, CURVES, RESULT)
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from sur.adapter.base import BaseAdapter
 from sur.cache import Manifest
 from sur.config.load import RESOLVED_NAME
 from sur.config.run import RunConfig, load_config
+from sur.config.run_folder import RunFolder
 from sur.evaluation.report.grid import NAME as GRID
 from sur.evaluation.results import RESULT, Evaluation, Row
 from sur.models.fingerprint import weights_fingerprint
 from sur.support.errors import ConfigError
 from sur.training.checkpoint import processes_of, published_step
-from sur.training.fit import MANIFEST
 
 CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
 LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of
@@ -61,7 +61,8 @@ def _card(
     repository: str | None,
 ) -> str:
     evaluation = _evaluation(run_dir)
-    manifest = Manifest.load(run_dir / MANIFEST) if (run_dir / MANIFEST).is_file() else None
+    rows = RunFolder(run_dir).manifest
+    manifest = Manifest.load(rows) if rows.is_file() else None
     step, best = published_step(run_dir, config.train.patience > 0)
     trained_on, base = adapter.trained_on, config.base_model
     return (
