@@ -24,7 +24,7 @@ from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.statistics import feature_statistics
 from sur.analysis.store.table import State
 from sur.analysis.store.watch import Watch
-from sur.analysis.web.app import create_app, listen, serve
+from sur.analysis.web.app import create_app, listen
 from sur.analysis.web.background import Jobs
 from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
 from sur.analysis.web.row_pages import marked
@@ -551,7 +551,7 @@ def test_a_free_port_is_printed_and_answers(store):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uvicorn.Server, "run", remembered)
-        thread = threading.Thread(target=serve, args=(create_app(Viewer(store.path)), "127.0.0.1", 0, ready))
+        thread = threading.Thread(target=serve_app, args=(create_app(Viewer(store.path)), "127.0.0.1", 0, ready))
         thread.start()
         assert started.wait(10)
         answer = httpx.get(said[0], timeout=10)

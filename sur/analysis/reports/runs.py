@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunRecord:
     """A run as its folder shows it; what is not there yet is empty or None.
 
     settings: of config.yaml, by dotted names. curves: records as `training.tracking.curves` writes
@@ -61,7 +61,7 @@ class RunFolder:
         return None
 
 
-def read_run(folder: Path, name: str | None = None) -> RunFolder:
+def read_run(folder: Path, name: str | None = None) -> RunRecord:
     """Read a run's folder; it may be growing.
 
     Raises: NotFound when it is none.
@@ -72,7 +72,7 @@ def read_run(folder: Path, name: str | None = None) -> RunFolder:
             "names, such as runs/shapes"
         )
     evaluation = _evaluation(folder / RESULT)
-    return RunFolder(
+    return RunRecord(
         name or str(folder),
         folder,
         _settings(folder / RESOLVED_NAME),
