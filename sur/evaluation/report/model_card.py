@@ -19,6 +19,7 @@ from sur.config.run_folder import RunFolder
 from sur.evaluation.report.grid import NAME as GRID
 from sur.evaluation.results import RESULT, Evaluation, Row
 from sur.models.fingerprint import weights_fingerprint
+from sur.models.locate import is_hub_id
 from sur.support.errors import ConfigError
 from sur.training.checkpoint import processes_of, published_step
 
@@ -66,11 +67,11 @@ def _card(
     step, best = published_step(run_dir, config.train.patience > 0)
     trained_on, base = adapter.trained_on, config.base_model
     return (
-        Environment(loader=PackageLoader("sur"), undefined=StrictUndefined, trim_blocks=True)
+        Environment(loader=PackageLoader("sur.support"), undefined=StrictUndefined, trim_blocks=True)
         .get_template("model-card.md.j2")
         .render(
-            base_model=Path(base).name if Path(base).exists() else base,
-            base_is_public=not Path(base).exists(),
+            base_model=base if is_hub_id(base) else Path(base).name,
+            base_is_public=is_hub_id(base),
             base_revision=config.base_model_revision,
             t5_tokens=adapter.t5_tokens,
             here=repository or PLACEHOLDER,
