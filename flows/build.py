@@ -15,33 +15,35 @@ from prefect.cache_policies import NO_CACHE
 
 from sur.config.curation import BuildConfig
 from sur.config.load import save_config
-from sur.data.curation import BuildSummary, caption, collect, rewrite, write_rows
-from sur.data.curation.draft import read_draft, save_draft
+from sur.data.curation.collect import collect
+from sur.data.curation.draft import BuildDraft
+from sur.data.curation.generate import caption, rewrite
+from sur.data.curation.rows_folder import BuildSummary, write_rows
 from sur.flows.runtime.progress import flow_progress
 
 
 @task(name="collect", cache_policy=NO_CACHE, persist_result=False)
 def collect_candidates(config: BuildConfig) -> Path:
-    """Read the source, the pictures' metadata, and clean the prompts; returns the draft's file."""
-    return save_draft(config.run_dir, collect(config, flow_progress))
+    """Read the source and the pictures' metadata, clean the prompts; returns the draft's file."""
+    return collect(config, flow_progress).save(config.run_dir)
 
 
 @task(name="caption", cache_policy=NO_CACHE, persist_result=False)
 def caption_pictures(config: BuildConfig, draft: Path) -> Path:
     """Have a caption model describe the pictures that have no narrative."""
-    return save_draft(config.run_dir, caption(config, read_draft(draft), flow_progress))
+    return caption(config, BuildDraft.read(draft), flow_progress).save(config.run_dir)
 
 
 @task(name="rewrite", cache_policy=NO_CACHE, persist_result=False)
 def rewrite_prompts(config: BuildConfig, draft: Path) -> Path:
     """Have an LLM write the prompts that are missing from those that are there."""
-    return save_draft(config.run_dir, rewrite(config, read_draft(draft), flow_progress))
+    return rewrite(config, BuildDraft.read(draft), flow_progress).save(config.run_dir)
 
 
 @task(name="write", cache_policy=NO_CACHE, persist_result=False)
 def write_folder(config: BuildConfig, draft: Path) -> BuildSummary:
     """Write the SURD folder and what was left out; the draft's file goes."""
-    summary = write_rows(config, read_draft(draft), flow_progress)
+    summary = write_rows(config, BuildDraft.read(draft), flow_progress)
     draft.unlink()
     return summary
 

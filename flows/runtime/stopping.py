@@ -44,7 +44,7 @@ def _steps(config: RunConfig) -> list[str]:
 
 def _texts(config: BuildConfig) -> list[str]:
     """Texts that models wrote."""
-    from sur.data.curation.writers.text_log import kept_texts
+    from sur.data.curation.writers.text_log import count_texts
 
-    count = kept_texts(config.run_dir)
+    count = count_texts(config.run_dir)
     return [f"{count} texts that models wrote, in {config.run_dir}"] if count else []

@@ -22,8 +22,8 @@ def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     """
     from rich.table import Table
 
+    from sur.config.build_folder import BuildFolder
     from sur.config.curation import load_build_config
-    from sur.data.curation.rows_folder import QUARANTINE
     from sur.flows.runtime.launch import run_flow
 
     settings = load_build_config(config, overrides or [])
@@ -37,7 +37,7 @@ def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
         for name, count in summary.left_out.items():
             shown.add_row(name, str(count))
         console().print(shown)
-        typer.echo(f"each with its reason: {settings.run_dir / QUARANTINE}")
+        typer.echo(f"each with its reason: {BuildFolder(settings.run_dir).quarantine}")
 
 
 def lint(

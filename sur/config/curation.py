@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sur.config.build_folder import BuildFolder
 from sur.config.features import FloatName, VLLMConfig
 from sur.config.load import load_settings
 
@@ -203,9 +204,6 @@ class FiltersConfig(BaseModel):
     )
 
 
-DATA = "data"
-
-
 class BuildConfig(BaseModel):
     """Everything that a build depends on; each section is documented beside its owner."""
 
@@ -226,7 +224,7 @@ class BuildConfig(BaseModel):
     @property
     def data_dir(self) -> Path:
         """The SURD folder that is built."""
-        return self.run_dir / DATA
+        return BuildFolder(self.run_dir).data
 
     @property
     def has_pictures(self) -> bool:

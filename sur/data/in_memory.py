@@ -12,7 +12,7 @@ from PIL import Image
 from sur.config.data import DataConfig
 from sur.data.image_folder import ImageFolder
 from sur.data.source import Record, RowSource
-from sur.data.tables import embedded
+from sur.data.tables import image_bytes_in
 from sur.support.errors import RowError
 
 
@@ -31,7 +31,7 @@ class _Listed:
                 yield Record(f"#{row}", RowError("row", reason, 'give {"column": value, ...}'))
 
     def image_ref(self, cell: Any, location: str) -> str:
-        if embedded(cell) is not None or isinstance(cell, Image.Image):
+        if image_bytes_in(cell) is not None or isinstance(cell, Image.Image):
             return location
         return self.images.ref(str(cell) if isinstance(cell, Path) else cell)
 
@@ -43,7 +43,7 @@ class _Listed:
             made = io.BytesIO()
             cell.save(made, "PNG")
             return made.getvalue()
-        return embedded(cell) or b""
+        return image_bytes_in(cell) or b""
 
 
 class ListRows(RowSource):

@@ -12,7 +12,7 @@ from sur.data.source import Record
 from sur.support.errors import RowError
 
 
-def embedded(cell: Any) -> bytes | None:
+def image_bytes_in(cell: Any) -> bytes | None:
     """The image's bytes when the cell holds them: plain, or the {bytes, path} of Hugging Face's Image."""
     if isinstance(cell, dict):
         cell = cell.get("bytes")
@@ -53,7 +53,7 @@ class ParquetFiles:
 
     def image_ref(self, cell: Any, location: str) -> str:
         """The location for an embedded image, else the path of the file relative to the data root."""
-        if embedded(cell) is not None:
+        if image_bytes_in(cell) is not None:
             return location
         return self.images.ref(path_of(cell), PurePosixPath(location.rpartition("#")[0]).parent.as_posix())
 
@@ -63,7 +63,7 @@ class ParquetFiles:
         if not mark or not row.isdecimal() or not name.endswith(".parquet"):
             return self.images.read(ref)
         column = self.config.image_column or "image"
-        found = embedded(self._row(name, int(row)).get(column))
+        found = image_bytes_in(self._row(name, int(row)).get(column))
         if found is None:
             raise RowError(column, f"{ref} holds no image any more", "extract again from the changed file")
         return found
@@ -115,14 +115,14 @@ class HFDataset:
 
     def image_ref(self, cell: Any, location: str) -> str:
         """The location for an embedded image, else the path of the file relative to the data root."""
-        return location if embedded(cell) is not None else self.images.ref(path_of(cell))
+        return location if image_bytes_in(cell) is not None else self.images.ref(path_of(cell))
 
     def image_bytes(self, ref: str) -> bytes:
         """Bytes of an embedded image or of an image file."""
         if not ref.startswith("#"):
             return self.images.read(ref)
         column = self.config.image_column or "image"
-        found = embedded(self._dataset()[int(ref[1:])][column])
+        found = image_bytes_in(self._dataset()[int(ref[1:])][column])
         if found is None:
             raise RowError(column, f"row {ref} holds no image any more", "extract again from the changed dataset")
         return found

@@ -116,7 +116,7 @@ class Extraction:
     def encode(self, key: str, partitions: Sequence[int]) -> PartitionsDone:
         """Compute one encoder's features for the given partitions, skipping those that have their receipts.
 
-        A partition that another process is computing is left to that process, and waited for at the end. Encoded
+        A partition that another process is computing is left to that process, and waited for at the end. EncodedItems
         values are written in the background, two partitions at a time. All are on the disk when this returns or raises.
         """
         started = time.monotonic()

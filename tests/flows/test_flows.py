@@ -8,6 +8,7 @@ from tiny_run import save_config_file, save_models, save_rows, store_files
 
 from sur.cache import IdentityMismatch, Store
 from sur.config.run import RunConfig, load_config
+from sur.features.extraction import Extraction
 from sur.flows.runtime.launch import prefect_ready, run_flow
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -78,7 +79,7 @@ def test_a_second_flow_run_computes_nothing(world, extracted):
 def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
-    real = sur.flows.extract.Extraction.encode
+    real = Extraction.encode
 
     def flaky(*args):
         if failures:
@@ -86,7 +87,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract.Extraction, "encode", flaky)
+    monkeypatch.setattr(Extraction, "encode", flaky)
     assert run_flow("extract", world)["partitions"] == 1
     assert failures == []
     assert Store.open(world.store.path).verify() == []
@@ -95,7 +96,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
     import time
 
-    hangs, real = [True], sur.flows.extract.Extraction.encode
+    hangs, real = [True], Extraction.encode
 
     def hanging(*args):
         if hangs.pop() if hangs else False:
@@ -104,7 +105,7 @@ def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract.Extraction, "encode", hanging)
+    monkeypatch.setattr(Extraction, "encode", hanging)
     limited = world.model_copy(
         update={"flow": world.flow.model_copy(update={"task_timeout_seconds": 5.0, "retries": 1})}
     )

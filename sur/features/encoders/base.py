@@ -14,7 +14,7 @@ from sur.cache import ArraySpec, FeatureSpec
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedItems:
     """What one call of `encode` made of n items.
 
     values: feature name -> array name -> (n, *shape); bfloat16 as its uint16 bit patterns.
@@ -47,7 +47,7 @@ class Encoder(Protocol):
         """Features with their identities; reads configs and fingerprints, loads no weights."""
         ...
 
-    def encode(self, items: Sequence[Any], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[Any], names: Collection[str] | None = None) -> EncodedItems:
         """Encode items into the named features (all of this encoder's when None)."""
         ...
 
@@ -69,7 +69,7 @@ def checked_names(asked: Collection[str] | None, known: Sequence[str]) -> list[s
     return [name for name in known if name in asked]
 
 
-def to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
+def cast_to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
     """Cast (n, ...) values to the stored dtype; also say of items that are not finite there what is and where.
 
     bfloat16 comes back as uint16 bit patterns. A value that overflows in the stored dtype counts as

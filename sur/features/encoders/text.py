@@ -11,7 +11,7 @@ import torch
 from sur.cache import ArraySpec, FeatureSpec
 from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import TextConfig
-from sur.features.encoders.base import Encoded, checked_names, to_stored
+from sur.features.encoders.base import EncodedItems, cast_to_stored, checked_names
 from sur.models.libraries import major_version, pick_device
 from sur.models.pipeline_text import PipelineText, cleans_captions
 
@@ -79,10 +79,10 @@ class TextEncoder:
             identity["t5_tokens"] = self._pipeline.t5_tokens
         return [FeatureSpec(self.feature_name, self.kind, identity, self.shapes()[self.feature_name])]
 
-    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> EncodedItems:
         """States of the prompts. stats: tokens (kept), padded_tokens (stored), truncated (prompts)."""
         if not checked_names(names, [self.feature_name]):
-            return Encoded({})
+            return EncodedItems({})
         arrays = self.shapes()[self.feature_name]
         tokens, limit = arrays["states"].shape[0], self._pipeline.counted_tokens()
         values = {name: np.zeros((len(items), *spec.shape), stored_dtype(spec.dtype)) for name, spec in arrays.items()}
@@ -94,7 +94,7 @@ class TextEncoder:
             encoding = self._pipeline.encode(prompts)
             for name, made in (("states", encoding.states), ("pooled", encoding.pooled)):
                 if made is not None:
-                    values[name][rows], faults = to_stored(made, self.config.store_dtype)
+                    values[name][rows], faults = cast_to_stored(made, self.config.store_dtype)
                     bad |= {start + item: f"{name} is {fault}" for item, fault in faults.items()}
             lengths = self._pipeline.lengths(prompts)
             if encoding.mask is not None:
@@ -105,7 +105,7 @@ class TextEncoder:
             stats["truncated"] += int((lengths > limit).sum())
         for made in values.values():
             made[list(bad)] = 0
-        return Encoded({self.feature_name: values}, bad, stats)
+        return EncodedItems({self.feature_name: values}, bad, stats)
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens that are kept of each prompt, BOS and EOS included; loads no weights.

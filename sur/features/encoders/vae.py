@@ -16,7 +16,7 @@ from torch import Tensor
 from sur.cache import ArraySpec, FeatureSpec
 from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import VAEConfig
-from sur.features.encoders.base import Encoded, checked_names, to_stored
+from sur.features.encoders.base import EncodedItems, cast_to_stored, checked_names
 from sur.models.fingerprint import weights_fingerprint
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
 from sur.models.locate import PIPELINE_CONFIG, VAE_WEIGHTS, locate
@@ -82,11 +82,11 @@ class VAEEncoder:
         }
         return [FeatureSpec(config.feature_name, self.kind, identity, self.shapes()[config.feature_name])]
 
-    def encode(self, items: Sequence[Image.Image], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[Image.Image], names: Collection[str] | None = None) -> EncodedItems:
         """Latents of RGB images of any size. stats: images, views (forward passes of one image)."""
         name = self.config.feature_name
         if not checked_names(names, [name]):
-            return Encoded({})
+            return EncodedItems({})
         arrays, config = self.shapes()[name], self.config
         values = {
             array: np.zeros((len(items), *spec.shape), stored_dtype(spec.dtype)) for array, spec in arrays.items()
@@ -98,13 +98,13 @@ class VAEEncoder:
             views = [pixels, pixels.flip(-1)] if config.flips else [pixels]
             for view, seen in enumerate(views):
                 for array, made in zip(("mean", "logvar"), self._distribution(seen), strict=True):
-                    stored, faults = to_stored(made, config.store_dtype)
+                    stored, faults = cast_to_stored(made, config.store_dtype)
                     values[array][start : start + len(squares), view] = stored
                     bad |= {start + item: f"{array} is {fault}" for item, fault in faults.items()}
         for made in values.values():
             made[list(bad)] = 0
         n_views = len(items) * (2 if config.flips else 1)
-        return Encoded({name: values}, bad, {"images": len(items), "views": n_views})
+        return EncodedItems({name: values}, bad, {"images": len(items), "views": n_views})
 
     def close(self) -> None:
         """Forget the weights."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sur.data.curation.metadata.embedded import MetadataError
+from sur.data.curation.metadata.generator_metadata import MetadataError
 
 # The canvas gives widgets by place only; newer versions name them in `inputs` besides. These matter to prompts.
 WIDGETS = {

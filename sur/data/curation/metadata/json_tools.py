@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sur.data.curation.metadata.embedded import Embedded, MetadataError
+from sur.data.curation.metadata.generator_metadata import GeneratorMetadata, MetadataError
 
 
-def read_json_tools(texts: Mapping[str, str]) -> Embedded | None:
+def read_json_tools(texts: Mapping[str, str]) -> GeneratorMetadata | None:
     """The prompts in `invokeai_metadata`, `sd-metadata`, or JSON in `parameters` or `UserComment`, if there are any.
 
     Raises: MetadataError when InvokeAI's own chunk cannot be read.
@@ -40,9 +40,9 @@ def read_json_tools(texts: Mapping[str, str]) -> Embedded | None:
     return None
 
 
-def _embedded(tool: str, dialect: Any, fields: dict[str, Any], prompt: str, negative: str) -> Embedded:
+def _embedded(tool: str, dialect: Any, fields: dict[str, Any], prompt: str, negative: str) -> GeneratorMetadata:
     rest = {name: value for name, value in fields.items() if name not in (prompt, negative)}
-    return Embedded(tool, dialect, str(fields.get(prompt) or ""), str(fields.get(negative) or ""), rest)
+    return GeneratorMetadata(tool, dialect, str(fields.get(prompt) or ""), str(fields.get(negative) or ""), rest)
 
 
 def _object(text: str) -> dict[str, Any] | None:

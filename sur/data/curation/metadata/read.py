@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from sur.data.curation.metadata.a1111 import read_a1111
 from sur.data.curation.metadata.comfyui import read_comfyui
-from sur.data.curation.metadata.embedded import Embedded
+from sur.data.curation.metadata.generator_metadata import GeneratorMetadata
 from sur.data.curation.metadata.json_tools import read_json_tools
 
 
-def read_embedded(texts: Mapping[str, str]) -> Embedded | None:
+def read_generator_metadata(texts: Mapping[str, str]) -> GeneratorMetadata | None:
     """The prompts that one of the known tools left in a picture's texts; None when none of them did.
 
     Raises: MetadataError when it is such a tool's metadata, but not to be followed.

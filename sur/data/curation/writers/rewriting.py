@@ -146,14 +146,11 @@ def load_tokenizer(found: Located, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def tidy(text: str) -> tuple[str, bool]:
-    """A model's text without what it says around it, and whether it says more after it.
-
-    Taken off: a lead-in, quotes about it, and all but its first paragraph.
-    """
+def strip_chatter(text: str) -> tuple[str, bool]:
+    """The first paragraph of a model's answer without lead-in and quotes, and whether other paragraphs follow it."""
     text = text.strip()
-    shorter = _LEAD_IN.sub("", text).strip()
-    first, *more = (shorter or text).split("\n\n", 1)
+    without_lead_in = _LEAD_IN.sub("", text).strip()
+    first, *more = (without_lead_in or text).split("\n\n", 1)
     first = " ".join(first.split())
     for left, right in ('""', "''", "“”", "``"):
         if len(first) > 1 and first[0] == left and first[-1] == right and left not in first[1:-1]:

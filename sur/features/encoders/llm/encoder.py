@@ -10,7 +10,7 @@ import numpy as np
 from sur.cache import ArraySpec, FeatureSpec
 from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import LLMConfig
-from sur.features.encoders.base import Encoded, checked_names, to_stored
+from sur.features.encoders.base import EncodedItems, cast_to_stored, checked_names
 from sur.features.encoders.llm.engine import Engine
 from sur.features.encoders.llm.layers import load_body
 from sur.features.encoders.llm.transformers_engine import HFEngine
@@ -79,7 +79,7 @@ class LLMEncoder:
             for layer, arrays in zip(config.layers, self.shapes().values(), strict=True)
         ]
 
-    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> EncodedItems:
         """Hidden states of the prompts; an item's values do not depend on what else is in `items`.
 
         stats: tokens (read by the model, templates included), padded_tokens (computed), truncated (prompts).
@@ -97,14 +97,14 @@ class LLMEncoder:
         for done in self._engine().pooled([tokens[i] for i in good], layers, self._weights()):
             rows = [good[item] for item in done.items]
             for layer, pooled in done.states.items():
-                stored, faults = to_stored(pooled, config.store_dtype)
+                stored, faults = cast_to_stored(pooled, config.store_dtype)
                 stored[list(faults)] = 0
                 states[layer][rows] = stored
                 bad |= {rows[item]: f"layer {layer} is {fault}" for item, fault in faults.items()}
             stats["tokens"] += sum(len(tokens[i].ids) for i in rows)
             stats["padded_tokens"] += done.computed_tokens
         values = {config.feature_name(layer): {"states": states[layer], "length": lengths.copy()} for layer in layers}
-        return Encoded(values, bad, stats)
+        return EncodedItems(values, bad, stats)
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens that the model would read of each prompt, template included; loads no weights.

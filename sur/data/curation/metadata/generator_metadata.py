@@ -21,7 +21,7 @@ class MetadataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Embedded:
+class GeneratorMetadata:
     """What a generator wrote into a picture: its prompts as written, and the settings it was generated with."""
 
     tool: str
@@ -31,7 +31,7 @@ class Embedded:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def embedded_texts(image: Image.Image) -> dict[str, str]:
+def texts_in_picture(image: Image.Image) -> dict[str, str]:
     """Texts in a picture's file by name: PNG keywords, and "UserComment", "prompt", "workflow" from EXIF.
 
     The picture must be loaded: PNG text chunks may come after the pixels.
