@@ -22,9 +22,7 @@ def probe(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of probe.json and the plots (default: `probe` beside a local store)."
-        ),
+        typer.Option(help="Folder of probe.json and the plots (default: `probe` beside a local store)."),
     ] = None,
     target: Annotated[str, typer.Option(help="What is predicted of the complex prompt: readout, mean, or auto.")] = (
         "auto"
