@@ -26,7 +26,7 @@ from sur.flows.runtime.progress import flow_progress
 from sur.flows.runtime.stopping import partitions_done
 from sur.flows.runtime.workers import Workers
 from sur.support.errors import EngineGone, WorkerLost, shown_errors
-from sur.support.formatting import arrays_of, format_bytes
+from sur.support.formatting import format_arrays, format_bytes
 from sur.support.timings import timed
 
 LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in between
@@ -175,7 +175,7 @@ def feature_table(plan: Plan) -> list[dict[str, str]]:
             "partitions done": f"{feature.partitions_done} of {feature.partitions_total}",
             "to write": format_bytes(feature.bytes_to_write),
             "bytes a row": str(feature.bytes_per_row or ""),
-            "arrays": arrays_of(feature.arrays),
+            "arrays": format_arrays(feature.arrays),
         }
         for feature in plan.features
     ]

@@ -22,12 +22,12 @@ from typing import Any
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError
-from sur.support.log import OURS, log_to_stderr
+from sur.support.log import ROOT_LOGGER, log_to_stderr
 from sur.support.signals import Stopped, stop_on_signals
 from sur.training.distributed import launched
 
 LOGGING_ENVIRONMENT = {
-    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OURS),
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ROOT_LOGGER,
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 PRIVATE_ENVIRONMENT = {
@@ -194,8 +194,7 @@ class _RunLog(logging.Filter):
 @contextmanager
 def _tidy_log(served: bool) -> Iterator[None]:
     """Have our own lines in the run's log, and filter Prefect's, inside the block; served: whether its UI is there."""
-    for ours in OURS:
-        logging.getLogger(ours).setLevel(logging.INFO)
+    logging.getLogger(ROOT_LOGGER).setLevel(logging.INFO)
     tidy = _RunLog(served)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from sur.config.build_folder import BuildFolder
 from sur.config.features import FloatName, VLLMConfig
-from sur.config.load import load_settings
+from sur.config.load import OtherFile, load_settings
 
 TO_SIMPLE = """Write one plain English sentence that says what the picture shows. Keep every person, animal, thing, \
 number and colour. Leave out words about style, quality, camera and artists.
@@ -209,7 +209,9 @@ class BuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    FOREIGN: ClassVar = ("data", "source", "this is the file of a run; a build's has a section `source`")
+    OTHER_FILE: ClassVar = OtherFile(
+        has="data", lacks="source", hint="this is the file of a run; a build's has a section `source`"
+    )
 
     run_dir: Path = Field(description="folder of the build; the rows are in its folder `data`, for data.path")
     source: SourceConfig = Field(description="pictures, or prompts")

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sur.cache import Codec
 from sur.support.errors import NotFound
 from sur.support.images import CropPolicy
 
 FloatName = Literal["float32", "bfloat16", "float16"]
+Codec = Literal["raw", "zstd", "blosc-shuffle", "blosc-bitshuffle", "pcodec"]  # those of sur.cache, which is not loaded
 
 
 def slug(name: str) -> str:

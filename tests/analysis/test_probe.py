@@ -176,10 +176,10 @@ def test_streamed_sums_are_those_of_whole_matrices(world):
     for split, folds in rows.folds.items():
         for fold, hidden in zip(folds, seen.hidden[split], strict=True):
             left, kept = seen.total - hidden, joined[~fold.hidden]
-            assert left.n == len(kept)
+            assert left.count == len(kept)
             np.testing.assert_allclose(left.mean, kept.mean(0), atol=1e-6)
             covariance = np.cov(kept.T, bias=True)
-            np.testing.assert_allclose(left.comoment / left.n, covariance, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(left.comoment / left.count, covariance, rtol=1e-6, atol=1e-6)
 
 
 def test_a_fold_s_numbers_are_those_of_a_regression_written_out(world):

@@ -16,7 +16,7 @@ from sur.analysis.store.difference import compare_features, compare_stores
 from sur.analysis.store.neighbours import Neighbours
 from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.rows import describe_row, row_records
-from sur.analysis.store.search import search_rows
+from sur.analysis.store.search import PromptSearch
 from sur.analysis.store.statistics import feature_statistics
 from sur.analysis.store.vectors import row_vectors
 from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, UnknownFeature, float32_to_bfloat16, row_id
@@ -301,13 +301,23 @@ def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, standardised
 
 def test_search_finds_all_words_in_either_prompt_and_any_case(filled):
     store = filled[0]
-    assert search_rows(store, "NUMBER 13 8k") == [13]
-    assert search_rows(store, "complex 1", limit=2) == [1, 10]
-    assert (
-        search_rows(store, "no such words") == search_rows(store, "  ") == search_rows(store, "prompt", limit=0) == []
-    )
+    search = PromptSearch(store)
+    assert search.find("NUMBER 13 8k") == [13]
+    assert search.find("complex 1", limit=2) == [1, 10]
+    assert search.find("no such words") == search.find("  ") == search.find("prompt", limit=0) == []
     add_rows(store, 21, 1)
-    assert [row.simple for row in row_records(store, search_rows(store, "Number 21"))] == ["prompt number 21"]
+    assert [row.simple for row in row_records(store, search.find("Number 21"))] == ["prompt number 21"]
+
+
+def test_a_rows_neighbours_are_reported_only_when_asked_for(filled):
+    store = filled[0]
+    (feature,) = describe_row(store, 5).features
+    assert describe_row(store, 5).neighbours == {} and not (vectors_module.cache_folder() / "vectors").exists()
+    near = describe_row(store, 5, neighbours=3).neighbours[feature.name]
+    want = Neighbours(store, feature.name, standardised=True).nearest(5, 3)
+    assert [(row.slot, row.similarity) for row in near] == [(each.slot, each.similarity) for each in want]
+    assert [row.simple for row in near] == [f"prompt number {each.slot}" for each in want]
+    assert describe_row(store, 4, neighbours=3).neighbours == {}
 
 
 def test_a_row_is_described_by_slot_id_or_prefix(filled):

@@ -12,7 +12,7 @@ import numpy as np
 
 from sur.analysis.store.table import FeatureColumn, State, Table
 from sur.cache import Store
-from sur.support.formatting import arrays_of, maker_of
+from sur.support.formatting import format_arrays, format_source
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def store_overview(store: Store, table: Table) -> StoreOverview:
     """What the table and the assets' receipts say; no values are read."""
     features = [feature_line(column) for column in table.features.values()]
     assets = [
-        AssetLine(name, maker_of(spec.kind, spec.identity), arrays_of(spec.arrays), store.has_asset(spec),
+        AssetLine(name, format_source(spec.kind, spec.identity), format_arrays(spec.arrays), store.has_asset(spec),
                   sum(array.nbytes for array in spec.arrays.values()))
         for name, spec in store.assets().items()
     ]  # fmt: skip
@@ -93,8 +93,8 @@ def feature_line(column: FeatureColumn) -> FeatureLine:
     counted = lengths is not None and len(lengths) > 0
     return FeatureLine(
         name=column.spec.name,
-        maker=maker_of(column.spec.kind, column.spec.identity),
-        arrays=arrays_of(column.spec.arrays),
+        maker=format_source(column.spec.kind, column.spec.identity),
+        arrays=format_arrays(column.spec.arrays),
         partitions_done=column.partitions_done,
         rows=len(column.states),
         value=column.count(State.VALUE),

@@ -16,11 +16,11 @@ from sur.analysis.store.table import State, Table
 from sur.analysis.store.watch import Watch
 from sur.cache import CacheError, Store
 from sur.support.errors import NotInStore
-from sur.support.pages import image_uri, picture_uri_if_whole, render, svg_uri, write_page
+from sur.support.pages import image_uri, picture_uri_if_whole, render_template, svg_uri, write_page
 from sur.support.progress import Progress
 from sur.training.tracking.plots import compared_names, plot_compared
 
-NAME = "store.html"
+FILE_NAME = "store.html"
 ROWS = 24  # whose pictures and prompts the page shows
 PROMPTS = 6  # of each set whose pictures it shows
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def write_store_report(
     watch = Watch(location)
     table = watch.refresh()
     pictures = LatentPictures(watch.store, vae=vae)
-    page = render(
+    page = render_template(
         "store-report.html.j2",
         {
             "store": store_overview(watch.store, table),

@@ -15,7 +15,7 @@ FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Some rows of one partition that have a value.
 
     `slots` int64 (rows,); `values` float32 (rows, *shape) of the feature's main array; `lengths` int64 (rows,), the
@@ -46,7 +46,7 @@ def is_latents(spec: FeatureSpec) -> bool:
 
 
 def token_counts(spec: FeatureSpec, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """`lengths` and `counted` of some rows' stored arrays, as in `Block`.
+    """`lengths` and `counted` of some rows' stored arrays, as in `RowBlock`.
 
     A mask says which tokens count; else the first `length` do (Stable Diffusion 3: those of CLIP, which come first).
     """
@@ -70,7 +70,7 @@ def valued_slots(store: Store, name: str) -> tuple[np.ndarray, list[Receipt]]:
     return np.concatenate([np.zeros(0, np.int64), *parts]), receipts
 
 
-def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[Block]:
+def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[RowBlock]:
     """The rows with a value of one done partition, in order; every chunk is checked as it is read."""
     spec = store.spec(name)
     main = main_array(spec)
@@ -86,10 +86,10 @@ def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[Bloc
         arrays = {array: values[here] for array, values in read.items()}
         lengths, counted = token_counts(spec, arrays)
         values = to_float32(arrays[main], spec.arrays[main].dtype)
-        yield Block(slots[start : start + step], values, lengths, counted)
+        yield RowBlock(slots[start : start + step], values, lengths, counted)
 
 
-def feature_blocks(store: Store, name: str) -> Iterator[Block]:
+def feature_blocks(store: Store, name: str) -> Iterator[RowBlock]:
     """All rows of a feature that have a value, of the partitions that are done."""
     for receipt in valued_slots(store, name)[1]:
         yield from partition_blocks(store, name, receipt)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from sur.analysis.moments import Covariance, DimensionMoments
-from sur.analysis.store.blocks import Block, is_latents, main_array, partition_blocks, valued_slots
+from sur.analysis.store.blocks import RowBlock, is_latents, main_array, partition_blocks, valued_slots
 from sur.cache import FeatureSpec, Store
 
 MASSIVE_MAGNITUDE, MASSIVE_RATIO = 100.0, 1000.0  # Sun et al. 2024, section 2
@@ -141,7 +141,7 @@ class _Sums:
         per_row = int(np.prod(shape, dtype=np.int64)) // self.dim
         self.every = max(1, round(rows * per_row / SPECTRUM_VECTORS))  # one row in so many gives the covariance
 
-    def add(self, block: Block) -> None:
+    def add(self, block: RowBlock) -> None:
         """Count a block's rows."""
         if block.lengths is not None:
             self.lengths.update(block.lengths.tolist())
@@ -175,7 +175,7 @@ class _Sums:
         self.covariances[0].add(vectors[~massive])
         self.covariances[1].add(vectors[massive])
 
-    def _vectors(self, block: Block) -> Iterator[np.ndarray]:
+    def _vectors(self, block: RowBlock) -> Iterator[np.ndarray]:
         """The vectors of each row, float32 (vectors, dim), without padding."""
         for row, values in enumerate(block.values):
             if block.counted is not None:

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from sur.analysis.store.rows import AN_ID, places_of_id
+from sur.analysis.store.rows import ID_PATTERN, places_of_id
 from sur.cache import FeatureSpec
 
 
@@ -70,7 +70,7 @@ class Table:
     def find(self, row_id: str) -> int | None:
         """Number of the row with an id in hex, or whose id alone begins so; None if there is no such row."""
         text = row_id.lower()
-        found = places_of_id(self.ids, text) if re.fullmatch(AN_ID, text) else ()
+        found = places_of_id(self.ids, text) if re.fullmatch(ID_PATTERN, text) else ()
         return int(found[0]) if len(found) == 1 else None
 
     def hex_id(self, place: int) -> str:

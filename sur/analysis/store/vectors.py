@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from sur.analysis.store.blocks import Block, is_latents, main_array, partition_blocks, valued_slots
+from sur.analysis.store.blocks import RowBlock, is_latents, main_array, partition_blocks, valued_slots
 from sur.cache import FeatureSpec, Receipt, Store
 
 GRID = 8  # cells a side to which latents are averaged
@@ -84,7 +84,7 @@ def vector_size(spec: FeatureSpec) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def block_vectors(spec: FeatureSpec, block: Block) -> np.ndarray:
+def block_vectors(spec: FeatureSpec, block: RowBlock) -> np.ndarray:
     """Vectors of a block's rows, float32 (rows, dim)."""
     if is_latents(spec):
         return _cells(block.values[:, 0])

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from sur.analysis.web.viewer import Viewer
-from sur.support.pages import render
+from sur.support.pages import render_template
 
 
 def _viewer(request: Request) -> Viewer:
@@ -60,4 +60,4 @@ def _rendered(request: Request, template: str, context: dict[str, Any]) -> str:
         "row_address": row_address,
         "feature_address": feature_address,
     }
-    return render(f"{template}.html.j2", frame | context, "sur.analysis.web")
+    return render_template(f"{template}.html.j2", frame | context, "sur.analysis.web")

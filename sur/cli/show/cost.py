@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
 
-def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], settings: Sequence[str]) -> None:
+def print_costs(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], settings: Sequence[str]) -> None:
     """Every scenario's costs, each encoder's share of them, and what was assumed."""
     from dataclasses import asdict
 

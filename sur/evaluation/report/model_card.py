@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from sur.adapter.base import BaseAdapter
 from sur.cache import Manifest
-from sur.config.load import RESOLVED_NAME
 from sur.config.run import RunConfig, load_config
 from sur.config.run_folder import RunFolder
 from sur.evaluation.report.grid import NAME as GRID
@@ -33,9 +32,10 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
     repository: the hub id that the card names. Raises FileNotFoundError when the run has no adapter, ConfigError for a
     folder that is no run's, a licence that is missing, a folder that is not empty, or an evaluation of other weights.
     """
-    if not (run_dir / RESOLVED_NAME).is_file():
-        raise ConfigError(f"{run_dir} is no run: it has no {RESOLVED_NAME}; give the run_dir of a training")
-    config = load_config(run_dir / RESOLVED_NAME)
+    resolved = RunFolder(run_dir).config
+    if not resolved.is_file():
+        raise ConfigError(f"{run_dir} is no run: it has no {resolved.name}; give the run_dir of a training")
+    config = load_config(resolved)
     source = run_dir / "adapter"
     adapter = BaseAdapter.from_pretrained(source)
     wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]

@@ -17,7 +17,7 @@ from sur.evaluation.report.grid import write_grid
 from sur.evaluation.results import About, Asked, Comparison, Evaluation, Gap, Row
 from sur.evaluation.statistics import Interval
 from sur.evaluation.subject import Subject
-from sur.support.pages import picture_uri_if_whole, render, svg_uri, write_page
+from sur.support.pages import picture_uri_if_whole, render_template, svg_uri, write_page
 from sur.support.timings import read_seconds
 from sur.training.tracking.curves import read_curves
 from sur.training.tracking.plots import plot_losses
@@ -74,7 +74,7 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
         "config": None if run is None else f"{shown(subject.folder)}/config.yaml",
         "adapter": shown(evaluation.adapter),
     }
-    return write_page(subject.folder / NAME, render("report.html.j2", context))
+    return write_page(subject.folder / NAME, render_template("report.html.j2", context))
 
 
 def _judged(evaluation: Evaluation, asked: Asked) -> Iterator[Judged]:
