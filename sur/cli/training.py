@@ -19,7 +19,7 @@ def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     """
     from sur.cache import Store
     from sur.flows.runtime.launch import run_flow
-    from sur.training.distributed import launched
+    from sur.support.processes import launched
 
     settings = read_config(config, overrides)
     Store.open(settings.store.path)  # what is wrong with it is said before Prefect starts

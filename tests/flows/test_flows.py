@@ -76,9 +76,10 @@ def test_a_second_flow_run_computes_nothing(world, extracted):
 
 
 def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
+    import sur.flows.extract as extraction
 
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
-    real = sur.flows.extract.extract_partitions
+    real = extraction.extract_partitions
 
     def flaky(*args):
         if failures:
@@ -86,7 +87,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract, "extract_partitions", flaky)
+    monkeypatch.setattr(extraction, "extract_partitions", flaky)
     assert run_flow("extract", world)["partitions"] == 1
     assert failures == []
     assert Store.open(world.store.path).verify() == []
@@ -95,7 +96,9 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
     import time
 
-    hangs, real = [True], sur.flows.extract.extract_partitions
+    import sur.flows.extract as extraction
+
+    hangs, real = [True], extraction.extract_partitions
 
     def hanging(*args):
         if hangs.pop() if hangs else False:
@@ -104,7 +107,7 @@ def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract, "extract_partitions", hanging)
+    monkeypatch.setattr(extraction, "extract_partitions", hanging)
     limited = world.model_copy(
         update={"flow": world.flow.model_copy(update={"task_timeout_seconds": 5.0, "retries": 1})}
     )
