@@ -55,7 +55,7 @@ def names(requirements: Iterable[str]) -> set[str]:
 
 
 BASE = names(PROJECT["dependencies"])
-PRODUCT = BASE.union(*(names(lines) for extra, lines in EXTRAS.items() if extra != "dev"))
+PRODUCT = BASE.union(*(names(lines) for extra, lines in EXTRAS.items() if extra not in ("dev", "test")))
 
 
 def imported(*folders: str) -> dict[str, set[str]]:
