@@ -2,9 +2,9 @@
 
     python benchmarks/orchestration.py configs/shapes.yaml run_dir=/tmp/o store.path=/tmp/o/store.zarr [key=value ...]
 
-Runs the flow `extract` into a fresh run_dir against the embedded server. Two shares are printed: of the flow alone, as
-with a server that is there already, and of all that a user waits for, start and end of the embedded server included.
-Then the process's memory while each encoder was at work: medians over the first and the last quarter of its tasks.
+Runs the flow `extract` into a fresh run_dir against the embedded server, and prints two shares: of the flow alone, as
+with a server that runs already, and of the whole command, start and end of the embedded server included. Then it prints
+the process's memory during each encoder's tasks: medians over the first and the last quarter of the tasks.
 
 For thousands of partitions, rows of the shapes world and a store with few rows in each:
 
@@ -46,9 +46,9 @@ def main(source: str, *overrides: str) -> int:
         encode = flow.Extraction.encode
 
         def watched(extraction: Any, encoder: str, partitions: Any) -> Any:
-            made = encode(extraction, encoder, partitions)
+            result = encode(extraction, encoder, partitions)
             memory.setdefault(encoder, []).append(psutil.Process().memory_info().rss)
-            return made
+            return result
 
         flow.Extraction.encode = watched
         began = time.perf_counter()

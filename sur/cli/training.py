@@ -21,7 +21,7 @@ def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 
     from sur.cache import Store
     from sur.flows.runtime.launch import run_flow
-    from sur.training.distributed import launched
+    from sur.support.processes import launched
 
     Store.open(settings.store.path)  # a fault of the store is shown before Prefect starts
     folder = run_flow("train", settings)

@@ -123,7 +123,7 @@ def world(up):
     write_dataset(up.folder / "run" / "data", rows=32, unpaired=4)
     text = (CONFIGS / "shapes.yaml").read_text().replace("runs/shapes", str(up.folder / "run"))
     path = up.folder / "world.yaml"
-    path.write_text(text.replace("sur/shapes/weights", str(ROOT / "sur/shapes/weights")))
+    path.write_text(text)
     return path
 
 
@@ -135,6 +135,7 @@ def test_prefect_s_own_command_makes_the_same_deployments(up, world):
     theirs = {**up.environment, "SUR_CONFIG": str(resolved)}
     subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], cwd=ROOT, env=theirs, check=True, capture_output=True)
     for flow in ("extract", "train", "pipeline", "nightly"):
+        assert up.ask("GET", f"/deployments/name/{flow}/ours")["entrypoint"] == f"sur.flows.{flow}.{flow}"
         mine, other = (up.ask("GET", f"/deployments/name/{flow}/{name}") for name in ("ours", "theirs"))
         for key in ("entrypoint", "description", "tags", "parameters", "parameter_openapi_schema", "work_pool_name",
                     "concurrency_options", "enforce_parameter_schema"):  # fmt: skip
@@ -143,6 +144,17 @@ def test_prefect_s_own_command_makes_the_same_deployments(up, world):
         assert mine["global_concurrency_limit"]["limit"] == other["global_concurrency_limit"]["limit"] == 1
         schedules = [[each["schedule"]["cron"] for each in one["schedules"]] for one in (mine, other)]
         assert schedules[0] == schedules[1] == (["0 2 * * *"] if flow == "nightly" else [])
+
+
+def test_prefect_s_own_command_deploys_a_flow_by_its_file(up, world):
+    given = ["flows/extract.py:extract", "--name", "by-file", "--pool", "sur"]
+    environment = {**up.environment, "SUR_CONFIG": str(world)}
+    subprocess.run(
+        [*PREFECT, "--no-prompt", "deploy", *given], cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    deployment = up.ask("GET", "/deployments/name/extract/by-file")
+    assert deployment["entrypoint"] == "flows/extract.py:extract"
+    assert "RunConfig" in deployment["parameter_openapi_schema"]["definitions"]
 
 
 def test_the_server_refuses_parameters_that_do_not_fit(up, world):

@@ -77,7 +77,6 @@ def test_a_second_flow_run_computes_nothing(world, extracted):
 
 
 def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
-
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
     real = Extraction.encode
 

@@ -147,5 +147,5 @@ def test_a_runner_that_is_not_installed_is_named(tmp_path, tiny, monkeypatch):
     from sur.support.errors import ConfigError
 
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sur-feature-cache\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install prefect-ray ray"):
         run_flow("extract", own_config(tmp_path, tiny, "flow.runner=ray"))
