@@ -32,7 +32,8 @@ from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import SetName, questions
 from sur.support.errors import ConfigError
 from sur.training.batches import open_loader
-from sur.training.fit import fit, frozen_parts, settings_of
+from sur.training.fit import fit
+from sur.training.resume import frozen_parts, settings_of
 
 RESULTS = Path(__file__).parent / "results"
 # What the names of the results were made of when `evaluate` had no other settings.

@@ -26,8 +26,11 @@ from sur.cache.format.codecs import CODECS
 from sur.cache.format.dtypes import MANTISSA_BITS
 from sur.config.run import load_config
 from sur.config.run_folder import RunFolder
+from sur.training.batches import needed_features
 from sur.training.checkpoint import load_checkpoint
-from sur.training.fit import build_training, fit, open_validation, validate
+from sur.training.fit import fit
+from sur.training.setup import build_training
+from sur.training.validation import open_validation, validate
 
 REPEATS = 5
 SINGLE_ROWS = 256
@@ -164,7 +167,7 @@ def training_table(asked: list[str], folder: Path) -> Iterator[str]:
         newest, held_back = RunFolder(run).latest_checkpoint(), open_validation(source, exact, None)
         assert newest is not None and held_back is not None
         load_checkpoint(newest, training)
-        losses = validate(held_back, exact, training)
+        losses = validate(held_back, needed_features(exact), training)
         if not header:
             header = list(losses)
             yield "| bits kept | " + " | ".join(header) + " |"

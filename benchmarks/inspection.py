@@ -29,7 +29,7 @@ from sur.analysis.store.neighbours import Neighbours
 from sur.analysis.store.rows import describe_row
 from sur.analysis.store.search import search_rows
 from sur.analysis.store.statistics import feature_statistics
-from sur.analysis.store.vectors import pooled
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 from sur.config.probe import ProbeConfig
 
@@ -105,8 +105,8 @@ def inspect(path: Path) -> None:
     for name in VIEWED:
         line(f"statistics of {name}", lambda name=name: feature_statistics(store, name))
     for name in VIEWED:
-        line(f"vectors of {name}, first", lambda name=name: pooled(store, name))
-        line(f"vectors of {name}, again", lambda name=name: pooled(Store.open(path), name))
+        line(f"vectors of {name}, first", lambda name=name: row_vectors(store, name))
+        line(f"vectors of {name}, again", lambda name=name: row_vectors(Store.open(path), name))
     near = Neighbours(store, LLM, standardised=True)
     line(f"prepare neighbours by {LLM}", lambda: Neighbours(store, LLM, standardised=True))
     line("5 nearest of a row by it", lambda: near.nearest(50_000 % store.n_rows, 5))

@@ -23,7 +23,7 @@ from sur.cache.format.spec import FeatureSpec, RowRecord
 from sur.cache.storage.base import Storage, join, open_storage
 from sur.cache.upkeep.describe import StoreSummary, summarize
 from sur.cache.upkeep.repair import repair
-from sur.cache.upkeep.verify import Damage, inspect
+from sur.cache.upkeep.verify import Damage, verify
 
 
 class Store:
@@ -380,7 +380,7 @@ class Store:
 
     def verify(self, progress: Callable[[str], None] | None = None) -> list[Damage]:
         """Check every file against checksums, receipts and metadata; `progress` hears of each file."""
-        return inspect(self._storage, self.rows_per_partition, progress)
+        return verify(self._storage, self.rows_per_partition, progress)
 
     def n_files(self) -> int:
         """Files of rows, features and assets that have receipts: what `verify` reads."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import ClassVar
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
     from sur.flows.runtime.launch import main
@@ -18,16 +19,9 @@ from prefect.tasks import Task, exponential_backoff
 from sur.cache import StoreBusy
 from sur.config.run import RunConfig
 from sur.features.devices import claim_device, on_device
-from sur.features.extraction import (
-    PartitionsDone,
-    close_encoders,
-    encoder_keys,
-    extract_partitions,
-    make_assets,
-    pending_partitions,
-    prepare,
-)
+from sur.features.extraction import Extraction, PartitionsDone, make_assets
 from sur.features.plan import Plan
+from sur.features.prepare import prepare
 from sur.flows.runtime.progress import flow_progress
 from sur.flows.runtime.stopping import partitions_done
 from sur.flows.runtime.workers import Workers
@@ -39,6 +33,32 @@ LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in be
 _log = logging.getLogger(__name__)
 
 
+class ProcessExtraction:
+    """The one extraction that is open in this process, so that models stay loaded from one task to the next.
+
+    It opens with the first task, and closes with `close` or when a task brings another store, other rows or encoders.
+    It is the class itself that keeps it: a task is sent to its worker with its globals, a class by name, an instance
+    by value.
+    """
+
+    _open: ClassVar[Extraction | None] = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Extraction:
+        """The open extraction of a configuration."""
+        if cls._open is None or not cls._open.fits(config):
+            cls.close()
+            cls._open = Extraction(config)
+        return cls._open
+
+    @classmethod
+    def close(cls) -> None:
+        """Let go of models, servers and the store; the next task opens them again."""
+        extraction, cls._open = cls._open, None
+        if extraction is not None:
+            extraction.close()
+
+
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
     """Whether trying again can help: not when the user has to mend something."""
     error = state.data if isinstance(state.data, BaseException) else None
@@ -48,7 +68,7 @@ def may_help(task: Task, run: TaskRun, state: State) -> bool:
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
 def plan_rows(config: RunConfig) -> Plan:
     """Scan rows, check the space, add new rows to the store, create the features."""
-    return prepare(config)
+    return prepare(config, list(ProcessExtraction.of(config).encoders.values()))
 
 
 @task(
@@ -67,7 +87,7 @@ def encode_partitions(
     """
     if scope is not None:
         config = on_device(config, claim_device(config.flow.devices, scope))
-    return extract_partitions(config, encoder, partitions)
+    return ProcessExtraction.of(config).encode(encoder, partitions)
 
 
 @task(name="assets", cache_policy=NO_CACHE, persist_result=False)
@@ -97,15 +117,15 @@ def extract(config: RunConfig) -> dict[str, float]:
 
 def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
     """The flow's tasks in their order; returns the plan and what each batch did."""
-    plan = plan_rows(config)
-    create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
     done: list[PartitionsDone] = []
     try:
+        plan = plan_rows(config)
+        create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
         with Workers(config.flow) as workers:
-            for key in encoder_keys(config):
+            for key in ProcessExtraction.of(config).encoders:
                 done += encode_with(workers, config, key)
     finally:
-        close_encoders()
+        ProcessExtraction.close()
     store_assets(config)
     return plan, done
 
@@ -122,7 +142,8 @@ def encode_with(workers: Workers, config: RunConfig, key: str) -> list[Partition
     )
     done: list[PartitionsDone] = []
     in_vain = 0
-    pending, step = pending_partitions(config, key), config.flow.partitions_per_task
+    extraction = ProcessExtraction.of(config)
+    pending, step = extraction.pending(key), config.flow.partitions_per_task
     with flow_progress(key, len(pending), "partitions") as progress:
         while pending:
             batches = [pending[start : start + step] for start in range(0, len(pending), step)]
@@ -133,7 +154,7 @@ def encode_with(workers: Workers, config: RunConfig, key: str) -> list[Partition
                     progress.advance(len(batch))  # those that another run has computed meanwhile included
                 break
             except WorkerLost as loss:
-                left = pending_partitions(config, key)
+                left = extraction.pending(key)
                 in_vain = in_vain + 1 if len(left) == len(pending) else 0
                 if in_vain == LOSSES_IN_VAIN:
                     raise WorkerLost(

@@ -7,20 +7,21 @@ from prefect.artifacts import create_markdown_artifact
 
 from sur.config.load import save_config
 from sur.config.run import RunConfig
+from sur.config.run_folder import RunFolder
 from sur.evaluation import Subject
 from sur.evaluation.report.report import write_report
 from sur.evaluation.results import adapter_scores
 from sur.flows.pipeline import evaluate_adapter
 from sur.flows.train import fit_adapter
 from sur.training.sweep.report import write_comparison
-from sur.training.sweep.runs import FOLDER, Outcome, SweepRun, run_sweep
+from sur.training.sweep.runs import Outcome, SweepRun, run_sweep
 
 
 @flow(name="sweep", persist_result=False)
 def sweep(config: RunConfig, runs: list[SweepRun], evaluate: bool = False) -> list[Outcome]:
     """Train every run; returns what became of each. The comparison lies in <run_dir>/sweep."""
     outcomes = run_sweep(runs, _train, _score if evaluate else None)
-    compared = write_comparison(config.run_dir / FOLDER, outcomes)
+    compared = write_comparison(RunFolder(config.run_dir).sweep, outcomes)
     create_markdown_artifact(compared.read_text(encoding="utf-8"), key="sweep")
     return outcomes
 

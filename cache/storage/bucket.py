@@ -30,7 +30,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from sur.cache.errors import CacheError, CorruptStore, NotWritable, StoreBusy
-from sur.cache.threads import side_by_side
+from sur.cache.threads import map_parallel
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class BucketStorage:
 
     def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
         """`work` of every number, several at a time."""
-        return side_by_side(work, numbers)
+        return map_parallel(work, numbers)
 
     def remove(self, key: str) -> None:
         """Remove an object."""

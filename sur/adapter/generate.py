@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.models.libraries import quiet_libraries
 from sur.support.errors import ConfigError
 
@@ -40,7 +40,7 @@ def generate(
     pipe: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    adapter: Adapter | None = None,
+    adapter: BaseAdapter | None = None,
     *,
     steps: int = 25,
     guidance: float = 7.5,

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
 ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/shapes.yaml.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file, or the name of a shipped one, such as shapes.", show_default=False
+    ),
 ]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="section.key=value", help="Values that replace the file's.")
@@ -34,14 +37,15 @@ def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
 
 
 def run_config(argument: str, overrides: list[str] | None = None) -> "RunConfig | None":
-    """The configuration of a run named by its config file or its folder; None for anything else.
+    """The configuration of a run given by its config file, a shipped file's name or its folder; None for others.
 
     Raises: ConfigError for a folder whose file is another run's, as a copied one's is.
     """
+    from sur.config.example_files import config_file
     from sur.config.load import RESOLVED_NAME
     from sur.support.errors import ConfigError
 
-    path = Path(argument)
+    path = Path(argument) if Path(argument).exists() else config_file(argument)
     if path.suffix in (".yaml", ".yml"):
         return read_config(path, overrides)
     file = path / RESOLVED_NAME

@@ -36,7 +36,7 @@ def plan(
         from sur.support.errors import ConfigError
 
         raise ConfigError("--rows, --gpus and --assume are for --cluster; add it, or leave them out")
-    from sur.features.plan import plan_extraction
+    from sur.features.prepare import plan_extraction
     from sur.support.formatting import arrays_of, format_bytes
     from sur.support.log import log_to_stderr
 

@@ -23,7 +23,7 @@ def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> Non
 
 
 def demo(
-    config: Annotated[Path, typer.Option(help="YAML file of the demo.")] = Path("configs/shapes.yaml"),
+    config: Annotated[Path, typer.Option(help="YAML file of the demo, or the name of a shipped one.")] = Path("shapes"),
     rows: Annotated[int, typer.Option(min=1, help="Rows with picture, narrative and complex prompt.")] = 3600,
     unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 2400,
     overrides: OverridesArgument = None,

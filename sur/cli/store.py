@@ -54,9 +54,9 @@ def _source_rows(argument: str) -> "list[RowRecord]":
     """Rows of the data source, if the argument is a config file or a run's folder."""
     if (config := run_config(argument)) is None:
         return []
-    from sur.features.plan import scan_rows
+    from sur.data import scan_rows
 
-    return scan_rows(config)[0]
+    return scan_rows(config.data, need_image=config.vae is not None)[0]
 
 
 def drop(

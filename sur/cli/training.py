@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+from sur.config.run_folder import RunFolder
 
 
 def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
@@ -47,8 +48,8 @@ def sweep(
     from sur.cli.arguments import read_config
     from sur.flows.runtime.launch import run_flow
     from sur.support.errors import ConfigError
-    from sur.training.sweep.report import NAME, table
-    from sur.training.sweep.runs import FOLDER, sweep_runs
+    from sur.training.sweep.report import COMPARISON, table
+    from sur.training.sweep.runs import sweep_runs
 
     settings = read_config(config, overrides)
     if evaluate and not settings.evaluate.sets:
@@ -63,7 +64,7 @@ def sweep(
     for line in lines:
         shown.add_row(*map(escape, line))
     console().print(shown)
-    typer.echo(f"comparison: {settings.run_dir / FOLDER / NAME}.md")
+    typer.echo(f"comparison: {RunFolder(settings.run_dir).sweep / COMPARISON}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
         typer.echo(f"{failed} of {len(outcomes)} runs failed; the same command tries them again", err=True)
         raise typer.Exit(2)

@@ -35,7 +35,7 @@ def view(
     """
     import webbrowser
 
-    from sur.analysis.web.app import create_app, serve
+    from sur.analysis.web.app import create_app, serve_app
     from sur.analysis.web.security import is_loopback
     from sur.analysis.web.viewer import Viewer
     from sur.support.log import log_to_stderr
@@ -52,7 +52,7 @@ def view(
             webbrowser.open(address)
 
     with log_to_stderr(once=True):
-        serve(create_app(viewer, host), host, port, ready)
+        serve_app(create_app(viewer, host), host, port, ready)
 
 
 def report(

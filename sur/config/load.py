@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sur.config.example_files import config_file
 from sur.support.errors import ConfigError
 
 RESOLVED_NAME = "config.yaml"
@@ -23,10 +24,13 @@ Model = TypeVar("Model", bound=BaseModel)
 def load_settings(model: type[Model], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file, apply `section.key=value` overrides (values parsed as YAML) and validate.
 
+    path: the file, or the name of one that the package ships, such as `shapes`.
+
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (with the nearest one), bad value.
     """
-    return validated(model, _read_yaml(Path(path)), Path(path), overrides)
+    file = config_file(path)
+    return validated(model, _read_yaml(file), file, overrides)
 
 
 def validated(

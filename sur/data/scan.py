@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,12 +13,23 @@ from rich.console import Console
 from rich.progress import track
 
 from sur.cache import RowRecord, row_id
+from sur.config.data import DataConfig
 from sur.data.exclude import read_exclude
+from sur.data.open import open_rows
 from sur.data.source import Quarantined, Row, RowSource
 from sur.support.errors import RowError
+from sur.support.files import write_text
 from sur.support.images import ImageError, decode, open_checked
 
+logger = logging.getLogger(__name__)
+
 EXCLUDED = "data.exclude"  # field of a row that was left out on purpose
+
+
+def scan_rows(config: DataConfig, need_image: bool) -> tuple[list[RowRecord], list[Quarantined]]:
+    """The valid rows of a data source, and the rows left out with their reasons; see `scan`."""
+    logger.info("reading and checking the rows of %s", config.path)
+    return scan(open_rows(config), need_image)
 
 
 def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Quarantined]]:
@@ -47,11 +58,7 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
     """Write the report: one JSON object a line with position, location, field, reason and remedy; all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in quarantined]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in quarantined))
 
 
 def _checked(source: RowSource, row: Row, need_image: bool, first_seen: dict[bytes, str]) -> RowRecord | Quarantined:

@@ -113,7 +113,7 @@ def encoder_costs(config: RunConfig, assumptions: Assumptions) -> list[EncoderCo
         tokens = assumptions.tokens if encoder.kind == "llm" else None
         costs.append(
             EncoderCost(
-                key=encoder.kind if encoder.kind != "text" else f"text.{encoder.consumes}",
+                key=encoder.key,
                 features=len(shapes),
                 arrays=len(specs),
                 bytes_per_row=sum(stored_array_bytes(spec, tokens) for spec in specs),

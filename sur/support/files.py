@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,33 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path, durable: bool = False) -> Iterator[Path]:
+    """An empty folder beside `path` to fill; at the end of the block it takes the place of `path`.
+
+    When the block raises, `path` is as it was and nothing is left behind. The folder beside it has the same name in
+    every process, so that the next writer clears away what a killed one left. An older `path` is removed just before
+    the new one takes its name.
+    durable: the folder and every file in it survive a power cut once the block is over.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if durable:
+            for entry in [*partial.rglob("*"), partial]:
+                sync(entry)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     if durable:
         sync(path.parent)

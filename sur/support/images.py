@@ -14,7 +14,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 CropPolicy = Literal["center", "stretch"]
 
 
-class Encoded(NamedTuple):
+class EncodedImage(NamedTuple):
     """A picture's file and its media type."""
 
     content: bytes
@@ -76,16 +76,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def encode(image: Image.Image, side: int) -> Encoded:
+def encode(image: Image.Image, side: int) -> EncodedImage:
     """A picture's file, at most `side` pixels wide and high: PNG if it is small as it is, else shrunk to WebP."""
     buffer = io.BytesIO()
     if max(image.size) <= side:
         image.save(buffer, "PNG")
-        return Encoded(buffer.getvalue(), "image/png")
+        return EncodedImage(buffer.getvalue(), "image/png")
     small = image.convert("RGB")
     small.thumbnail((side, side))
     small.save(buffer, "WEBP", quality=85)
-    return Encoded(buffer.getvalue(), "image/webp")
+    return EncodedImage(buffer.getvalue(), "image/webp")
 
 
 def square(image: Image.Image, resolution: int, crop: CropPolicy) -> Image.Image:

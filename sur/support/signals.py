@@ -39,6 +39,27 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def collected_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM inside the block instead of acting on them; only in the main thread.
+
+    Yields the list of their numbers so far: the caller ends its work in order once it is not empty.
+    """
+    numbers: list[int] = []
+    try:
+        before = {
+            s: signal.signal(s, lambda number, _frame: numbers.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:
+        yield numbers
+        return
+    try:
+        yield numbers
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def stopped_with(error: KeyboardInterrupt, kept: Sequence[str]) -> Stopped:
     """The exception of work that was stopped and goes on from what is `kept`."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT

@@ -1,4 +1,4 @@
-"""From the cache's batches to the trainer's: which features a loss needs, and their tensors in float32."""
+"""From the cache's batches to the trainer's: the features that the losses need, and their tensors in float32."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sur.adapter.losses.batch import RowBatch
-from sur.cache import Batch, Loader, Manifest, Store
+from sur.cache import Batch, Loader, Manifest, Order, Selection, Store
 from sur.data.exclude import read_exclude
 from sur.support.errors import ConfigError
 from sur.training.distributed import joined
@@ -25,16 +25,16 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Names of the cached features that a training reads; None = not needed."""
+class NeededFeatures:
+    """Names of the cached features that a training reads; None where it needs none."""
 
     simple: str
     complex: str | None
     llm: str | None
     also: tuple[str, ...]  # further LLM features
     latents: str | None
-    unpaired: bool  # rows without complex prompt or picture take part
-    caption_dropout: float = 0.0  # share of rows that are given the empty prompt
+    unpaired: bool  # whether rows without complex prompt or picture take part
+    caption_dropout: float = 0.0  # share of rows that get the empty prompt
 
     @property
     def required(self) -> list[str]:
@@ -48,8 +48,8 @@ class Needs:
         return [n for n in (self.complex, self.latents) if n] if self.unpaired else []
 
 
-def needs(config: RunConfig) -> Needs:
-    """What the losses of `config` read.
+def needed_features(config: RunConfig) -> NeededFeatures:
+    """The cached features that the losses of `config` read.
 
     Raises ConfigError when a loss needs a feature that the config does not extract.
     """
@@ -68,7 +68,7 @@ def needs(config: RunConfig) -> Needs:
             raise ConfigError("the denoiser's losses need latents, but the config has no `vae` section; add one")
         latents = config.vae.feature_name
     aligned = loss.alignment.form != "none" or loss.distillation.form == "teacher"
-    return Needs(
+    return NeededFeatures(
         simple=config.text.feature_name("simple"),
         complex=config.text.feature_name("complex") if aligned else None,
         llm=llm,
@@ -80,12 +80,12 @@ def needs(config: RunConfig) -> Needs:
 
 
 def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:
-    """A loader over the rows of the config's data set that its losses can use, or over just those of a manifest.
+    """A loader over the rows of the config's data set that its losses can use, or over the rows of a manifest.
 
-    Rows of `data.exclude` are left out at once, whether or not they were extracted; a manifest's rows are what it says.
-    A batch of split `train` is what this process reads for one step; of others, every process reads the whole.
+    Rows of `data.exclude` are left out, whether or not they were extracted; a manifest is taken as it is.
+    A batch of split `train` is this process's part of one step; of other splits every process reads whole batches.
     """
-    wanted = needs(config)
+    features = needed_features(config)
     training = split == "train"
     process, processes = joined(cpu=config.train.device == "cpu")
     dataset = config.data.slug if store.datasets() else None
@@ -93,51 +93,55 @@ def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest 
         _log.warning("%s is from before there were data sets: all of its rows are served", store.path)
     return Loader(
         store,
-        wanted.required,
-        optional=wanted.optional,
-        dataset=dataset,
-        manifest=manifest,
-        exclude=read_exclude(config.data.exclude),
+        features.required,
+        optional=features.optional,
         batch_size=config.train.batch_size * (config.train.accumulate if training else 1),
-        seed=config.train.seed,
-        split=split,  # type: ignore[arg-type]
-        validation_fraction=config.train.validation_fraction,
-        drop_last=training,
-        rank=process if training else 0,
-        world_size=processes if training else 1,
+        selection=Selection(
+            dataset=dataset,
+            split=split,  # type: ignore[arg-type]
+            validation_fraction=config.train.validation_fraction,
+            manifest=manifest,
+            exclude=read_exclude(config.data.exclude),
+        ),
+        order=Order(
+            seed=config.train.seed,
+            rank=process if training else 0,
+            world_size=processes if training else 1,
+            drop_last=training,
+        ),
     )
 
 
 def row_batches(
     batches: Iterator[Batch],
-    wanted: Needs,
+    features: NeededFeatures,
     seed: int,
     process: int = 0,
     processes: int = 1,
     empty: Mapping[str, Tensor] | None = None,
 ) -> Iterator[RowBatch]:
-    """Turn the cache's batches into the trainer's.
+    """The trainer's batches, one for each of the cache's.
 
-    What is drawn for a row (a view of its latents, the seed of its noise, whether it is given the empty prompt) is
+    Each row's random choices (a view of its latents, the seed of its noise, whether it gets the empty prompt) are
     drawn from (seed, epoch, offset) for the rows of all processes, and each process takes its share: the number of
     processes makes no difference to a row.
 
-    empty: arrays of the empty prompt, for caption dropout (see `sur.features.assets`).
+    empty: arrays of the empty prompt, for caption dropout (see `sur.features.empty_prompt`).
     """
     for batch in batches:
         rng = np.random.default_rng([seed, batch.epoch, batch.offset])
-        yield row_batch(batch, wanted, rng, process, processes, empty)
+        yield row_batch(batch, features, rng, process, processes, empty)
 
 
 def row_batch(
     batch: Batch,
-    wanted: Needs,
+    features: NeededFeatures,
     rng: np.random.Generator,
     process: int = 0,
     processes: int = 1,
     empty: Mapping[str, Tensor] | None = None,
 ) -> RowBatch:
-    """One batch, float32."""
+    """One batch of the cache as one of the trainer, float32; see `row_batches`."""
     share = np.arange(process * len(batch.slots), (process + 1) * len(batch.slots))
 
     def draw(below: int) -> Tensor:
@@ -146,28 +150,28 @@ def row_batch(
     arrays, present = batch.arrays, batch.present
     every = torch.ones(len(batch.slots), dtype=torch.bool)
     values: dict = {
-        "simple": arrays[f"{wanted.simple}/states"].float(),
-        "length": arrays[f"{wanted.simple}/length"].long(),
-        **_other_inputs(arrays, wanted.simple),
+        "simple": arrays[f"{features.simple}/states"].float(),
+        "length": arrays[f"{features.simple}/length"].long(),
+        **_other_inputs(arrays, features.simple),
     }
-    if wanted.complex:
-        values["complex"] = arrays[f"{wanted.complex}/states"].float()
-        values["paired"] = present.get(wanted.complex, every)
-        values |= {f"complex_{name}": value for name, value in _other_inputs(arrays, wanted.complex).items()}
-    if wanted.llm:
-        values["llm"], values["llm_length"] = _llm_states(arrays, wanted.llm)
-    if wanted.also:
-        further = [_llm_states(arrays, name) for name in wanted.also]
+    if features.complex:
+        values["complex"] = arrays[f"{features.complex}/states"].float()
+        values["paired"] = present.get(features.complex, every)
+        values |= {f"complex_{name}": value for name, value in _other_inputs(arrays, features.complex).items()}
+    if features.llm:
+        values["llm"], values["llm_length"] = _llm_states(arrays, features.llm)
+    if features.also:
+        further = [_llm_states(arrays, name) for name in features.also]
         values["also"], values["also_length"] = zip(*further, strict=True)
-    if wanted.latents:
-        mean, logvar = (arrays[f"{wanted.latents}/{key}"].float() for key in ("mean", "logvar"))
+    if features.latents:
+        mean, logvar = (arrays[f"{features.latents}/{key}"].float() for key in ("mean", "logvar"))
         view = draw(mean.shape[1])
         rows = torch.arange(len(mean))
         values["latents"] = (mean[rows, view], logvar[rows, view])
-        values["pictured"] = present.get(wanted.latents, every)
+        values["pictured"] = present.get(features.latents, every)
         values["seeds"] = draw(2**32)
-    if wanted.caption_dropout and empty is not None:
-        dropped = draw(2**32) < wanted.caption_dropout * 2**32
+    if features.caption_dropout and empty is not None:
+        dropped = draw(2**32) < features.caption_dropout * 2**32
         for name in ("simple", "length", "pooled", "mask"):
             if name in values:
                 values[name] = values[name].clone()
@@ -177,13 +181,13 @@ def row_batch(
 
 
 def _llm_states(arrays: Mapping[str, Tensor], feature: str) -> tuple[Tensor, Tensor]:
-    """An LLM's states and their lengths; what lies behind the longest prompt of the batch is padding."""
+    """An LLM's states, cut behind the longest prompt of the batch, and their lengths."""
     states, length = arrays[f"{feature}/states"], arrays[f"{feature}/length"].long()
     return (states[:, : int(length.max())] if states.ndim == 3 else states).float(), length
 
 
 def _other_inputs(arrays: Mapping[str, Tensor], feature: str) -> dict[str, Tensor]:
-    """What a denoiser is told of a prompt beside its states, where the feature has it."""
-    kinds = {"pooled": torch.float32, "mask": torch.bool}
-    there = {name: arrays.get(f"{feature}/{name}") for name in kinds}
-    return {name: value.to(kinds[name]) for name, value in there.items() if value is not None}
+    """The denoiser's inputs beside a prompt's states: pooled vector and mask, where the feature has them."""
+    dtypes = {"pooled": torch.float32, "mask": torch.bool}
+    stored = {name: arrays.get(f"{feature}/{name}") for name in dtypes}
+    return {name: value.to(dtypes[name]) for name, value in stored.items() if value is not None}

@@ -14,53 +14,39 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sur.adapter.adapter import Adapter
-from sur.cache.storage.local import sync
+from sur.adapter.base import BaseAdapter
 from sur.config.run_folder import RunFolder, step_of
 from sur.support.errors import ConfigError
+from sur.support.files import replacing_folder
 from sur.training.trainer import Training
 
-FORMAT_VERSION = 1
+CHECKPOINT_VERSION = 1
 
 
-def save_checkpoint(folder: Path, training: Training, extra: dict[str, Any]) -> Path:
-    """Write a checkpoint for `training.step` under `folder`; it appears in one rename.
+def save_checkpoint(folder: RunFolder, training: Training, extra: dict[str, Any]) -> Path:
+    """Write a checkpoint of `training.step`, durably, so that it appears in one rename; returns its folder.
 
-    `extra` must be JSON; `read_extra` hands it back.
+    `extra` must be JSON; `read_extra` returns it.
     """
-    target = folder / f"step-{training.step:06d}"
-    partial = folder / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    training.published.save_pretrained(partial / "adapter")
-    objective = training.accelerator.unwrap_model(training.objective)
-    tensors = {f"objective.{k}": v for k, v in objective.learned().items()}
-    if training.average is not None:
-        adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
-        tensors |= {f"adapter.{k}": v for k, v in adapter.state_dict().items()}
-    for number, optimiser in enumerate(training.optimisers):
-        tensors |= {f"optimiser{number}.{k}": v for k, v in _optimiser_tensors(optimiser).items()}
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
-    content = {"format_version": FORMAT_VERSION, "step": training.step, **extra}
-    if training.accelerator.scaler is not None:  # fp16: plain numbers
-        content["scaler"] = training.accelerator.scaler.state_dict()
-    (partial / "state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    for path in [*partial.rglob("*"), partial]:
-        sync(path)
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
-    sync(folder)
+    target = folder.checkpoint(training.step)
+    with replacing_folder(target, durable=True) as partial:
+        training.published.save_pretrained(partial / "adapter")
+        tensors = {key: value.detach().cpu().contiguous() for key, value in _state(training).items()}
+        save_file(tensors, partial / "state.safetensors")
+        content = {"format_version": CHECKPOINT_VERSION, "step": training.step, **extra}
+        if training.accelerator.scaler is not None:  # fp16: plain numbers
+            content["scaler"] = training.accelerator.scaler.state_dict()
+        (partial / "state.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     return target
 
 
 def read_extra(path: Path) -> dict[str, Any]:
-    """What was saved as `extra`, beside `step`.
+    """What was saved as `extra`, and the `step`.
 
     Raises ConfigError for a checkpoint of a newer version.
     """
     content = json.loads((path / "state.json").read_text())
-    if content.pop("format_version") > FORMAT_VERSION:
+    if content.pop("format_version") > CHECKPOINT_VERSION:
         raise ConfigError(f"{path} was written by a newer version of this package; upgrade it to resume")
     return content
 
@@ -85,18 +71,17 @@ def load_checkpoint(path: Path, training: Training) -> None:
         training.accelerator.scaler.load_state_dict(scaler)
 
 
-def prune_checkpoints(folder: Path, keep: int, best: int | None = None) -> None:
-    """Remove all checkpoints but the `keep` newest and that of step `best`; a removal that was cut short is ended."""
-    found = sorted(folder.glob("step-*"), key=step_of)
-    for path in found[:-keep]:
+def prune_checkpoints(folder: RunFolder, keep: int, best: int | None = None) -> None:
+    """Remove all checkpoints but the `keep` newest and that of step `best`; finish a removal that was interrupted."""
+    for path in sorted(folder.checkpoints.glob("step-*"), key=step_of)[:-keep]:
         if step_of(path) != best:
             path.rename(path.with_name(f".{path.name}.removed"))  # so that no half of it passes for a checkpoint
-    for path in folder.glob(".step-*.removed"):
+    for path in folder.checkpoints.glob(".step-*.removed"):
         shutil.rmtree(path)
 
 
 def published_step(run_dir: Path, patient: bool) -> tuple[int, int | None]:
-    """Step of a run's newest checkpoint (0 for none), and with patience that of the best one, which is published."""
+    """Step of a run's newest checkpoint (0 for none), and with patience the best step, whose weights are published."""
     newest = RunFolder(run_dir).latest_checkpoint()
     if newest is None:
         return 0, None
@@ -106,9 +91,21 @@ def published_step(run_dir: Path, patient: bool) -> tuple[int, int | None]:
 
 
 def processes_of(run_dir: Path) -> int:
-    """How many processes trained a run."""
+    """Number of processes that trained a run."""
     newest = RunFolder(run_dir).latest_checkpoint()
     return 1 if newest is None else read_extra(newest).get("processes", 1)
+
+
+def _state(training: Training) -> dict[str, Tensor]:
+    """Every tensor of an exact resume beside the published adapter, by name."""
+    objective = training.accelerator.unwrap_model(training.objective)
+    tensors = {f"objective.{key}": value for key, value in objective.learned().items()}
+    if training.average is not None:
+        adapter: BaseAdapter = training.accelerator.unwrap_model(training.adapter)
+        tensors |= {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
+    for number, optimiser in enumerate(training.optimisers):
+        tensors |= {f"optimiser{number}.{key}": value for key, value in _optimiser_tensors(optimiser).items()}
+    return tensors
 
 
 def _optimiser_tensors(optimiser: Any) -> dict[str, Tensor]:

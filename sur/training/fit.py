@@ -1,51 +1,32 @@
-"""One training run from a config: loader, resume, validation, checkpoints, curves."""
+"""One whole training of a run: prepare it, train step by step, publish the adapter."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
-
-from sur.adapter.adapter import Adapter
-from sur.adapter.losses import Objective, prepare_denoiser
-from sur.adapter.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
-from sur.adapter.released.objective import ReleasedObjective
-from sur.cache import Loader, Manifest, NoRows, Store
-from sur.config.losses import LossConfig
+from sur.adapter.losses.batch import RowBatch
+from sur.cache import Store
 from sur.config.run_folder import RunFolder
-from sur.config.training import TrainConfig
-from sur.features.assets import load_empty_prompt, load_readout, readout_name
-from sur.models.denoiser import denoiser_folder, weights_folder
-from sur.models.families import family_of
-from sur.models.fingerprint import weights_fingerprint
-from sur.support.errors import ConfigError
-from sur.support.signals import Stopped
-from sur.training.batches import needs, open_loader, row_batches
-from sur.training.checkpoint import (
-    load_checkpoint,
-    prune_checkpoints,
-    read_extra,
-    save_checkpoint,
-)
+from sur.features.empty_prompt import load_empty_prompt
+from sur.support.signals import Stopped, collected_signals
+from sur.training.batches import needed_features, open_loader, row_batches
+from sur.training.checkpoint import prune_checkpoints, save_checkpoint
 from sur.training.distributed import as_first, in_any, together, wait_for_everyone
-from sur.training.tracking.curves import CURVES, Curves, start_trackers
+from sur.training.resume import check_settings, check_variant, origin_of, resume
+from sur.training.setup import Run, build_training, read_manifest, warn_of_an_idle_teacher
+from sur.training.tracking.curves import Curves, start_trackers
 from sur.training.tracking.sample_grids import Sampler
-from sur.training.trainer import Step, Training
-from sur.training.validation import Best, better
+from sur.training.trainer import Step
+from sur.training.validation import open_validation, update_best, validate
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
-MANIFEST = "manifest.safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -53,233 +34,135 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
-    Ctrl-C and SIGTERM save a checkpoint once the step under way is done. Started by `accelerate launch` or torchrun,
-    the processes train together, and the first alone writes. Raises Stopped on a signal, ConfigError when the
-    newest checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks what the losses
-    read.
+    Ctrl-C and SIGTERM save a checkpoint once the current step is done. Processes started by `accelerate launch` or
+    torchrun train together, and only the first one writes. Raises Stopped on a signal, ConfigError when the newest
+    checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks features that the
+    losses read.
     """
     store = Store.open(config.store.path)
     check_settings(store, config)
-    newest = RunFolder(config.run_dir).latest_checkpoint()
+    run = _open_run(store, config)
+    if not run.ended:
+        _train(run, _rows(run, store, config), on_step)
+    return _publish(run)
+
+
+def _open_run(store: Store, config: RunConfig) -> Run:
+    """The training, its rows and its place in the run's folder; at the newest checkpoint where there is one."""
+    folder = RunFolder(config.run_dir)
+    newest = folder.latest_checkpoint()
     if newest is not None:
-        _check_variant(newest, config)
-    manifest = read_manifest(config, resuming=newest is not None)
+        check_variant(newest, config.variant)
+    manifest = read_manifest(folder, config.train, resuming=newest is not None)
     loader = open_loader(store, config, "train", manifest)
-    held_back = open_validation(store, config, manifest)
-    if config.loss.distillation.form == "teacher" and not store.missing(config.text.feature_name("complex")):
-        _log.warning("every row has a complex prompt: a teacher teaches only rows without one, so the LLM adds nothing")
-    if config.loss.distillation.form == "teacher" and config.llm is not None and config.llm.pooling != "tokens":
-        _log.warning("a teacher learns less from pooled vectors than from llm.pooling=tokens (docs/probe.md)")
+    validation = open_validation(store, config, manifest)
+    warn_of_an_idle_teacher(store, config)
     training = build_training(store, config, loader.manifest_slots)
+    origin = origin_of(store, config, loader)
     best = None
-    extra = {
-        "variant": config.variant,
-        "settings": settings_of(config),
-        "manifest": loader.manifest.digest,
-        "frozen": frozen_parts(store, config),
-        "processes": loader.world_size,
-    }
     if newest is not None:
-        saved = read_extra(newest)
-        _check_same(newest, saved, extra)
-        load_checkpoint(newest, training)
-        best = Best.from_json(saved.get("best"))
-        _log.info("resuming %s at step %d of %d", newest, training.step, config.train.steps)
+        best = resume(newest, training, origin)
     elif training.accelerator.is_main_process:
-        loader.manifest.save(config.run_dir / MANIFEST)
-    if newest is None or not (training.step >= config.train.steps or _given_up(best, config)):
-        best = _train(config, training, loader, held_back, extra, best, on_step)
-    return _publish(training, config, best)
-
-
-def _train(
-    config: RunConfig,
-    training: Training,
-    loader: Loader,
-    held_back: Loader | None,
-    extra: dict[str, Any],
-    best: Best | None,
-    on_step: Callable[[Step], None] | None,
-) -> Best | None:
-    """Train from where `training` stands to the end; returns the best validation, with patience."""
-    settings, main = config.train, training.accelerator.is_main_process
-    start_trackers(
-        training.accelerator, settings.trackers, config.run_dir / "trackers", extra["settings"], training.step
+        loader.manifest.save(folder.manifest)
+    draws = config.train.sample_every and training.accelerator.is_main_process
+    return Run(
+        folder=folder,
+        training=training,
+        loader=loader,
+        validation=validation,
+        features=needed_features(config),
+        origin=origin,
+        curves=Curves(folder.curves, training.step, training.accelerator),
+        sampler=Sampler(config.base, config.train, config.evaluate, folder) if draws else None,
+        best=best,
     )
-    sampler = Sampler(config) if settings.sample_every and main else None
-    batches = loader.forever(*divmod(training.step, loader.batches_per_epoch))
-    wanted = needs(config)
-    empty = load_empty_prompt(Store.open(config.store.path), config) if wanted.caption_dropout else None
-    rows = row_batches(batches, wanted, settings.seed, loader.rank, loader.world_size, empty)
-    with Curves(config.run_dir / CURVES, training.step, training.accelerator) as curves, _stop_on_signals() as signals:
+
+
+def _rows(run: Run, store: Store, config: RunConfig) -> Iterator[RowBatch]:
+    """Batches without end, from the run's next step on."""
+    batches = run.loader.forever(*divmod(run.training.step, run.loader.batches_per_epoch))
+    empty = load_empty_prompt(store, config.text) if run.features.caption_dropout else None
+    return row_batches(
+        batches, run.features, config.train.seed, run.loader.order.rank, run.loader.order.world_size, empty
+    )
+
+
+def _train(run: Run, rows: Iterator[RowBatch], on_step: Callable[[Step], None] | None) -> None:
+    """Train to the run's end: its last step, or the end of its patience. Raises Stopped on a signal."""
+    training = run.training
+    start_trackers(
+        training.accelerator, run.settings.trackers, run.folder.trackers, run.origin["settings"], training.step
+    )
+    with run.curves, collected_signals() as signals:
         for step in training.run(rows):
             if on_step is not None:
                 on_step(step)
-            record: dict[str, Any] = {"step": step.step}
-            if _due(step.step, settings.log_every) or step.step == 1:
-                record |= {"learning_rate": step.learning_rate, "train": step.losses}
-            last = step.step == settings.steps
-            if held_back and settings.validate_every and (last or _due(step.step, settings.validate_every)):
-                record["validation"] = as_first(validate(held_back, config, training))
-                if settings.patience:
-                    best = better(best, step.step, record["validation"])
-            if len(record) > 1:
-                curves.write(record)
-            if sampler is not None and _due(step.step, settings.sample_every):
-                sampler.draw(training.published, step.step)
-            stop, ended = in_any(bool(signals)), last or _given_up(best, config)
-            improved = best is not None and best.step == step.step
-            if main and (stop or ended or improved or _due(step.step, settings.save_every)):
-                curves.flush()
-                _save(config, training, extra, best)
-            if stop:
-                kept = RunFolder(config.run_dir).checkpoint(step.step)
-                number = signals[0] if signals else signal.SIGTERM  # another process may have heard it
-                raise Stopped(number, f"stopped at step {step.step}; run again to go on from {kept}")
-            if ended:
+            _log_step(run, step, _validate(run))
+            _sample(run)
+            stopping = in_any(bool(signals))
+            _save(run, stopping)
+            if stopping:
+                raise _stopped(run, signals)
+            if run.ended:
                 break
-    return best
 
 
-def _save(config: RunConfig, training: Training, extra: dict[str, Any], best: Best | None) -> None:
-    """Write a checkpoint, and remove those that need not be kept."""
-    folder = config.run_dir / "checkpoints"
-    save_checkpoint(folder, training, extra | {"best": best and best.as_json()})
-    prune_checkpoints(folder, config.train.keep_checkpoints, best and best.step)
-
-
-def read_manifest(config: RunConfig, resuming: bool) -> Manifest | None:
-    """The rows to train on: those that the config names, or with which the resumed run began; None = the data set's."""
-    own = config.run_dir / MANIFEST
-    if resuming and own.exists():
-        return Manifest.load(own)
-    return None if config.train.manifest is None else Manifest.load(config.train.manifest)
-
-
-def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = None) -> Training:
-    """Adapter, objective and optimiser for a config, freshly initialised from its seed and the states at `slots`."""
-    wanted = needs(config)
-    specs = store.features()
-    for name in wanted.required:
-        if name not in specs:
-            raise ConfigError(f"{store.path} has no feature {name}; run `sur extract` with this config first")
-    for name in wanted.also:
-        if specs[name].kind != "llm":
-            raise ConfigError(
-                f"loss.distillation.also names {name}, which holds no LLM's states but {specs[name].kind}"
-            )
-    if config.variant == "released" and "mask" in specs[wanted.simple].arrays:
-        raise ConfigError("variant released knows no masks, which this pipeline's text states have; use corrected")
-    dim = specs[wanted.simple].arrays["states"].shape[-1]
-    torch.manual_seed(config.train.seed)
-    read = [wanted.simple, wanted.complex, wanted.llm, *wanted.also, wanted.latents]
-    trained_on = {
-        "text": specs[wanted.simple].identity,
-        "features": {name: specs[name].identity for name in read if name in specs},
-        "loss": config.loss.model_dump(mode="json"),
-    }
-    llm_shape = specs[wanted.llm].arrays["states"].shape if wanted.llm else None
-    if isinstance(config.adapter, ReleasedAdapterConfig):
-        adapter = ReleasedAdapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
-        denoiser = prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None
-        return Training(adapter, ReleasedObjective(config.loss, dim, llm_shape, denoiser), config.train)
-    adapter = Adapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
-    slots = open_loader(store, config, "train").manifest_slots if slots is None else slots
-    adapter.whiten(sample_states(store, wanted.simple, slots))
-    objective = Objective(
-        config.loss,
-        dim,
-        llm_shape=llm_shape,
-        read_out=load_readout(store, config) if config.loss.uses_readout else None,
-        denoiser=prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None,
-        also_dims=[specs[name].arrays["states"].shape[-1] for name in wanted.also],
-        start_marks=int(family_of(specs[wanted.simple].identity["pipeline"]).clip_first),
-    )
-    if objective.teacher is not None and objective.teacher.pooled and wanted.llm is not None:
-        objective.teacher.standardise(sample_states(store, wanted.llm, slots, rows=2048))
-    return Training(adapter, objective, config.train)
-
-
-def sample_states(store: Store, feature: str, slots: np.ndarray, rows: int = 512) -> Float[torch.Tensor, "n dim"]:
-    """Token states, or pooled vectors, of up to `rows` rows spread evenly over `slots`, float32."""
-    chosen = slots[np.unique(np.linspace(0, len(slots) - 1, min(rows, len(slots))).astype(np.int64))]
-    return torch.from_numpy(store.read_float32(feature, chosen, "states")).flatten(0, -2)
-
-
-def open_validation(store: Store, config: RunConfig, manifest: Manifest | None) -> Loader | None:
-    """The loader of the held-back rows; None, said in the log, when there are none."""
-    if config.train.validation_fraction == 0:
+def _validate(run: Run) -> dict[str, float] | None:
+    """Losses on held-back rows, and the best so far brought up to date; None at steps without validation."""
+    every = run.settings.validate_every
+    if not (run.validation and every and (run.is_last_step or _due(run.training.step, every))):
         return None
-    try:
-        return open_loader(store, config, "validation", manifest)
-    except NoRows as error:
-        _log.warning("training without validation: %s", error)
-        return None
+    losses = as_first(validate(run.validation, run.features, run.training))
+    if run.settings.patience:
+        run.best = update_best(run.best, run.training.step, losses)
+    return losses
 
 
-def validate(loader: Loader, config: RunConfig, training: Training) -> dict[str, float]:
-    """Losses on held-back rows."""
-    batches = islice(loader.batches(0), config.train.validation_batches)
-    return training.validate(row_batches(batches, needs(config), config.train.seed))
+def _log_step(run: Run, step: Step, validation: dict[str, float] | None) -> None:
+    """Write what is to be recorded of a step to the curves."""
+    record: dict[str, Any] = {}
+    if _due(step.step, run.settings.log_every) or step.step == 1:
+        record |= {"learning_rate": step.learning_rate, "train": step.losses}
+    if validation is not None:
+        record["validation"] = validation
+    if record:
+        run.curves.write({"step": step.step, **record})
 
 
-def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that a resumed run must share with the one it resumes."""
-    free = {"save_every", "validate_every", "log_every", "device", "manifest", "patience", "keep_checkpoints"}
-    free |= {"trackers", "sample_every", "sample_prompts", "sample_seeds"}
-    train = config.train.model_dump(mode="json", exclude=free)
-    return {
-        "adapter": config.adapter.model_dump(),
-        "loss": config.loss.model_dump(mode="json"),
-        "train": train,
-    }
+def _sample(run: Run) -> None:
+    """Draw the sample prompts, at steps at which it is due."""
+    if run.sampler is not None and _due(run.training.step, run.settings.sample_every):
+        run.sampler.draw(run.training.published, run.training.step)
 
 
-def frozen_parts(store: Store, config: RunConfig) -> dict[str, Any]:
-    """Which denoiser and read-out a run learns from; a resumed run must have the same."""
-    loss = config.loss
-    return {
-        "denoiser": weights_fingerprint(weights_folder(denoiser_folder(*config.base))) if loss.uses_denoiser else None,
-        "readout": store.assets()[readout_name(config)].identity if loss.uses_readout else None,
-    }
+def _save(run: Run, stopping: bool) -> None:
+    """Write a checkpoint when it is due, at a stop, at the end and at the best step; remove those not to be kept."""
+    step, best = run.training.step, run.best
+    improved = best is not None and best.step == step
+    due = stopping or run.ended or improved or _due(step, run.settings.save_every)
+    if not (due and run.training.accelerator.is_main_process):
+        return
+    run.curves.flush()
+    save_checkpoint(run.folder, run.training, run.origin | {"best": best and best.as_json()})
+    prune_checkpoints(run.folder, run.settings.keep_checkpoints, best and best.step)
 
 
-def check_settings(store: Store, config: RunConfig) -> None:
-    """Refuse settings of the extraction that are not those with which the stored features were made.
-
-    Raises ConfigError naming section, key and both values. Weights are not looked at: no model need be here.
-    """
-    wanted = needs(config)
-    sections: list[tuple[str, str | None, Any]] = [
-        ("text", wanted.simple, config.text),
-        ("text", wanted.complex, config.text),
-        ("llm", wanted.llm, config.llm),
-        ("vae", wanted.latents, config.vae),
-    ]
-    stored = store.features()
-    made = [(section, stored[name], model) for section, name, model in sections if name in stored]
-    if config.loss.uses_readout and readout_name(config) in store.assets():
-        made.append(("readout", store.assets()[readout_name(config)], config.readout))
-    for section, spec, model in made:
-        for key, value in model.model_dump(mode="json", exclude={"model"}).items():
-            stored = spec.identity.get(key)  # t5_tokens is in an identity only where it was given
-            if (key in spec.identity or key == "t5_tokens") and stored != value:
-                raise ConfigError(
-                    f"{spec.name} in {store.path} was made with {section}.{key} = {stored!r}, the config says "
-                    f"{value!r}; train with the stored value, or extract with the new one under another slug"
-                )
+def _stopped(run: Run, signals: Sequence[int]) -> Stopped:
+    """The exception that ends a stopped run; the signal may have gone to another of the processes."""
+    step = run.training.step
+    number = signals[0] if signals else signal.SIGTERM
+    return Stopped(number, f"stopped at step {step}; run again to go on from {run.folder.checkpoint(step)}")
 
 
-def _publish(training: Training, config: RunConfig, best: Best | None) -> Path:
+def _publish(run: Run) -> Path:
     """Write <run_dir>/adapter: the weights of the best validation with patience, else the last ones."""
-    target = config.run_dir / "adapter"
-    if training.accelerator.is_main_process:
-        if config.train.patience and best is not None:
-            _log.info("publishing step %d, the best of the validations", best.step)
-            kept = RunFolder(config.run_dir).checkpoint(best.step)
-            shutil.copytree(kept / "adapter", target, dirs_exist_ok=True)
+    target = run.folder.adapter
+    if run.training.accelerator.is_main_process:
+        if run.settings.patience and run.best is not None:
+            _log.info("publishing step %d, the best of the validations", run.best.step)
+            shutil.copytree(run.folder.checkpoint(run.best.step) / "adapter", target, dirs_exist_ok=True)
         else:
-            training.published.save_pretrained(target)
+            run.training.published.save_pretrained(target)
     wait_for_everyone()
     return target
 
@@ -287,55 +170,3 @@ def _publish(training: Training, config: RunConfig, best: Best | None) -> Path:
 def _due(step: int, every: int) -> bool:
     """Whether something done every so many steps is to be done now; 0 = never."""
     return every > 0 and step % every == 0
-
-
-def _given_up(best: Best | None, config: RunConfig) -> bool:
-    """Whether patience is at its end."""
-    return best is not None and 0 < config.train.patience <= best.since
-
-
-def _check_variant(path: Path, config: RunConfig) -> None:
-    if (was := read_extra(path).get("variant", "corrected")) != config.variant:
-        raise ConfigError(
-            f"{path} was trained with variant = {was}, the config says {config.variant}; choose another run_dir, or "
-            f"remove {path.parent} to start over"
-        )
-
-
-def _check_same(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for key, what in (("manifest", "rows or features"), ("frozen", "weights of the denoiser or another read-out")):
-        if saved.get(key) != wanted[key]:
-            raise ConfigError(f"{path} was trained on other {what} than there are now; choose another run_dir")
-    if (processes := saved.get("processes", 1)) != wanted["processes"]:
-        raise ConfigError(
-            f"{path} was trained by {processes} processes, now there are {wanted['processes']}; start as many as "
-            "before, or choose another run_dir"
-        )
-    before = {**saved["settings"]}
-    for section, model in (("loss", LossConfig), ("train", TrainConfig)):  # settings that are newer than the checkpoint
-        before[section] = model.model_validate(before[section]).model_dump(mode="json")
-    for section, values in wanted["settings"].items():
-        for key, value in values.items():
-            if before[section].get(key) != value:
-                raise ConfigError(
-                    f"{path} was trained with {section}.{key} = {before[section].get(key)}, the config says {value}; "
-                    f"choose another run_dir, or remove {path.parent} to start over"
-                )
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that the step under way ends and is saved; only in the main thread."""
-    stopped: list[int] = []
-    try:
-        before = {
-            s: signal.signal(s, lambda number, _frame: stopped.append(number)) for s in (signal.SIGINT, signal.SIGTERM)
-        }
-    except ValueError:
-        yield stopped
-        return
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

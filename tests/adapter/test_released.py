@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+from pathlib import Path
 
 import pytest
 import released_reference as reference
@@ -16,7 +17,6 @@ from sur.adapter.attach import detach
 from sur.adapter.generate import generate, load_pipeline
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
-from sur.adapter.released.attach import attach_as_released
 from sur.adapter.released.objective import ReleasedObjective, pooled
 from sur.adapter.released.pt_files import read_pt, write_pt
 from sur.cache import Store
@@ -27,10 +27,11 @@ from sur.config.run import RunConfig, load_config
 from sur.config.training import TrainConfig
 from sur.models.denoiser import FrozenDenoiser
 from sur.support.errors import ConfigError
-from sur.training.batches import needs
+from sur.training.batches import needed_features
 from sur.training.fit import fit
 from sur.training.trainer import Training, step_seed
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DIM, LLM_DIM, TOKENS, ROWS = 32, 24, 7, 5
 UNUSED = ("encoder_layer.", "attention.value_layer.")
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -341,9 +342,9 @@ def test_the_denoising_loss_changes_no_weight(released_config):
 
 
 def test_only_rows_with_prompts_and_picture_are_read(released_config, own_config):
-    assert not needs(released_config).unpaired
-    assert needs(released_config).complex in needs(released_config).required
-    assert needs(own_config).unpaired
+    assert not needed_features(released_config).unpaired
+    assert needed_features(released_config).complex in needed_features(released_config).required
+    assert needed_features(own_config).unpaired
 
 
 def test_a_checkpoint_of_the_other_variant_is_refused(released_config, own_config):
@@ -357,7 +358,7 @@ def test_pooled_vectors_are_taken_as_they_are_and_token_states_averaged(released
     vectors = RowBatch(simple=batch.simple, length=batch.length, llm=batch.llm[:, 0], llm_length=batch.llm_length)
     assert torch.equal(pooled(vectors), batch.llm[:, 0])
     torch.testing.assert_close(pooled(batch)[2], batch.llm[2, :3].mean(0))
-    name = needs(released_config).llm
+    name = needed_features(released_config).llm
     assert name is not None and len(Store.open(released_config.store.path).spec(name).arrays["states"].shape) == 2
 
 
@@ -382,7 +383,10 @@ def test_it_is_attached_like_any_adapter_with_dropout_off(pipe):
     assert len(generate(pipe, ["a cat"], [0], adapter, steps=1)) == 1
 
 
-def test_attached_as_released_the_negative_prompt_and_dropout_take_part(pipe):
+def test_attached_as_released_the_negative_prompt_and_dropout_take_part(pipe, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from released import attach_as_released
+
     adapter = made(dropout=0.5).float()
     plain = pipe.encode_prompt(["a cat"], "cpu", 1, True)
     attach_as_released(adapter, pipe)

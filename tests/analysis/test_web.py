@@ -24,7 +24,7 @@ from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.statistics import feature_statistics
 from sur.analysis.store.table import State
 from sur.analysis.store.watch import Watch
-from sur.analysis.web.app import create_app, listen, serve
+from sur.analysis.web.app import create_app, listen
 from sur.analysis.web.background import Jobs
 from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
 from sur.analysis.web.row_pages import marked
@@ -33,7 +33,7 @@ from sur.analysis.web.thumbnails import Thumbnails
 from sur.analysis.web.viewer import Viewer
 from sur.cache import ArraySpec, CacheError, FeatureSpec, RowRecord, Store, row_id
 from sur.config.run import load_config
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 from sur.support.errors import ConfigError
 from sur.support.images import encode
 
@@ -48,7 +48,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("view")
     path = save_config_file(folder, save_models(folder / "models"), save_rows(folder / "rows"))
     extract(load_config(path))
-    close_encoders()
     return load_config(path)
 
 
@@ -552,7 +551,7 @@ def test_a_free_port_is_printed_and_answers(store):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uvicorn.Server, "run", remembered)
-        thread = threading.Thread(target=serve, args=(create_app(Viewer(store.path)), "127.0.0.1", 0, ready))
+        thread = threading.Thread(target=serve_app, args=(create_app(Viewer(store.path)), "127.0.0.1", 0, ready))
         thread.start()
         assert started.wait(10)
         answer = httpx.get(said[0], timeout=10)

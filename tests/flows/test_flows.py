@@ -78,7 +78,7 @@ def test_a_second_flow_run_computes_nothing(world, extracted):
 def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
-    real = sur.flows.extract.extract_partitions
+    real = sur.flows.extract.Extraction.encode
 
     def flaky(*args):
         if failures:
@@ -86,7 +86,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract, "extract_partitions", flaky)
+    monkeypatch.setattr(sur.flows.extract.Extraction, "encode", flaky)
     assert run_flow("extract", world)["partitions"] == 1
     assert failures == []
     assert Store.open(world.store.path).verify() == []
@@ -95,7 +95,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
     import time
 
-    hangs, real = [True], sur.flows.extract.extract_partitions
+    hangs, real = [True], sur.flows.extract.Extraction.encode
 
     def hanging(*args):
         if hangs.pop() if hangs else False:
@@ -104,7 +104,7 @@ def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract, "extract_partitions", hanging)
+    monkeypatch.setattr(sur.flows.extract.Extraction, "encode", hanging)
     limited = world.model_copy(
         update={"flow": world.flow.model_copy(update={"task_timeout_seconds": 5.0, "retries": 1})}
     )

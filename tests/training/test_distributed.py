@@ -19,15 +19,15 @@ from sur.training.fit import fit
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALIKE = """
 import hashlib, sys
-from sur.training.batches import needs, open_loader, row_batches
+from sur.training.batches import needed_features, open_loader, row_batches
 from sur.config.run import load_config
-from sur.training.fit import build_training
-from cache import Store
+from sur.training.setup import build_training
+from sur.cache import Store
 config = load_config(sys.argv[1])
 store = Store.open(config.store.path)
 loader = open_loader(store, config, "train")
 training = build_training(store, config, loader.manifest_slots)
-batches = row_batches(loader.forever(), needs(config), 0, loader.rank, loader.world_size)
+batches = row_batches(loader.forever(), needed_features(config), 0, loader.order.rank, loader.order.world_size)
 names = sorted({name for step in training.run(batches) for name in step.losses})
 learnt = {**training.adapter.state_dict(), **training.objective.learned()}
 digest = hashlib.sha256(b"".join(learnt[name].numpy().tobytes() for name in sorted(learnt))).hexdigest()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_training import tiny_store, variant
 
 from sur.training.fit import fit
-from sur.training.validation import Best, better
+from sur.training.validation import Best, update_best
 
 TRAIN = {
     "steps": 60, "learning_rate": 0.1, "schedule": "constant", "validation_fraction": 0.3, "validate_every": 2,
@@ -20,22 +20,22 @@ TRAIN = {
 
 
 def test_the_best_is_the_lowest_sum_and_counts_what_came_since():
-    best = better(None, 1, {"a": 2.0, "b": 1.0})
+    best = update_best(None, 1, {"a": 2.0, "b": 1.0})
     assert best == Best(1, 3.0, ("a", "b"))
-    best = better(best, 2, {"a": 1.0, "b": 1.5})
+    best = update_best(best, 2, {"a": 1.0, "b": 1.5})
     assert best == Best(2, 2.5, ("a", "b"))
-    best = better(better(best, 3, {"a": 1.0, "b": 1.5}), 4, {"a": nan, "b": 0.0})
+    best = update_best(update_best(best, 3, {"a": 1.0, "b": 1.5}), 4, {"a": nan, "b": 0.0})
     assert best == Best(2, 2.5, ("a", "b"), since=2)
-    assert better(better(None, 1, {"a": nan}), 2, {"a": 9.0}).step == 2
+    assert update_best(update_best(None, 1, {"a": nan}), 2, {"a": 9.0}).step == 2
 
 
 def test_the_best_starts_anew_when_a_loss_sets_in():
-    best = better(better(None, 1, {"teacher": 0.5}), 2, {"teacher": 0.1, "distillation": 4.0})
+    best = update_best(update_best(None, 1, {"teacher": 0.5}), 2, {"teacher": 0.1, "distillation": 4.0})
     assert best == Best(2, 4.1, ("distillation", "teacher"))
 
 
 def test_the_best_survives_a_checkpoint():
-    best = better(None, 5, {"b": 0.1, "a": 1 / 3})
+    best = update_best(None, 5, {"b": 0.1, "a": 1 / 3})
     assert Best.from_json(json.loads(json.dumps(best.as_json()))) == best
     assert Best.from_json(None) is None
 

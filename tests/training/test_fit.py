@@ -24,8 +24,9 @@ from sur.config.run_folder import RunFolder
 from sur.features.encoders import build_encoders
 from sur.features.extraction import extract
 from sur.support.errors import ConfigError
-from sur.training.batches import needs, open_loader, row_batches
-from sur.training.fit import build_training, fit
+from sur.training.batches import needed_features, open_loader, row_batches
+from sur.training.fit import fit
+from sur.training.setup import build_training
 
 
 def changed(config: RunConfig, **sections) -> RunConfig:
@@ -145,7 +146,7 @@ def test_cached_training_equals_training_on_features_encoded_on_the_fly(own_conf
     config = changed(own_config, llm=exact, text=exact, store={"path": own_config.run_dir / "s.zarr"}, train=train)
     extract(config)
     store = Store.open(config.store.path, writable=True)
-    wanted = needs(config)
+    wanted = needed_features(config)
     text_simple, text_complex = build_encoders(text=config.text)
     (llm,) = build_encoders(llm=config.llm)
     rows = {row.slot: row for row in store.rows()}
@@ -188,7 +189,7 @@ def test_every_form_of_loss_trains_every_parameter_of_the_adapter(loss, own_conf
     config = changed(own_config, loss=loss, train={"steps": 2})
     store = Store.open(config.store.path)
     training = build_training(store, config)
-    batches = row_batches(open_loader(store, config, "train").forever(), needs(config), 0)
+    batches = row_batches(open_loader(store, config, "train").forever(), needed_features(config), 0)
     list(training.run(islice(batches, 2)))
     without = [n for n, p in training.adapter.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -198,7 +199,9 @@ def test_every_form_of_loss_trains_every_parameter_of_the_adapter(loss, own_conf
 
 def test_the_denoising_loss_sets_in_at_its_first_step(own_config):
     config = changed(own_config, loss={"denoising": {"weight": 1.0, "first_step": 2}}, train={"steps": 4})
-    batches = row_batches(open_loader(Store.open(config.store.path), config, "train").forever(), needs(config), 0)
+    batches = row_batches(
+        open_loader(Store.open(config.store.path), config, "train").forever(), needed_features(config), 0
+    )
     assert ["denoising" in step for step in losses(config, batches)] == [False, False, True, True]
 
 
@@ -233,7 +236,7 @@ def test_a_teacher_of_pooled_vectors_trains_with_a_warning(own_config, caplog):
 
 def test_missing_features_are_named(own_config):
     with pytest.raises(ValueError, match="loss.distillation.layer is 9, but llm.layers has only"):
-        needs(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9, "teacher_steps": 1}}))
+        needed_features(changed(own_config, loss={"distillation": {"form": "teacher", "layer": 9, "teacher_steps": 1}}))
     Store.open(own_config.store.path, writable=True).drop_feature("text.shapes.simple")
     with pytest.raises(ValueError, match=r"no feature text\.shapes\.simple"):
         build_training(Store.open(own_config.store.path), own_config)
@@ -297,7 +300,9 @@ def test_training_loads_no_llm_text_encoder_or_vae(own_config, monkeypatch):
 def test_training_in_bfloat16_stays_near_float32(own_config):
     def first(precision: str) -> dict[str, float]:
         config = changed(own_config, train={"mixed_precision": precision, "steps": 3})
-        batches = row_batches(open_loader(Store.open(config.store.path), config, "train").forever(), needs(config), 0)
+        batches = row_batches(
+            open_loader(Store.open(config.store.path), config, "train").forever(), needed_features(config), 0
+        )
         return losses(config, batches)[0]
 
     exact, half = first("no"), first("bf16")

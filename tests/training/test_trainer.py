@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_trainer import batches, training
 
+from sur.config.run_folder import RunFolder
 from sur.config.training import TrainConfig
 from sur.models.denoiser import row_draws
 from sur.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
@@ -112,7 +113,7 @@ def test_a_checkpoint_has_the_average_as_its_adapter_and_brings_everything_back(
     run = trained.run(source)
     for _ in range(3):
         next(run)
-    path = save_checkpoint(tmp_path, trained, {})
+    path = save_checkpoint(RunFolder(tmp_path), trained, {})
     published = load_file(path / "adapter" / "adapter.safetensors")
     assert all(torch.equal(value, published[name]) for name, value in trained.published.state_dict().items())
     rest = [next(source) for _ in range(5)]
@@ -125,13 +126,14 @@ def test_a_checkpoint_has_the_average_as_its_adapter_and_brings_everything_back(
 
 
 def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
+    folder = RunFolder(tmp_path)
     for step in (2, 4, 6, 8, 10):
-        (tmp_path / f"step-{step:06d}").mkdir()
-    (tmp_path / ".step-000001.removed").mkdir()  # a removal that was cut short
-    prune_checkpoints(tmp_path, keep=2, best=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000004", "step-000008", "step-000010"]
-    prune_checkpoints(tmp_path, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000010"]
+        folder.checkpoint(step).mkdir(parents=True)
+    (folder.checkpoints / ".step-000001.removed").mkdir()  # a removal that was cut short
+    prune_checkpoints(folder, keep=2, best=4)
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000004", "step-000008", "step-000010"]
+    prune_checkpoints(folder, keep=1)
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["step-000010"]
 
 
 @pytest.mark.parametrize(

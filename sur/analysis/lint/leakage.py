@@ -8,8 +8,7 @@ import numpy as np
 
 from sur.analysis.lint.finding import Finding
 from sur.analysis.lint.prompts import folded, hex_ids, quoted
-from sur.cache import RowRecord
-from sur.cache.sampling import in_split
+from sur.cache import RowRecord, in_split
 
 
 def held_back(rows: Sequence[RowRecord], validation_fraction: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from sur.analysis.lint.prompts import duplicates, foreign_prompts, near_duplicat
 from sur.analysis.lint.truncated import cut_in_data, cut_in_store
 from sur.analysis.store.blocks import FLOATS, is_latents
 from sur.analysis.store.pictures import LatentPictures
-from sur.analysis.store.vectors import pooled
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import RowRecord, Store
 from sur.data import language
 from sur.support.errors import ConfigError
@@ -191,7 +191,7 @@ class _Lint:
             self.check(names[0], f"by {found.how}{alone}", lambda: blank_pictures(self.rows, found, picture))
             self.check(names[1], near, lambda: near_pictures(self.rows, found, options.picture_similarity))
         if options.safety_checker is None:
-            self.skipped[names[2]] = safety.MISSING
+            self.skipped[names[2]] = safety.NO_SAFETY_CHECKER
         elif picture is None:
             self.skipped[names[2]] = "needs the VAE that made the latents, to decode them"
         else:
@@ -238,7 +238,7 @@ def _outliers(store: Store, rows: Sequence[RowRecord], options: LintOptions) -> 
     for name, spec in store.features().items():
         if not any(array.dtype in FLOATS for array in spec.arrays.values()):
             continue
-        vectors, slots = pooled(store, name)
+        vectors, slots = row_vectors(store, name)
         kept = np.array([slot in by_slot for slot in slots.tolist()], bool)
         chosen = vectors if kept.all() else vectors[kept]
         what = "the picture's latent" if is_latents(spec) else "its vector"

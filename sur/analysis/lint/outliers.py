@@ -10,7 +10,7 @@ from sur.analysis.lint.finding import Finding
 from sur.analysis.lint.prompts import quoted, single
 from sur.cache import RowRecord
 
-BLOCK_ROWS = 8192
+_BLOCK_ROWS = 8192
 FEWEST_ROWS = 30
 
 
@@ -20,8 +20,8 @@ def scores(vectors: np.ndarray) -> np.ndarray:
     0.6745 (d - median) / median |d - median|, d the distance's logarithm (Iglewicz & Hoaglin 1993).
     """
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    blocks = range(0, len(vectors), BLOCK_ROWS)
-    distance = np.concatenate([np.linalg.norm(vectors[s : s + BLOCK_ROWS] - mean, axis=1) for s in blocks])
+    blocks = range(0, len(vectors), _BLOCK_ROWS)
+    distance = np.concatenate([np.linalg.norm(vectors[s : s + _BLOCK_ROWS] - mean, axis=1) for s in blocks])
     logs = np.log(np.maximum(distance.astype(np.float64), np.finfo(np.float32).tiny))
     apart = logs - np.median(logs)
     spread = float(np.median(np.abs(apart)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from sur.analysis.store.vectors import pooled
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import RowRecord, Store
 from sur.data import RowSource
 from sur.support.images import decode
@@ -32,7 +32,7 @@ class Looks:
 
 def latent_looks(store: Store, feature: str, rows: Sequence[RowRecord]) -> Looks:
     """Of cached latents, averaged over a grid of at most 8 x 8."""
-    vectors, slots = pooled(store, feature)
+    vectors, slots = row_vectors(store, feature)
     place = {row.slot: index for index, row in enumerate(rows)}
     kept = [(at, place[slot]) for at, slot in enumerate(slots.tolist()) if slot in place]
     at, indices = (np.array(column, np.int64) for column in (zip(*kept, strict=True) if kept else ((), ())))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MISSING = "needs a safety checker: give its folder with --safety-checker (a Stable Diffusion pipeline's, say)"
+NO_SAFETY_CHECKER = "needs a safety checker: give its folder with --safety-checker (a Stable Diffusion pipeline's, say)"
 
 
 def load_safety_checker(folder: Path) -> Callable[[list[Image.Image]], list[bool]]:

@@ -23,7 +23,7 @@ SMALL = 16  # texts of a bucket that is not split
 TILE_ROWS = 1024  # vectors that are compared with as many others at once
 TEXT_BANDS, TEXT_ROWS = 20, 6
 VECTOR_BANDS, VECTOR_BITS = 8, 16
-BLOCK_ROWS = 8192
+_BLOCK_ROWS = 8192
 _PRIME = np.uint64(2**61 - 1)
 
 
@@ -78,9 +78,9 @@ def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     directions = _normals(vectors.shape[1], VECTOR_BANDS * VECTOR_BITS)
     bands = np.empty((VECTOR_BANDS, len(vectors)), np.uint16)
-    for start in range(0, len(vectors), BLOCK_ROWS):
-        sides = (vectors[start : start + BLOCK_ROWS] - mean) @ directions > 0
-        bands[:, start : start + BLOCK_ROWS] = np.packbits(sides, axis=1).view(">u2").T
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        sides = (vectors[start : start + _BLOCK_ROWS] - mean) @ directions > 0
+        bands[:, start : start + _BLOCK_ROWS] = np.packbits(sides, axis=1).view(">u2").T
 
     def unit(rows: np.ndarray) -> np.ndarray:
         chosen = vectors[rows] - mean

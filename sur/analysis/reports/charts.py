@@ -31,7 +31,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Shown:
+class FeatureCharts:
     """Statistics of a feature as a page shows them."""
 
     array: str
@@ -41,7 +41,7 @@ class Shown:
     charts: Sequence[Chart]
 
 
-def shown(statistics: FeatureStatistics) -> Shown:
+def feature_charts(statistics: FeatureStatistics) -> FeatureCharts:
     """Facts and charts of a feature."""
     s = statistics
     rank = "" if s.effective_rank is None else f"{s.effective_rank:.1f} of {s.dim}"
@@ -56,7 +56,9 @@ def shown(statistics: FeatureStatistics) -> Shown:
         ("massive dimensions", _numbers([each.dimension for each in s.massive])),
         ("NaN, infinite", f"{s.nan:,}, {s.infinite:,}"),
     ]
-    return Shown(s.array, f"{s.vectors:,}", s.dim, facts, list(filter(None, (_norms(s), _tokens(s), *_dimensions(s)))))
+    return FeatureCharts(
+        s.array, f"{s.vectors:,}", s.dim, facts, list(filter(None, (_norms(s), _tokens(s), *_dimensions(s))))
+    )
 
 
 def _norms(s: FeatureStatistics) -> Chart | None:

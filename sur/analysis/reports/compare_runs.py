@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sur.analysis.reports.runs import RunFolder
+from sur.analysis.reports.runs import RunRecord
 from sur.evaluation.prompts.prompts import CONDITIONS, TITLES
 from sur.evaluation.statistics import Interval
 
@@ -46,7 +46,7 @@ class PictureLine:
         return [(self.plain, "without adapter"), *worn, (self.keyword, "under the complex prompt")]
 
 
-def different_settings(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
+def different_settings(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Settings in which runs differ, and each run's value; for a single run, none."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     lines = []
@@ -57,7 +57,7 @@ def different_settings(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]
     return lines
 
 
-def score_lines(runs: Sequence[RunFolder]) -> list[ScoreLine]:
+def score_lines(runs: Sequence[RunRecord]) -> list[ScoreLine]:
     """Every score that some run has, in the order of the evaluations; all prompts of a set before its groups."""
     found: dict[tuple[str, str, str, str], dict[int, Interval]] = {}
     for number, run in enumerate(runs):
@@ -75,7 +75,7 @@ def score_lines(runs: Sequence[RunFolder]) -> list[ScoreLine]:
     return [ScoreLine(*key, [found[key].get(number) for number in range(len(runs))]) for key in keys]
 
 
-def picture_lines(runs: Sequence[RunFolder], prompts: int) -> list[PictureLine]:
+def picture_lines(runs: Sequence[RunRecord], prompts: int) -> list[PictureLine]:
     """The first prompts of each set, as many as asked for, not chosen."""
     seen: dict[tuple[str, str], list[tuple[int, Any]]] = {}
     for number, run in enumerate(runs):
@@ -96,7 +96,7 @@ def picture_lines(runs: Sequence[RunFolder], prompts: int) -> list[PictureLine]:
     return lines
 
 
-def _order(runs: Sequence[RunFolder]) -> dict[str, int]:
+def _order(runs: Sequence[RunRecord]) -> dict[str, int]:
     """Places of sets, groups and scorers as the evaluations list them."""
     names = {"all": None}
     for run in runs:

@@ -19,15 +19,15 @@ from sur.evaluation.report.report import NAME as REPORT
 from sur.evaluation.results import RESULT, SINGLE, Evaluation, Single, read_singles
 from sur.support.errors import NotFound
 from sur.support.timings import read_seconds
-from sur.training.tracking.curves import CURVES, flat, read_curves
+from sur.training.tracking.curves import flat, read_curves
 
-QUARANTINE = "quarantine.jsonl"
+CURVES, QUARANTINE = "curves.jsonl", "quarantine.jsonl"
 _ANY = (RESOLVED_NAME, CURVES, RESULT)
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunRecord:
     """A run as its folder shows it; what is not there yet is empty or None.
 
     settings: of config.yaml, by dotted names. curves: records as `training.tracking.curves` writes
@@ -61,7 +61,7 @@ class RunFolder:
         return None
 
 
-def read_run(folder: Path, name: str | None = None) -> RunFolder:
+def read_run(folder: Path, name: str | None = None) -> RunRecord:
     """Read a run's folder; it may be growing.
 
     Raises: NotFound when it is none.
@@ -72,7 +72,7 @@ def read_run(folder: Path, name: str | None = None) -> RunFolder:
             "names, such as runs/shapes"
         )
     evaluation = _evaluation(folder / RESULT)
-    return RunFolder(
+    return RunRecord(
         name or str(folder),
         folder,
         _settings(folder / RESOLVED_NAME),

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sur.analysis.reports.charts import Shown, shown
+from sur.analysis.reports.charts import FeatureCharts, feature_charts
 from sur.analysis.reports.compare_runs import different_settings, picture_lines, score_lines
-from sur.analysis.reports.runs import RunFolder, read_run, run_names
-from sur.analysis.reports.store_summary import spread_rows, summarise_store
+from sur.analysis.reports.runs import RunRecord, read_run, run_names
+from sur.analysis.reports.store_overview import spread_rows, store_overview
 from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.statistics import feature_statistics
 from sur.analysis.store.table import State, Table
@@ -40,7 +40,7 @@ def write_store_report(
     page = render(
         "store-report.html.j2",
         {
-            "store": summarise_store(watch.store, table),
+            "store": store_overview(watch.store, table),
             "rows": list(_rows(table, pictures)),
             "how": _how(pictures),
             "statistics": _statistics(watch.store, table) if statistics else {},
@@ -85,7 +85,7 @@ def _how(pictures: LatentPictures) -> str:
         return f"no pictures: {error}"
 
 
-def _statistics(store: Store, table: Table) -> dict[str, Shown]:
+def _statistics(store: Store, table: Table) -> dict[str, FeatureCharts]:
     """Of every feature that has values; one that is damaged is left out, said in the log."""
     names = [name for name, column in table.features.items() if column.count(State.VALUE)]
     found = {}
@@ -93,7 +93,7 @@ def _statistics(store: Store, table: Table) -> dict[str, Shown]:
         before = 0
         for name in names:
             try:
-                found[name] = shown(
+                found[name] = feature_charts(
                     feature_statistics(store, name, lambda done, _total, b=before: progress.reach(b + done))
                 )
             except (CacheError, NotInStore) as error:
@@ -102,6 +102,6 @@ def _statistics(store: Store, table: Table) -> dict[str, Shown]:
     return found
 
 
-def _plots(runs: Sequence[RunFolder]) -> list[tuple[str, str]]:
+def _plots(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
     curves = {run.name: run.curves for run in runs}
     return [(name, svg_uri(plot_compared(curves, name))) for name in compared_names(curves)]

@@ -10,7 +10,7 @@ import numpy as np
 from sur.cache import FeatureSpec, Receipt, Store, to_float32
 from sur.support.errors import NotInStore
 
-BLOCK_BYTES = 32 * 2**20  # of float32 values held at once, besides the partition as it is stored
+BLOCK_VALUE_BYTES = 32 * 2**20  # of float32 values held at once, besides the partition as it is stored
 FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
@@ -80,7 +80,7 @@ def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[Bloc
         return
     read = store.read_partition(name, receipt.partition, {main, "length", "mask"})
     size = int(np.prod(spec.arrays[main].shape, dtype=np.int64)) * 4
-    step = max(1, BLOCK_BYTES // size)
+    step = max(1, BLOCK_VALUE_BYTES // size)
     for start in range(0, len(slots), step):
         here = places[start : start + step]
         arrays = {array: values[here] for array, values in read.items()}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sur.analysis.moments import RunningMoments
-from sur.analysis.store.vectors import pooled
+from sur.analysis.moments import DimensionMoments
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import Store
 from sur.support.errors import NotInStore
 
-BLOCK_ROWS = 8192
+VECTORS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Neighbours:
     common part and the massive dimensions of a language model's states decide: any two rows' cosine is nearly 1, and
     the order is that of the prompts' lengths.
 
-    Raises: as `pooled`.
+    Raises: as `row_vectors`.
     """
 
     def __init__(
         self, store: Store, name: str, standardised: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.name = name
-        self.vectors, self.slots = pooled(store, name, progress)
+        self.vectors, self.slots = row_vectors(store, name, progress)
         self._mean = self._scale = None
         if standardised and len(self.vectors):
-            moments = RunningMoments(self.vectors.shape[1])
+            moments = DimensionMoments(self.vectors.shape[1])
             for block in self._blocks():
                 moments.add(block)
             deviation = moments.deviation()
@@ -82,8 +82,8 @@ class Neighbours:
 
     def _blocks(self) -> Iterator[np.ndarray]:
         """The vectors that are compared, some rows at a time."""
-        for start in range(0, len(self.vectors), BLOCK_ROWS):
-            yield self._compared(self.vectors[start : start + BLOCK_ROWS])
+        for start in range(0, len(self.vectors), VECTORS_AT_ONCE):
+            yield self._compared(self.vectors[start : start + VECTORS_AT_ONCE])
 
     def _compared(self, vectors: np.ndarray) -> np.ndarray:
         if self._mean is None or self._scale is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FALSE = "false colours"
 SAMPLE_ROWS = 64  # rows whose latents give the false colours
 # What the first three principal components of the channels, in standard deviations, add to red, green and blue.
-COLOURS = np.array([[1, 1, 1], [0.7, 0, -0.7], [-0.35, 0.7, -0.35]], np.float32) / 4
+COMPONENT_COLOURS = np.array([[1, 1, 1], [0.7, 0, -0.7], [-0.35, 0.7, -0.35]], np.float32) / 4
 
 
 class LatentPictures:
@@ -115,7 +115,7 @@ class LatentPictures:
         _, deviations, components = np.linalg.svd(latents - mean, full_matrices=False)
         components = components[:3] * np.where(components[:3].sum(axis=1, keepdims=True) < 0, -1, 1)
         scales = np.maximum(deviations[: len(components)] / math.sqrt(len(latents)), 1e-6)
-        to_rgb = (components.T / scales) @ COLOURS[: len(components)]
+        to_rgb = (components.T / scales) @ COMPONENT_COLOURS[: len(components)]
         enlarge = max(1, self._store.spec(self.feature).identity.get("resolution", 0) // self._shape()[-1])
 
         def pixels(latent: np.ndarray) -> np.ndarray:

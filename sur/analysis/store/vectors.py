@@ -25,12 +25,12 @@ from sur.analysis.store.blocks import Block, is_latents, main_array, partition_b
 from sur.cache import FeatureSpec, Receipt, Store
 
 GRID = 8  # cells a side to which latents are averaged
-VERSION = 1  # of the pooling: another number makes every file anew
+POOLING_VERSION = 1  # of the pooling: another number makes every file anew
 
 logger = logging.getLogger(__name__)
 
 
-def pooled(
+def row_vectors(
     store: Store, name: str, progress: Callable[[int, int], None] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """One vector a row that has a value: float32 (rows, dim), memory-mapped for reading, and the slots, int64 (rows,).
@@ -152,7 +152,7 @@ def _digest(spec: FeatureSpec, receipt: Receipt) -> str:
     """What a partition's vectors depend on, and its number."""
     crcs: Mapping[str, str] = {name: shard.crc32c for name, shard in sorted(receipt.shards.items())}
     missing = sorted(receipt.missing)
-    said = [VERSION, spec.identity_digest, receipt.partition, receipt.rows_digest, missing, crcs]
+    said = [POOLING_VERSION, spec.identity_digest, receipt.partition, receipt.rows_digest, missing, crcs]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from sur.analysis.web import row_pages, run_pages, store_pages
 from sur.analysis.web.pages import failure
-from sur.analysis.web.security import Guard
+from sur.analysis.web.security import SecurityMiddleware
 from sur.analysis.web.viewer import Viewer
 from sur.cache import CacheError
 from sur.support.errors import ConfigError, NotInStore
@@ -37,7 +37,7 @@ def create_app(viewer: Viewer, host: str = "127.0.0.1") -> FastAPI:
 
     app = FastAPI(title="sur view", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.viewer = viewer
-    app.add_middleware(Guard, host=host)
+    app.add_middleware(SecurityMiddleware, host=host)
     for pages in (store_pages, row_pages, run_pages):
         app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -62,7 +62,7 @@ def create_app(viewer: Viewer, host: str = "127.0.0.1") -> FastAPI:
     return app
 
 
-def serve(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve_app(app: FastAPI, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Listen and answer; `ready` hears the address once connections are taken. port: 0 = a free one.
 
     Raises: ConfigError when the address cannot be listened on.

@@ -98,7 +98,7 @@ def compare(
         simple=marked([each.simple for each in described]),
         complex=marked([each.complex for each in described]),
         features=[(name, [_of(each.features, name) for each in described]) for name in names],
-        similarities={name: similarities(viewer, name, [each.slot for each in described]) for name in names},
+        similarities={name: feature_similarities(viewer, name, [each.slot for each in described]) for name in names},
     )
 
 
@@ -121,7 +121,7 @@ def row_line(viewer: Viewer, table: Table, place: int) -> dict[str, Any]:
     }
 
 
-def similarities(viewer: Viewer, feature: str, slots: Sequence[int]) -> Sequence[float | None] | None:
+def feature_similarities(viewer: Viewer, feature: str, slots: Sequence[int]) -> Sequence[float | None] | None:
     """Cosines of the rows' vectors to the first one's, None for rows without; None while the vectors are computed."""
     job = viewer.neighbours(feature)
     return None if job.result is None else job.result.similarity(slots[0], slots)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from sur.analysis.reports.compare_runs import different_settings, picture_lines, score_lines
-from sur.analysis.reports.runs import RunFolder, read_run, stamp
+from sur.analysis.reports.runs import RunRecord, read_run, stamp
 from sur.analysis.web.pages import TheViewer, page
 from sur.analysis.web.security import REPORT_POLICY
 from sur.analysis.web.store_pages import LARGE
@@ -85,20 +85,20 @@ def quarantine(request: Request, viewer: TheViewer) -> HTMLResponse:
     return page(request, "quarantine", runs=viewer.runs())
 
 
-def _run(viewer: Viewer, number: int) -> RunFolder:
+def _run(viewer: Viewer, number: int) -> RunRecord:
     found = viewer.runs()
     if not 0 <= number < len(found):
         raise HTTPException(404, f"there is no run {number}; {len(found)} were given")
     return found[number]
 
 
-def _drawn(runs: list[RunFolder]) -> list[tuple[Path, str]]:
+def _drawn(runs: list[RunRecord]) -> list[tuple[Path, str]]:
     """The pictures that the page shows, and their addresses."""
     paths = [path for line in picture_lines(runs, PROMPTS) for path, _ in line.pictures if path is not None]
     return [(path, f"/drawn/{place}") for place, path in enumerate(dict.fromkeys(paths))]
 
 
-def _at(runs: list[RunFolder]) -> str:
+def _at(runs: list[RunRecord]) -> str:
     return "-".join(str(run.curves[-1]["step"]) if run.curves else "0" for run in runs)
 
 

@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware. `host`: the address listened on; a Host header may be this or loopback's, and when it is not of
     loopback also the machine's name, or any address in digits (which no foreign name can stand for)."""
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Header, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from sur.analysis.reports.charts import shown
-from sur.analysis.reports.store_summary import feature_line, spread_rows, summarise_store
+from sur.analysis.reports.charts import feature_charts
+from sur.analysis.reports.store_overview import feature_line, spread_rows, store_overview
 from sur.analysis.web.pages import TheViewer, feature_address, page, picture_address
 from sur.support.pages import environment
 
@@ -31,7 +31,7 @@ def overview(request: Request, viewer: TheViewer) -> HTMLResponse:
         }
         for place in spread_rows(table, viewer.pictures.feature, SAMPLE)
     ]
-    return page(request, "overview", store=summarise_store(viewer.store, table), rows=rows, how=viewer.how)
+    return page(request, "overview", store=store_overview(viewer.store, table), rows=rows, how=viewer.how)
 
 
 @router.get("/look.css")
@@ -97,6 +97,6 @@ def feature(request: Request, viewer: TheViewer, name: str, renew: bool = False)
         feature=feature_line(column),
         partitions=viewer.table.partitions_total,
         job=job,
-        statistics=None if made is None else shown(made),
+        statistics=None if made is None else feature_charts(made),
         older=older,
     )

@@ -8,7 +8,7 @@ from threading import Lock
 
 from PIL import Image
 
-from sur.support.images import Encoded, encode
+from sur.support.images import EncodedImage, encode
 
 BUDGET_BYTES = 64 * 2**20
 
@@ -19,11 +19,11 @@ class Thumbnails:
     def __init__(self, picture: Callable[[int], Image.Image], budget_bytes: int = BUDGET_BYTES) -> None:
         self._picture = picture
         self._budget = budget_bytes
-        self._kept: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], EncodedImage] = OrderedDict()
         self._bytes = 0
         self._keeping, self._decoding = Lock(), Lock()
 
-    def get(self, row_id: str, slot: int, side: int) -> Encoded:
+    def get(self, row_id: str, slot: int, side: int) -> EncodedImage:
         """The picture of a row, at most `side` pixels wide and high; smaller ones stay as they are.
 
         Raises: what `picture` does, for a row without one.
@@ -38,13 +38,13 @@ class Thumbnails:
             self._keep(key, made)
             return made
 
-    def _lookup(self, key: tuple[str, int]) -> Encoded | None:
+    def _lookup(self, key: tuple[str, int]) -> EncodedImage | None:
         with self._keeping:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def _keep(self, key: tuple[str, int], made: Encoded) -> None:
+    def _keep(self, key: tuple[str, int], made: EncodedImage) -> None:
         with self._keeping:
             if (replaced := self._kept.pop(key, None)) is not None:
                 self._bytes -= len(replaced.content)

@@ -9,7 +9,7 @@ from threading import Lock
 
 from PIL import Image
 
-from sur.analysis.reports.runs import RunFolder, read_run, run_names, stamp
+from sur.analysis.reports.runs import RunRecord, read_run, run_names, stamp
 from sur.analysis.store.neighbours import Neighbours
 from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.statistics import FeatureStatistics, feature_statistics
@@ -72,7 +72,7 @@ class Viewer:
         column = self.table.features.get(self.pictures.feature or "")
         return column is not None and column.states[place] == State.VALUE
 
-    def runs(self) -> list[RunFolder]:
+    def runs(self) -> list[RunRecord]:
         """The runs as they are now."""
         return [_read(folder, name, stamp(folder)) for name, folder in self._folders]
 
@@ -102,5 +102,5 @@ class Viewer:
 
 
 @lru_cache(maxsize=64)
-def _read(folder: Path, name: str, _stamp: object) -> RunFolder:
+def _read(folder: Path, name: str, _stamp: object) -> RunRecord:
     return read_run(folder, name)

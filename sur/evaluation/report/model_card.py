@@ -11,16 +11,17 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.cache import Manifest
 from sur.config.load import RESOLVED_NAME
 from sur.config.run import RunConfig, load_config
+from sur.config.run_folder import RunFolder
 from sur.evaluation.report.grid import NAME as GRID
 from sur.evaluation.results import RESULT, Evaluation, Row
 from sur.models.fingerprint import weights_fingerprint
+from sur.models.locate import is_hub_id
 from sur.support.errors import ConfigError
 from sur.training.checkpoint import processes_of, published_step
-from sur.training.fit import MANIFEST
 
 CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
 LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of
@@ -36,7 +37,7 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
         raise ConfigError(f"{run_dir} is no run: it has no {RESOLVED_NAME}; give the run_dir of a training")
     config = load_config(run_dir / RESOLVED_NAME)
     source = run_dir / "adapter"
-    adapter = Adapter.from_pretrained(source)
+    adapter = BaseAdapter.from_pretrained(source)
     wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]
     if missing := [each for each in wanted if not licences.get(each)]:
         raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
@@ -55,21 +56,22 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
 def _card(
     config: RunConfig,
     run_dir: Path,
-    adapter: Adapter,
+    adapter: BaseAdapter,
     pictures: list[str],
     licences: dict[str, str],
     repository: str | None,
 ) -> str:
     evaluation = _evaluation(run_dir)
-    manifest = Manifest.load(run_dir / MANIFEST) if (run_dir / MANIFEST).is_file() else None
+    rows = RunFolder(run_dir).manifest
+    manifest = Manifest.load(rows) if rows.is_file() else None
     step, best = published_step(run_dir, config.train.patience > 0)
     trained_on, base = adapter.trained_on, config.base_model
     return (
-        Environment(loader=PackageLoader("sur"), undefined=StrictUndefined, trim_blocks=True)
+        Environment(loader=PackageLoader("sur.support"), undefined=StrictUndefined, trim_blocks=True)
         .get_template("model-card.md.j2")
         .render(
-            base_model=Path(base).name if Path(base).exists() else base,
-            base_is_public=not Path(base).exists(),
+            base_model=base if is_hub_id(base) else Path(base).name,
+            base_is_public=is_hub_id(base),
             base_revision=config.base_model_revision,
             t5_tokens=adapter.t5_tokens,
             here=repository or PLACEHOLDER,

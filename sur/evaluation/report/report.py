@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sur.cache import Store
+from sur.config.run_folder import RunFolder
 from sur.evaluation.prompts.prompts import CONDITIONS, TITLES
 from sur.evaluation.report.examples import read_examples
 from sur.evaluation.report.grid import NAME as GRID
@@ -18,7 +19,7 @@ from sur.evaluation.statistics import Interval
 from sur.evaluation.subject import Subject
 from sur.support.pages import picture_uri_if_whole, render, svg_uri, write_page
 from sur.support.timings import read_seconds
-from sur.training.tracking.curves import CURVES, read_curves
+from sur.training.tracking.curves import read_curves
 from sur.training.tracking.plots import plot_losses
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
         "titles": TITLES,
         "examples": examples,
         "picture": picture_uri_if_whole,
-        "curves": svg_uri(plot_losses(records)) if (records := read_curves(subject.folder / CURVES)) else None,
+        "curves": svg_uri(plot_losses(records)) if (records := read_curves(RunFolder(subject.folder).curves)) else None,
         "cache": None if run is None else Store.open(run.store.path).describe(),
         "store": None if run is None else shown(run.store.path),
         "timings": read_seconds(subject.folder),

@@ -34,6 +34,11 @@ class Encoder(Protocol):
     kind: str
     consumes: str
 
+    @property
+    def key(self) -> str:
+        """Name of this encoder in the flow and its reports: llm, text.simple, text.complex or vae."""
+        ...
+
     def shapes(self) -> dict[str, dict[str, ArraySpec]]:
         """Arrays of each feature, from the model's config alone (weights need not be there)."""
         ...
@@ -77,8 +82,3 @@ def to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
         first = places[0].tolist()
         faults[item] = f"{float(cast[item][tuple(first)])} at {first} in {dtype} ({len(places)} such values)"
     return (cast.view(torch.uint16) if dtype == "bfloat16" else cast).numpy(), faults
-
-
-def stored_numpy(dtype: str) -> np.dtype:
-    """The numpy dtype in which `to_stored` hands over values of a stored dtype."""
-    return np.dtype("uint16" if dtype == "bfloat16" else dtype)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sur.cache import ArraySpec, FeatureSpec
+from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import TextConfig
-from sur.features.encoders.base import Encoded, checked_names, stored_numpy, to_stored
+from sur.features.encoders.base import Encoded, checked_names, to_stored
 from sur.models.libraries import major_version, pick_device
 from sur.models.pipeline_text import PipelineText, cleans_captions
 
@@ -36,6 +37,11 @@ class TextEncoder:
         self.config = config
         self.consumes: str = consumes
         self._pipeline = pipeline or pipeline_text(config)
+
+    @property
+    def key(self) -> str:
+        """text.simple or text.complex."""
+        return f"{self.kind}.{self.consumes}"
 
     @property
     def feature_name(self) -> str:
@@ -79,7 +85,7 @@ class TextEncoder:
             return Encoded({})
         arrays = self.shapes()[self.feature_name]
         tokens, limit = arrays["states"].shape[0], self._pipeline.counted_tokens()
-        values = {name: np.zeros((len(items), *spec.shape), stored_numpy(spec.dtype)) for name, spec in arrays.items()}
+        values = {name: np.zeros((len(items), *spec.shape), stored_dtype(spec.dtype)) for name, spec in arrays.items()}
         bad: dict[int, str] = {}
         stats = {"tokens": 0, "padded_tokens": len(items) * tokens, "truncated": 0}
         for start in range(0, len(items), self.config.batch_size):

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from sur.cache import ArraySpec, FeatureSpec
+from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import VAEConfig
-from sur.features.encoders.base import Encoded, checked_names, stored_numpy, to_stored
+from sur.features.encoders.base import Encoded, checked_names, to_stored
 from sur.models.fingerprint import weights_fingerprint
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
 from sur.models.locate import PIPELINE_CONFIG, VAE_WEIGHTS, locate
@@ -31,7 +32,7 @@ class VAEEncoder:
     its mirror image.
     """
 
-    kind = "vae"
+    key = kind = "vae"
     consumes = "image"
 
     def __init__(self, config: VAEConfig) -> None:
@@ -88,7 +89,7 @@ class VAEEncoder:
             return Encoded({})
         arrays, config = self.shapes()[name], self.config
         values = {
-            array: np.zeros((len(items), *spec.shape), stored_numpy(spec.dtype)) for array, spec in arrays.items()
+            array: np.zeros((len(items), *spec.shape), stored_dtype(spec.dtype)) for array, spec in arrays.items()
         }
         bad: dict[int, str] = {}
         for start in range(0, len(items), config.batch_size):

@@ -16,17 +16,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from sur.config.run import RunConfig, load_config
+from sur.config.run_folder import RunFolder
 from sur.support.errors import ConfigError
 from sur.training.checkpoint import published_step
-from sur.training.tracking.curves import CURVES, read_curves
+from sur.training.tracking.curves import read_curves
 
-FOLDER = "sweep"
-LONGEST_NAME = 100
+LONGEST_RUN_NAME = 100  # characters; file systems allow 255 bytes
 _log = logging.getLogger(__name__)
 
 
 class SweepRun(BaseModel):
-    """One training of a sweep. `values` are those swept, by short name; its folder is <run_dir>/sweep/<name>."""
+    """One training of a sweep, in the folder <run_dir>/sweep/<name>. `values`: the swept settings by short name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,10 +36,10 @@ class SweepRun(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What became of a run: numbers by name, or the error that ended it.
+    """Result of one run: numbers by name, or the error that ended it.
 
-    `measured` has the losses of what is published, on held-back rows and without their weights (runs of different
-    weights can be compared), and with an evaluation the scores under the adapter.
+    `measured` has the losses of the published weights on held-back rows, divided by the losses' weights so that runs
+    of different weights can be compared, and with an evaluation the scores under the adapter.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Outcome(BaseModel):
 def sweep_runs(
     path: str | Path, overrides: Sequence[str], over: Sequence[str], seeds: Sequence[int] = ()
 ) -> list[SweepRun]:
-    """The runs of a config file with overrides, for every combination of `over` ("section.key=value,value") and seeds.
+    """The runs of a config file with overrides: one for each combination of `over` and seeds.
 
-    All are validated here, before any is trained. Raises ConfigError for a malformed or repeated key, or bad values.
+    over: "section.key=value,value". All of them are validated before any is trained. Raises ConfigError for a malformed or repeated key, or bad values.
     """
-    swept = [_parse_over(each) for each in over] + ([("train.seed", list(seeds))] if seeds else [])
+    swept = [_parse_over(text) for text in over] + ([("train.seed", list(seeds))] if seeds else [])
     if not swept:
         raise ConfigError("nothing to sweep; give --over section.key=value,value or --seeds 0,1")
     keys = [key for key, _ in swept]
@@ -69,7 +69,7 @@ def sweep_runs(
     for combination in product(*(values for _, values in swept)):
         values = dict(zip(_short(keys), combination, strict=True))
         name = run_name(values)
-        own = {"run_dir": str(base.run_dir / FOLDER / name), "store.path": str(base.store.path)}
+        own = {"run_dir": str(RunFolder(base.run_dir).sweep / name), "store.path": str(base.store.path)}
         settings = own | dict(zip(keys, combination, strict=True))
         config = load_config(path, [*overrides, *(f"{key}={json.dumps(value)}" for key, value in settings.items())])
         runs.append(SweepRun(name=name, values=values, config=config))
@@ -83,10 +83,10 @@ def run_sweep(
     train: Callable[[RunConfig], Path],
     score: Callable[[RunConfig, Path], Mapping[str, float]] | None = None,
 ) -> list[Outcome]:
-    """Train every run, score its adapter if asked to, and go on when one fails; a finished run is only measured again.
+    """Train every run and score its adapter; returns the outcomes, also of runs that fail.
 
-    `train` is `sur.training.fit.fit` or a function around it; `score` gives scores of an adapter by name. Stopping
-    (Ctrl-C, SIGTERM) ends the sweep.
+    A finished run is only measured again. `train` is `sur.training.fit.fit` or a function around it; `score` returns
+    scores of an adapter by name. Stopping (Ctrl-C, SIGTERM) ends the sweep.
     """
     outcomes = []
     for number, run in enumerate(runs, start=1):
@@ -100,33 +100,34 @@ def run_sweep(
             outcomes.append(Outcome(name=run.name, values=run.values, step=step, measured=measured))
         except Exception as error:
             _log.warning("sweep: run %s failed: %s", run.name, error)
+            _log.debug("sweep: traceback of run %s", run.name, exc_info=True)
             outcomes.append(Outcome(name=run.name, values=run.values, error=f"{type(error).__name__}: {error}"))
     return outcomes
 
 
 def final_losses(config: RunConfig) -> dict[str, float]:
-    """Losses of the published weights without their weights: on held-back rows, or of the last logged step.
+    """Losses of the published weights, divided by the losses' weights: on held-back rows, or of the last logged step.
 
-    The curves' names say which: validation/alignment, train/alignment.
+    Their names say which, as in the curves: validation/alignment, train/alignment.
     """
     _, best = published_step(config.run_dir, config.train.patience > 0)
-    records = read_curves(config.run_dir / CURVES)
+    records = read_curves(RunFolder(config.run_dir).curves)
     for kind in ("validation", "train"):
-        found = [r for r in records if kind in r and (best is None or kind == "train" or r["step"] == best)]
-        if found:
-            return {f"{kind}/{name}": value / _weight(config, name) for name, value in found[-1][kind].items()}
+        usable = [r for r in records if kind in r and (best is None or kind == "train" or r["step"] == best)]
+        if usable:
+            return {f"{kind}/{name}": value / _weight(config, name) for name, value in usable[-1][kind].items()}
     return {}
 
 
 def run_name(values: Mapping[str, Any]) -> str:
-    """A folder's name such as layer=18_weight=0.5; what had to be changed or cut for it gets a digest behind it."""
+    """A folder's name such as layer=18_weight=0.5; a digest follows where characters had to be replaced or cut."""
     raw = "_".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
-    name = re.sub(r"[^\w.=+-]+", "-", raw, flags=re.ASCII)[:LONGEST_NAME]
+    name = re.sub(r"[^\w.=+-]+", "-", raw, flags=re.ASCII)[:LONGEST_RUN_NAME]
     return name if name == raw else f"{name}~{hashlib.sha256(raw.encode()).hexdigest()[:6]}"
 
 
 def _weight(config: RunConfig, loss: str) -> float:
-    """The factor that a loss has been multiplied by."""
+    """The factor of a loss in the objective."""
     return getattr(getattr(config.loss, loss, None), "weight", 1.0) or 1.0
 
 
@@ -143,7 +144,7 @@ def _parse_over(text: str) -> tuple[str, list[Any]]:
 
 
 def _short(keys: Sequence[str]) -> list[str]:
-    """The last part of every key, or as many more as tell it from the others."""
+    """The last part of every key, or as many last parts as tell it from the others."""
     names = []
     for key in keys:
         parts = key.split(".")

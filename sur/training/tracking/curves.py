@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sur.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-CURVES = "curves.jsonl"  # in a run's folder
 PROJECT = "sur-adapter"
 
 
 class Curves:
     """Writes records {"step": ..., "train": {loss: value}, ...} of a run, from a step on; a context manager.
 
-    What an earlier process recorded after that step is cut off. Only the main process writes.
+    Entering it cuts off what an earlier process recorded after that step. Only the main process writes.
     """
 
     def __init__(self, path: Path, step: int, accelerator: Accelerator) -> None:
+        self._path, self._step = path, step
         self._accelerator = accelerator
-        self._file = _open_at(path, step) if accelerator.is_main_process else None
+        self._file: TextIO | None = None
 
     def __enter__(self) -> Curves:
+        if self._accelerator.is_main_process:
+            self._file = _open_at(self._path, self._step)
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -49,7 +51,7 @@ class Curves:
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
-    """The records of a curves file, without a last line that is being written or was cut short; [] if there is none."""
+    """The records of a curves file; an unfinished last line is left out. An empty list where there is no file."""
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}\n")]
 
@@ -59,8 +61,8 @@ def start_trackers(
 ) -> None:
     """Start trackers by name on the main process; None means TensorBoard where it is installed.
 
-    They are told the plain values of `settings` and the curves, nothing else: no paths, addresses or environment.
-    Files lie below `folder`. Raises ConfigError for a tracker that is unknown or not installed.
+    Trackers get the plain values of `settings` and the curves, nothing else: no paths, addresses or environment.
+    Their files lie below `folder`. Raises ConfigError for a tracker that is unknown or not installed.
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers, get_available_trackers
 
@@ -85,20 +87,20 @@ def start_trackers(
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by names such as train/alignment, without the step."""
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}/")
+            named |= flat(value, f"{prefix}{name}/")
         elif name != "step":
-            found[f"{prefix}{name}"] = value
-    return found
+            named[f"{prefix}{name}"] = value
+    return named
 
 
-def _open_at(path: Path, step: int):
+def _open_at(path: Path, step: int) -> TextIO:
     """The curves file, cut back to what a checkpoint at `step` had seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = path.read_text().splitlines() if path.exists() and step else []
-    if kept and not kept[-1].endswith("}"):  # cut short by a power failure
-        kept.pop()
-    path.write_text("".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
+    lines = path.read_text().splitlines() if path.exists() and step else []
+    if lines and not lines[-1].endswith("}"):  # cut short by a power failure
+        lines.pop()
+    path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
     return path.open("a")

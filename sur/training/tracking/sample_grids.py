@@ -4,44 +4,46 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sur.adapter.adapter import Adapter
-
-if TYPE_CHECKING:
-    from sur.config.run import RunConfig
+from sur.adapter.base import BaseAdapter
+from sur.config.evaluation import EvaluateConfig
+from sur.config.run_folder import RunFolder
+from sur.config.training import TrainConfig
+from sur.support.files import replacing
 
 
 class Sampler:
     """Draws train.sample_prompts under train.sample_seeds; the base pipeline is loaded with the first grid.
 
-    A grid has a line a prompt and a column a seed, sampled as evaluations are (evaluate.steps, evaluate.guidance).
+    A grid has one line for each prompt and one column for each seed. Pictures are sampled as those of evaluations
+    (evaluate.steps, evaluate.guidance). base: folder or hub id of the pipeline, and its revision.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(
+        self, base: tuple[str, str | None], settings: TrainConfig, sampling: EvaluateConfig, folder: RunFolder
+    ) -> None:
+        self.base, self.settings, self.sampling, self.folder = base, settings, sampling, folder
         self._pipe: Any = None
 
-    def draw(self, adapter: Adapter, step: int) -> Path:
+    def draw(self, adapter: BaseAdapter, step: int) -> Path:
         """Draw with a copy of the adapter, which stays as it is; returns the grid's path."""
         from diffusers.utils import make_image_grid  # pyright: ignore[reportAttributeAccessIssue]
 
         from sur.adapter.generate import generate, load_pipeline
 
         if self._pipe is None:
-            self._pipe = load_pipeline(*self.config.base)
-        train, settings = self.config.train, self.config.evaluate
-        asked = [(prompt, seed) for prompt in train.sample_prompts for seed in train.sample_seeds]
+            self._pipe = load_pipeline(*self.base)
+        prompts, seeds, sampling = self.settings.sample_prompts, self.settings.sample_seeds, self.sampling
+        cells = [(prompt, seed) for prompt in prompts for seed in seeds]
         with TemporaryDirectory() as folder:
             copy = type(adapter).from_pretrained(adapter.save_pretrained(folder))
         pictures = generate(
-            self._pipe, [prompt for prompt, _ in asked], [seed for _, seed in asked], copy,
-            steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,
+            self._pipe, [prompt for prompt, _ in cells], [seed for _, seed in cells], copy,
+            steps=sampling.steps, guidance=sampling.guidance, batch_size=sampling.batch_size,
             t5_tokens=copy.t5_tokens,
         )  # fmt: skip
-        target = self.config.run_dir / "samples" / f"step-{step:06d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        grid = make_image_grid(pictures, rows=len(train.sample_prompts), cols=len(train.sample_seeds))
-        grid.save(partial, format="png")
-        return partial.replace(target)
+        target = self.folder.samples / f"step-{step:06d}.png"
+        with replacing(target) as partial:
+            make_image_grid(pictures, rows=len(prompts), cols=len(seeds)).save(partial, format="png")
+        return target

@@ -27,8 +27,8 @@ from sur.config.run import load_config
 from sur.data import open_rows, scan
 from sur.data.curation import build, caption, collect, rows_folder, write_rows
 from sur.data.curation.draft import read_draft, save_draft
-from sur.features.extraction import close_encoders, extract
-from sur.features.plan import plan_extraction
+from sur.features.extraction import extract
+from sur.features.prepare import plan_extraction
 from sur.flows.runtime.launch import prefect_ready, stopped
 from sur.support.errors import ConfigError
 from sur.support.signals import Stopped
@@ -111,7 +111,6 @@ def files(run: Path) -> dict[str, bytes]:
 def extracted_rows(config) -> int:
     """Rows of the store after an extraction that left nothing to do."""
     extract(config)
-    close_encoders()
     store = Store.open(config.store.path)
     assert store.features() and not any(store.pending(name) for name in store.features())
     return store.n_rows

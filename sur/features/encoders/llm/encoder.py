@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from sur.cache import ArraySpec, FeatureSpec
+from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import LLMConfig
-from sur.features.encoders.base import Encoded, checked_names, stored_numpy, to_stored
+from sur.features.encoders.base import Encoded, checked_names, to_stored
 from sur.features.encoders.llm.engine import Engine
 from sur.features.encoders.llm.layers import load_body
 from sur.features.encoders.llm.transformers_engine import HFEngine
@@ -32,7 +33,7 @@ class LLMEncoder:
     the number of the prompt's own tokens that were kept.
     """
 
-    kind = "llm"
+    key = kind = "llm"
     consumes = "simple"
 
     def __init__(self, config: LLMConfig) -> None:
@@ -91,7 +92,7 @@ class LLMEncoder:
         good = [i for i in range(len(items)) if i not in bad]
         lengths = np.array([0 if i in bad else t.length for i, t in enumerate(tokens)], dtype=np.int32)
         shape = self._state_shape()
-        states = {layer: np.zeros((len(items), *shape), stored_numpy(config.store_dtype)) for layer in layers}
+        states = {layer: np.zeros((len(items), *shape), stored_dtype(config.store_dtype)) for layer in layers}
         stats = {"tokens": 0, "padded_tokens": 0, "truncated": sum(tokens[i].truncated for i in good)}
         for done in self._engine().pooled([tokens[i] for i in good], layers, self._weights()):
             rows = [good[item] for item in done.items]

@@ -46,7 +46,7 @@ class AssetLine:
 
 
 @dataclass(frozen=True)
-class StoreSummary:
+class StoreOverview:
     """A store at one moment. outside: rows that no data set has any more. reading: how far it was read, "" if whole."""
 
     path: str
@@ -61,7 +61,7 @@ class StoreSummary:
     reading: str
 
 
-def summarise_store(store: Store, table: Table) -> StoreSummary:
+def store_overview(store: Store, table: Table) -> StoreOverview:
     """What the table and the assets' receipts say; no values are read."""
     features = [feature_line(column) for column in table.features.values()]
     assets = [
@@ -73,7 +73,7 @@ def summarise_store(store: Store, table: Table) -> StoreSummary:
     reading = ""
     if table.partitions_read < table.partitions_total:
         reading = f"Reading the store: {table.partitions_read:,} of {table.partitions_total:,} partitions."
-    return StoreSummary(
+    return StoreOverview(
         path=str(store.path),
         rows=table.n_rows,
         partitions=table.partitions_total,
