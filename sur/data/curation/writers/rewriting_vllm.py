@@ -28,19 +28,19 @@ class VLLMGenerator:
     identity; that its weights are those of `rewriting.model` is for the user to see to.
     """
 
-    def __init__(self, config: RewriteConfig, found: Located) -> None:
+    def __init__(self, config: RewriteConfig, located: Located) -> None:
         assert config.vllm is not None
-        self.config, self._vllm, self._folder = config, config.vllm, found.folder
+        self.config, self._vllm, self._folder = config, config.vllm, located.folder
         self._server = OwnServer(self._vllm, SECTION)
         self._identity: dict[str, str] | None = None
 
     def identity(self) -> dict[str, str]:
         """vLLM's minor version, and what a server that runs calls its model."""
         if self._identity is None:
-            found = {"engine": f"vllm {engine_version(self._vllm, SECTION)}"}
+            identity = {"engine": f"vllm {engine_version(self._vllm, SECTION)}"}
             if self._vllm.endpoint is not None:
-                found["served"] = self._served(self._vllm.endpoint)
-            self._identity = found
+                identity["served"] = self._served(self._vllm.endpoint)
+            self._identity = identity
         return self._identity
 
     def write(self, prompts: Sequence[list[int]], inputs: Sequence[str], tokenizer: Any) -> list[Written]:
