@@ -11,7 +11,7 @@ from PIL import Image
 
 from sur.config.curation import ASKED, CaptionConfig, GenerationConfig
 from sur.config.features import slug
-from sur.data.curation.writers.generation import batch_seed, generate, written
+from sur.data.curation.writers.generation import batch_seed, generate_texts, written
 from sur.data.curation.writers.text_log import Written
 from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
@@ -31,7 +31,7 @@ class Captioner:
         self._processor: Any = None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that a caption depends on besides the picture; loads no weights."""
+        """Everything besides the picture that a caption depends on; loads no weights."""
         config = self.config
         return {
             "task": "caption",
@@ -59,7 +59,7 @@ class Captioner:
         }
         seed = batch_seed(self.config, inputs)
         tokenizer = processor.tokenizer
-        generated = generate(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
+        generated = generate_texts(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
         return written(tokenizer, generated, seed, "" if processor.chat_template else self.config.instruction or "")
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class Captioner:
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end a text, wherever a model's files say so."""
+    """Tokens that end a text, collected from the model's files and its tokenizer."""
     text = model.config.get_text_config(decoder=True)
     named_ends = [model.generation_config.eos_token_id, getattr(text, "eos_token_id", None), tokenizer.eos_token_id]
     if model.config.model_type == "blip":

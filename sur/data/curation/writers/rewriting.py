@@ -35,10 +35,10 @@ _LEAD_IN = re.compile(
 
 
 class Generator(Protocol):
-    """What runs the LLM; weights load, or a server is met, with the first call of `write`."""
+    """The engine that runs the LLM; the first call of `write` loads the weights or connects to the server."""
 
     def identity(self) -> dict[str, str]:
-        """Engine and what of it a text depends on."""
+        """The engine's name and version, as far as a text depends on them."""
         ...
 
     def write(self, prompts: Sequence[list[int]], inputs: Sequence[str], tokenizer: Any) -> list[Written]:
@@ -46,7 +46,7 @@ class Generator(Protocol):
         ...
 
     def close(self) -> None:
-        """Let weights or server go."""
+        """Forget the weights, or end the server."""
         ...
 
 
@@ -60,7 +60,7 @@ class Rewriter:
         self._runs: Generator | None = None
 
     def identity(self, side: Side) -> dict[str, Any]:
-        """Everything that a rewrite depends on besides the prompt; loads no weights."""
+        """Everything besides the prompt that a rewrite depends on; loads no weights."""
         config, located = self.config, self._found
         weights = located.folder / located.gguf_file if located.gguf_file else located.folder
         return {
@@ -100,11 +100,11 @@ class Rewriter:
         return list(batches(longest, self.config.tokens_per_batch))
 
     def write(self, tokens: Sequence[list[int]], inputs: Sequence[str]) -> list[Written]:
-        """The model's text for each prompt, as it came."""
+        """The model's raw text for each prompt."""
         return self._generator().write(tokens, inputs, self._tokenizer())
 
     def close(self) -> None:
-        """Let the model go."""
+        """Forget the model, or end its server."""
         if self._runs is not None:
             self._runs.close()
         self._runs = self._tokens_of = None

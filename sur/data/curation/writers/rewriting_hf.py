@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sur.config.curation import RewriteConfig
-from sur.data.curation.writers.generation import batch_seed, generate, written
+from sur.data.curation.writers.generation import batch_seed, generate_texts, written
 from sur.data.curation.writers.text_log import Written
 from sur.models.gguf import parsed_once
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
@@ -40,7 +40,7 @@ class HFGenerator:
             mask[row, longest - len(tokens) :] = 1
         given = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
         seed = batch_seed(self.config, inputs)
-        generated = generate(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
+        generated = generate_texts(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
         return written(tokenizer, generated, seed)
 
     def close(self) -> None:
