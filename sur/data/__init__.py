@@ -1,4 +1,4 @@
-"""Rows: (simple prompt, complex prompt, image) from any of five kinds of source, each one checked."""
+"""Rows (simple prompt, complex prompt, image) from files, data sets or memory, each one checked."""
 
 from sur.config.data import DataConfig
 from sur.data.in_memory import ListRows

@@ -20,7 +20,7 @@ def read_exclude(path: Path | None) -> frozenset[bytes]:
     if path is None:
         return frozenset()
     if not path.is_file():
-        raise NotFound(f"data.exclude is {path}, which is no file; `sur lint --write FILE` makes one")
+        raise NotFound(f"data.exclude is {path}, which is not a file; `sur lint --write FILE` makes one")
     ids = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         first = line.split(maxsplit=1)[0] if line.strip() else "#"

@@ -1,4 +1,4 @@
-"""Read every row and image once: what is good becomes records, what is not goes into a report."""
+"""Read every row and image once: good rows become records, bad rows go into a report."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
     left_out = read_exclude(source.config.exclude)
     for row in track(source, "rows", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         if isinstance(row, Row):
-            at, row = row, _checked(source, row, need_image, first_seen)
+            origin, row = row, _checked(source, row, need_image, first_seen)
             if isinstance(row, RowRecord) and row.id in left_out:
                 reason = f"left out: its id {row.id.hex()} is in {source.config.exclude}"
-                row = Quarantined(at.position, at.location, EXCLUDED, reason, "take it from the file to have it back")
+                remedy = "take it from the file to have it back"
+                row = Quarantined(origin.position, origin.location, EXCLUDED, reason, remedy)
         if isinstance(row, RowRecord):
             records.append(row)
         else:
@@ -57,7 +58,7 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
 
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
-    """Write the report: one JSON object a line with position, location, field, reason and remedy; all or nothing."""
+    """Write the report, all or nothing: a JSON object a line with position, location, field, reason and remedy."""
     write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in quarantined))
 
 

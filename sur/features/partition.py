@@ -180,15 +180,15 @@ def _encode_chunk(
     encoder: Encoder, chunk: Sequence[Any], members: Sequence[Sequence[int]], encoded: EncodedRows
 ) -> None:
     """Encode distinct items and spread the values of each over the rows that hold it."""
-    made = encoder.encode(chunk, list(encoded.values))
-    for name, count in made.stats.items():
+    outcome = encoder.encode(chunk, list(encoded.values))
+    for name, count in outcome.stats.items():
         encoded.stats[name] = encoded.stats.get(name, 0) + count
-    for item, reason in made.bad.items():
+    for item, reason in outcome.bad.items():
         encoded.mark(members[item], reason)
-    good = [item for item in range(len(chunk)) if item not in made.bad]
+    good = [item for item in range(len(chunk)) if item not in outcome.bad]
     pairs = [(row, item) for item in good for row in members[item] if row not in encoded.unreadable]
     for name, arrays in encoded.values.items():
-        for key, values in made.values[name].items():
+        for key, values in outcome.values[name].items():
             for row, item in pairs:
                 arrays[key][row] = values[item]
 

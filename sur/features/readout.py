@@ -1,8 +1,8 @@
-"""The denoiser's read-out: what its cross-attention layers ask of the text, cached once.
+"""The denoiser's read-out: a sample of the queries of its cross-attention layers, cached once.
 
-For each cross-attention layer a sample of its real queries, over pictures and timesteps under the complex
-prompt, and its `to_k` and `to_v`. With them, training compares what the denoiser would read out of two sets of
-text states without loading the denoiser (`sur.adapter.losses.alignment`).
+Each cross-attention layer has a sample of its real queries, over pictures and timesteps under the complex prompt, and
+its `to_k` and `to_v`. With them, training computes what the denoiser would read out of two sets of text states and
+compares both without loading the denoiser (`sur.adapter.losses.alignment`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the three encoders have in common: one protocol, one result, one way to a stored number."""
+"""The protocol of the encoders, the result of encoding, and the cast to the stored dtype."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sur.cache import ArraySpec, FeatureSpec
 
 @dataclass(frozen=True)
 class EncodedItems:
-    """What one call of `encode` made of n items.
+    """The values of n items that one call of `encode` returns.
 
     values: feature name -> array name -> (n, *shape); bfloat16 as its uint16 bit patterns.
     bad: item index -> reason; such an item's values are zeros and must not be stored.
@@ -57,9 +57,9 @@ class Encoder(Protocol):
 
 
 def checked_names(asked: Collection[str] | None, known: Sequence[str]) -> list[str]:
-    """The asked feature names in the encoder's own order.
+    """The feature names that a caller asked for (None: all), in the encoder's own order.
 
-    Raises: ValueError when a name is not one of this encoder's.
+    Raises: ValueError for a name of another encoder.
     """
     if asked is None:
         return list(known)
@@ -70,7 +70,7 @@ def checked_names(asked: Collection[str] | None, known: Sequence[str]) -> list[s
 
 
 def cast_to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Cast (n, ...) values to the stored dtype; also say of items that are not finite there what is and where.
+    """Values (n, ...) in the stored dtype; and for each item that is not finite after the cast, index -> reason.
 
     bfloat16 comes back as uint16 bit patterns. A value that overflows in the stored dtype counts as
     not finite, so a float16 store can never silently hold an infinity.

@@ -1,4 +1,4 @@
-"""The diffusion pipeline's own text encoder(s): exactly the states that its denoiser would be given."""
+"""The text encoders of a diffusion pipeline: exactly the states that the pipeline gives to its denoiser."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ class TextEncoder:
             prompts = items[start : start + self.config.batch_size]
             rows = slice(start, start + len(prompts))
             encoding = self._pipeline.encode(prompts)
-            for name, made in (("states", encoding.states), ("pooled", encoding.pooled)):
-                if made is not None:
-                    values[name][rows], faults = cast_to_stored(made, self.config.store_dtype)
+            for name, tensor in (("states", encoding.states), ("pooled", encoding.pooled)):
+                if tensor is not None:
+                    values[name][rows], faults = cast_to_stored(tensor, self.config.store_dtype)
                     bad |= {start + item: f"{name} is {fault}" for item, fault in faults.items()}
             lengths = self._pipeline.lengths(prompts)
             if encoding.mask is not None:
@@ -103,8 +103,8 @@ class TextEncoder:
             values["length"][rows] = lengths.clamp(max=limit).numpy()
             stats["tokens"] += int(lengths.clamp(max=limit).sum())
             stats["truncated"] += int((lengths > limit).sum())
-        for made in values.values():
-            made[list(bad)] = 0
+        for array in values.values():
+            array[list(bad)] = 0
         return EncodedItems({self.feature_name: values}, bad, stats)
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:

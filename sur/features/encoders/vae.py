@@ -43,8 +43,8 @@ class VAEEncoder:
 
     def folder(self, needed: Sequence[str] = PIPELINE_CONFIG) -> Path:
         """The VAE's folder, with the needed files: `vae` in a pipeline's folder, or the model's folder itself."""
-        found = locate(str(self.config.model), self.config.revision, needed=needed).folder
-        return found / "vae" if (found / "vae").is_dir() else found
+        folder = locate(str(self.config.model), self.config.revision, needed=needed).folder
+        return folder / "vae" if (folder / "vae").is_dir() else folder
 
     def shapes(self) -> dict[str, dict[str, ArraySpec]]:
         """Arrays of the feature; needs the VAE's config.json, not its weights.
@@ -96,13 +96,13 @@ class VAEEncoder:
             squares = [square(i, config.resolution, config.crop) for i in items[start : start + config.batch_size]]
             pixels = to_tensor(squares)
             views = [pixels, pixels.flip(-1)] if config.flips else [pixels]
-            for view, seen in enumerate(views):
-                for array, made in zip(("mean", "logvar"), self._distribution(seen), strict=True):
-                    stored, faults = cast_to_stored(made, config.store_dtype)
+            for view, view_pixels in enumerate(views):
+                for array, moments in zip(("mean", "logvar"), self._distribution(view_pixels), strict=True):
+                    stored, faults = cast_to_stored(moments, config.store_dtype)
                     values[array][start : start + len(squares), view] = stored
                     bad |= {start + item: f"{array} is {fault}" for item, fault in faults.items()}
-        for made in values.values():
-            made[list(bad)] = 0
+        for stored in values.values():
+            stored[list(bad)] = 0
         n_views = len(items) * (2 if config.flips else 1)
         return EncodedItems({name: values}, bad, {"images": len(items), "views": n_views})
 

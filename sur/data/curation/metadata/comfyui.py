@@ -31,11 +31,11 @@ def read_comfyui(prompt: str | None, workflow: str | None) -> GeneratorMetadata 
     samplers = _samplers(graph)
     if not samplers:
         return None
-    found = {(_joined(graph, each, "positive"), _joined(graph, each, "negative")): each for each in samplers}
-    if len(found) > 1:
-        ids = ", ".join(f"{each.id} ({each.kind})" for each in found.values())
+    by_prompts = {(_joined(graph, node, "positive"), _joined(graph, node, "negative")): node for node in samplers}
+    if len(by_prompts) > 1:
+        ids = ", ".join(f"{node.id} ({node.kind})" for node in by_prompts.values())
         raise MetadataError(f"the graph saves pictures of several prompts, by samplers {ids}; which one is not known")
-    (positive, negative), sampler = next(iter(found.items()))
+    (positive, negative), sampler = next(iter(by_prompts.items()))
     return GeneratorMetadata("comfyui", "comfyui", positive, negative, _settings(graph, sampler))
 
 
@@ -44,8 +44,8 @@ def _samplers(graph: Graph) -> list[Node]:
     read = {link.node for node in graph.values() for _, link in node.links()}
     ends = [node for node in graph.values() if "save" in node.kind.lower() and "images" in node.inputs]
     ends = ends or [node for node in graph.values() if node.id not in read]
-    found = [_upstream(graph, end) for end in ends]
-    return list({node.id: node for node in found if node is not None}.values())
+    nearest = [_upstream(graph, end) for end in ends]
+    return list({node.id: node for node in nearest if node is not None}.values())
 
 
 def _upstream(graph: Graph, end: Node) -> Node | None:
@@ -100,7 +100,7 @@ def _conditioning(graph: Graph, start: Any, side: str, reader: Node) -> list[str
                 raise MetadataError(
                     f"node {node.id} ({node.kind}) is neither a text encoder nor one that passes a conditioning on"
                 )
-        waiting.extend((each, side, node) for each in reversed(following))
+        waiting.extend((link, side, node) for link in reversed(following))
     return texts
 
 

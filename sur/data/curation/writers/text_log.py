@@ -68,13 +68,13 @@ class TextLog:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def get(self, made: Mapping[str, Any], input: str) -> Written | None:
+    def get(self, identity: Mapping[str, Any], input: str) -> Written | None:
         """The text that the model of this identity wrote for an input; None when it wrote none."""
-        return self._texts.get(digest([made, input]))
+        return self._texts.get(digest([identity, input]))
 
-    def append(self, made: Mapping[str, Any], texts: Mapping[str, Written]) -> None:
-        """Add a batch, by input; it is on the disk when this returns, all of it or nothing."""
-        record = {"made": made, "texts": [[input, *written] for input, written in texts.items()]}
+    def append(self, identity: Mapping[str, Any], texts: Mapping[str, Written]) -> None:
+        """Add the texts of a batch by their inputs; they are on the disk when this returns, all or nothing."""
+        record = {"made": identity, "texts": [[input, *written] for input, written in texts.items()]}
         self._file.write(json.dumps(record, ensure_ascii=True).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
