@@ -94,6 +94,10 @@ def _names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())[:12]
 
 
+def _beside(folder: Path) -> str:
+    return f"; found {_names(folder.parent)}" if folder.parent.is_dir() else ""
+
+
 def _package_folder(name: str) -> Path:
     package, _, inside = name.partition("/")
     spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
@@ -101,7 +105,7 @@ def _package_folder(name: str) -> Path:
         raise NotFound(f"package {package!r} is not installed; pip install {package.replace('_', '-')}")
     folder = Path(spec.submodule_search_locations[0]) / inside
     if not folder.is_dir():
-        raise NotFound(f"package {package!r} has no folder {inside!r}; found {_names(folder.parent)}")
+        raise NotFound(f"package {package!r} has no folder {inside!r}{_beside(folder)}")
     return folder
 
 
