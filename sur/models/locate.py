@@ -69,6 +69,16 @@ def locate(
     return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed, download), gguf_file)
 
 
+def library_name(model: str | Path) -> str | Path:
+    """A model's name as other libraries read it: the folder of `package:...`, every other name as it is.
+
+    Raises: NotFound as `locate`.
+    """
+    if isinstance(model, str) and model.startswith(PACKAGE):
+        return _package_folder(model.removeprefix(PACKAGE))
+    return model
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a model's name is for the hub: no folder or file here, and none of an installed package."""
     return not model.startswith(PACKAGE) and not Path(model).exists()

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 import sur.shapes
-from sur.models.locate import is_hub_id, locate
+from sur.adapter.generate import load_pipeline
+from sur.models.locate import is_hub_id, library_name, locate
 from sur.support.errors import NotFound
 
 
@@ -14,6 +15,12 @@ def test_a_folder_inside_a_package_is_found_from_anywhere(tmp_path, monkeypatch)
     folder = locate("package:sur/shapes/weights").folder
     assert (folder / "model_index.json").is_file()
     assert sur.shapes.__file__ is not None and folder.samefile(Path(sur.shapes.__file__).parent / "weights")
+
+
+def test_diffusers_loads_a_pipeline_of_a_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert type(load_pipeline("package:sur/shapes/weights")).__name__ == "StableDiffusionPipeline"
+    assert library_name("some/model") == "some/model"
 
 
 def test_a_missing_folder_of_a_package_is_named_with_its_neighbours():
