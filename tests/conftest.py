@@ -57,5 +57,6 @@ def _prefect_logs_where_this_test_reads() -> None:
     """Prefect's log handlers keep the stderr of the test that first imported it, which is closed in later ones."""
     for name in OURS:
         for handler in logging.getLogger(name).handlers:
-            if hasattr(handler, "console"):
-                handler.console.file = sys.stderr
+            console = getattr(handler, "console", None)
+            if console is not None:
+                console.file = sys.stderr
