@@ -56,5 +56,6 @@ def own_config(shapes_config: RunConfig, tmp_path: Path) -> RunConfig:
 def _prefect_logs_where_this_test_reads() -> None:
     """Prefect's log handlers keep the stderr of the test that first imported it, which is closed in later ones."""
     for handler in logging.getLogger(ROOT_LOGGER).handlers:
-        if hasattr(handler, "console"):
-            handler.console.file = sys.stderr
+        console = getattr(handler, "console", None)
+        if console is not None:
+            console.file = sys.stderr

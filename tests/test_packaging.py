@@ -259,7 +259,7 @@ def outside(built, tmp_path_factory):
     def call(*command: str) -> str:
         program = {"sur": [str(sur)], "python": [str(python)]}[command[0]]
         done = subprocess.run(
-            [*program, *command[1:]], cwd=work, env=environment, capture_output=True, text=True, timeout=600
+            [*program, *command[1:]], cwd=work, env=environment, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

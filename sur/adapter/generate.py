@@ -12,6 +12,7 @@ from PIL import Image
 
 from sur.adapter.base import BaseAdapter
 from sur.models.libraries import quiet_libraries
+from sur.models.locate import library_name
 from sur.support.errors import ConfigError
 
 
@@ -25,7 +26,9 @@ def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.d
     try:
         with quiet_libraries(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
-            pipe = DiffusionPipeline.from_pretrained(model, revision=revision, torch_dtype=dtype, use_safetensors=True)
+            pipe = DiffusionPipeline.from_pretrained(
+                library_name(model), revision=revision, torch_dtype=dtype, use_safetensors=True
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no pipeline could be loaded from {str(model)!r}: {error}\nCorrect the path or hub id; a hub model must "

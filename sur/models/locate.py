@@ -69,6 +69,16 @@ def locate(
     return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed, download), gguf_file)
 
 
+def library_name(model: str | Path) -> str | Path:
+    """A model's name as other libraries read it: the folder of `package:...`, every other name as it is.
+
+    Raises: NotFound as `locate`.
+    """
+    if isinstance(model, str) and model.startswith(PACKAGE):
+        return _package_folder(model.removeprefix(PACKAGE))
+    return model
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a model's name is for the hub: no folder or file here, and none of an installed package."""
     return not model.startswith(PACKAGE) and not Path(model).exists()
@@ -94,6 +104,10 @@ def _names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())[:12]
 
 
+def _beside(folder: Path) -> str:
+    return f"; found {_names(folder.parent)}" if folder.parent.is_dir() else ""
+
+
 def _package_folder(name: str) -> Path:
     package, _, inside = name.partition("/")
     spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
@@ -101,7 +115,7 @@ def _package_folder(name: str) -> Path:
         raise NotFound(f"package {package!r} is not installed; pip install {package.replace('_', '-')}")
     folder = Path(spec.submodule_search_locations[0]) / inside
     if not folder.is_dir():
-        raise NotFound(f"package {package!r} has no folder {inside!r}; found {_names(folder.parent)}")
+        raise NotFound(f"package {package!r} has no folder {inside!r}{_beside(folder)}")
     return folder
 
 

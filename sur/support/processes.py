@@ -7,4 +7,4 @@ import os
 
 def launched() -> tuple[int, int]:
     """Number of this process and how many there are, as `accelerate launch` and torchrun say in the environment."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

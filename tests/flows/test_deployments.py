@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -60,13 +61,13 @@ class Up:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def ask(self, method: str, path: str, **options):
-        for _ in range(20):  # the server's SQLite may be locked for a moment, which it says so
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """The answer of the server; None when it has no content."""
+        for attempt in range(20):  # the server answers 500 while its SQLite is locked, for a moment
             answer = httpx.request(method, self.api + path, trust_env=False, timeout=30, **options)
-            if answer.status_code < 500:
-                break
+            if answer.status_code < 500 or attempt == 19:
+                return answer.json() if answer.content else None
             time.sleep(0.5)
-        return answer.json() if answer.content else None
 
     def start(self, deployment: str) -> str:
         """Id of a new run of a deployment."""
@@ -81,10 +82,12 @@ class Up:
     def wait(self, run: str, *names: str, seconds: float = 400) -> dict:
         """The run's state, once it is one of these, or final."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while True:
             state = self.state(run)
             if state["name"] in names or state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 return state
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.3)
         raise AssertionError(f"{state['name']}: {(self.folder / 'runs/up/worker.log').read_text()[-3000:]}")
 

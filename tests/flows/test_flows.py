@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from tiny_run import save_config_file, save_models, save_rows, store_files
@@ -35,7 +36,7 @@ def extracted(world):
     return run_flow("extract", world)
 
 
-def artifacts(key):
+def artifacts(key: str) -> list[Any]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
