@@ -21,7 +21,7 @@ def identifier() -> Any:
 
 FEWEST_WORDS = 4  # shorter prompts are not judged: "a cat" is Romanian as much as English
 SURE = 0.7  # probability of another language than the usual one from which a prompt counts as in it
-MISSING = "needs py3langid: pip install 'sur-feature-cache[language]' (5 MB, works offline)"
+MISSING = "needs py3langid: pip install py3langid (5 MB, works offline)"
 
 
 def can_tell_languages() -> bool:
@@ -65,6 +65,4 @@ def _identifier() -> Any:
     try:
         return identifier()
     except ImportError:
-        raise ConfigError(
-            "filters.languages needs py3langid: pip install 'sur-feature-cache[language]'; or leave it empty"
-        ) from None
+        raise ConfigError("filters.languages needs py3langid: pip install py3langid; or leave it empty") from None

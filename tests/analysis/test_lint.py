@@ -197,7 +197,7 @@ def test_prompts_in_another_language_are_named():
 def test_without_py3langid_the_check_says_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = lint_store(store_of(tmp_path, [record("a cat")]))
-    assert "pip install 'sur-feature-cache[language]'" in report.skipped["language"]
+    assert "pip install py3langid" in report.skipped["language"]
 
 
 def test_validation_rows_that_training_sees_in_another_form_are_leakage(tmp_path):
