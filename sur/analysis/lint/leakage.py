@@ -28,7 +28,7 @@ def leakage(
 
     same_picture: groups of rows' indices. near: groups of ids, as in the findings of near-duplicates.
     """
-    held = held_back(rows, validation_fraction)
+    in_validation = held_back(rows, validation_fraction)
     prompts: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         prompts.setdefault(folded(row.simple), []).append(index)
@@ -41,8 +41,8 @@ def leakage(
     reported: set[int] = set()
     for what, groups in kinds:
         for group in groups:
-            inside = [index for index in group if held[index] and index not in reported]
-            trained = [index for index in group if not held[index]]
+            inside = [index for index in group if in_validation[index] and index not in reported]
+            trained = [index for index in group if not in_validation[index]]
             if inside and trained:
                 reported.update(inside)
                 leaked, seen = [rows[i] for i in inside], [rows[i] for i in trained]

@@ -41,31 +41,31 @@ def similar_texts(texts: Sequence[str], threshold: float) -> list[list[int]]:
     0.9 with less than 1e-6.
     """
     hashed = [_hashes(text) for text in texts]
-    kept = [index for index, hashes in enumerate(hashed) if len(hashes)]
-    if len(kept) < 2:
+    nonempty = [index for index, hashes in enumerate(hashed) if len(hashes)]
+    if len(nonempty) < 2:
         return []
-    hashes = np.concatenate([hashed[index] for index in kept])
-    starts = np.cumsum([0, *(len(hashed[index]) for index in kept[:-1])])
+    hashes = np.concatenate([hashed[index] for index in nonempty])
+    starts = np.cumsum([0, *(len(hashed[index]) for index in nonempty[:-1])])
 
     @lru_cache(maxsize=30_000)  # all of them would fill the memory
     def known(place: int) -> frozenset[str]:
-        return frozenset(map(sys.intern, shingles(texts[kept[place]])))
+        return frozenset(map(sys.intern, shingles(texts[nonempty[place]])))
 
     keys = np.random.Philox(key=1).random_raw(2 * TEXT_BANDS * TEXT_ROWS).reshape(2, -1) % (2**32 - 1) + 1
-    bands = np.empty((TEXT_BANDS, len(kept)), np.uint64)
+    bands = np.empty((TEXT_BANDS, len(nonempty)), np.uint64)
     for band in range(TEXT_BANDS):
         smallest = [
             np.minimum.reduceat((hashes * a + b) % _PRIME, starts)
             for a, b in keys[:, band * TEXT_ROWS : (band + 1) * TEXT_ROWS].T.astype(np.uint64)
         ]
         bands[band] = _mixed(smallest)
-    links = _Links(len(kept))
+    links = _Links(len(nonempty))
     for number, band in enumerate(bands):
         for bucket in _buckets(band):
             places = bucket.tolist()
             for part in sharing_rare(places, known, threshold) if len(places) > SMALL_BUCKET else [places]:
                 _link_texts(part, bands[:number], known, threshold, links)
-    return [[kept[i] for i in group] for group in links.groups()]
+    return [[nonempty[i] for i in group] for group in links.groups()]
 
 
 def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:

@@ -20,7 +20,7 @@ from sur.support.pages import image_uri, picture_uri_if_whole, render_template, 
 from sur.support.progress import Progress
 from sur.training.tracking.plots import compared_names, plot_compared
 
-FILE_NAME = "store.html"
+STORE_REPORT = "store.html"
 ROWS = 24  # rows whose pictures and prompts the page shows
 _log = logging.getLogger(__name__)
 

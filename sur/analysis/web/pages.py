@@ -47,8 +47,8 @@ def picture_address(viewer: Viewer, place: int, large: bool = False) -> str:
     """
     if not viewer.has_picture(place):
         return ""
-    made = viewer.store.spec(str(viewer.pictures.feature)).identity_digest[:8]
-    return f"/pictures/{viewer.table.hex_id(place)}?made={made}{'&large=true' if large else ''}"
+    digest = viewer.store.spec(str(viewer.pictures.feature)).identity_digest[:8]
+    return f"/pictures/{viewer.table.hex_id(place)}?made={digest}{'&large=true' if large else ''}"
 
 
 def _rendered(request: Request, template: str, context: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from sur.analysis.reports.store_overview import feature_line, spread_rows, store
 from sur.analysis.web.pages import TheViewer, feature_address, page, picture_address
 from sur.support.pages import environment
 
-SAMPLE_ROWS = 16  # rows with pictures on the overview
+OVERVIEW_ROWS = 16  # rows with pictures on the overview
 SMALL_SIDE, LARGE_SIDE = 192, 1024  # pixels of a picture's longer side
 router = APIRouter()
 
@@ -29,7 +29,7 @@ def overview_page(request: Request, viewer: TheViewer) -> HTMLResponse:
             "complex": table.complex[place],
             "picture": picture_address(viewer, place),
         }
-        for place in spread_rows(table, viewer.pictures.feature, SAMPLE_ROWS)
+        for place in spread_rows(table, viewer.pictures.feature, OVERVIEW_ROWS)
     ]
     return page(request, "overview", store=store_overview(viewer.store, table), rows=rows, how=viewer.how)
 
