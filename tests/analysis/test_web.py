@@ -490,7 +490,7 @@ def test_a_thumbnail_is_decoded_once_and_the_oldest_leave():
 def test_a_thumbnail_that_replaces_another_is_counted_once():
     thumbnails, made = Thumbnails(lambda slot: Image.new("RGB", (8, 8))), encode(Image.new("RGB", (8, 8)), 8)
     for _ in range(3):
-        thumbnails._keep(("a", 8), made)
+        thumbnails._store(("a", 8), made)
     assert thumbnails._bytes == len(made.content)
 
 

@@ -47,7 +47,7 @@ def create_app(viewer: Viewer, host: str = "127.0.0.1") -> FastAPI:
         return failure(request, error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)
-    def _misasked(request: Request, error: RequestValidationError) -> Response:
+    def _invalid_query(request: Request, error: RequestValidationError) -> Response:
         fault = error.errors()[0]
         return failure(request, 422, f"{fault['loc'][-1]}: {fault['msg']}")
 
