@@ -24,7 +24,7 @@ from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.statistics import feature_statistics
 from sur.analysis.store.table import State
 from sur.analysis.store.watch import StoreWatch
-from sur.analysis.web.app import create_app, listen
+from sur.analysis.web.app import create_app, listen, serve_app
 from sur.analysis.web.background import Jobs
 from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, MatchCache, RowFilter, matching
 from sur.analysis.web.row_pages import marked

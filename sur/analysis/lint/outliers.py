@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sur.analysis.lint.finding import Finding
-from sur.analysis.lint.prompts import quoted, single
+from sur.analysis.lint.prompts import quoted, single_row_finding
 from sur.cache import RowRecord
 
 _BLOCK_ROWS = 8192
@@ -36,4 +36,5 @@ def outliers(rows: list[RowRecord], vectors: np.ndarray, feature: str, limit: fl
     for index in np.flatnonzero(all_scores > limit).tolist():
         row = rows[index]
         message = f"{feature} lies far from all others' (score {all_scores[index]:.1f}) for {quoted(row.simple)}"
-        yield single("outlier", row, message, "look at the row (`sur inspect --row`); leave it out if it is broken")
+        remedy = "look at the row (`sur inspect --row`); leave it out if it is broken"
+        yield single_row_finding("outlier", row, message, remedy)
