@@ -31,7 +31,7 @@ from sur.adapter.adapter import Adapter
 from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import generate, load_pipeline
 from sur.analysis.probe import ProbeConfig, ProbeResult, probe
-from sur.analysis.probe.results import write_result
+from sur.analysis.probe.results import write_probe_result
 from sur.cache import Store
 from sur.config.run import RunConfig, load_config
 from sur.features.encoders.text import TextEncoder
@@ -220,7 +220,7 @@ def main() -> int:
             findings = ProbeResult.model_validate_json(given.findings.read_text())
         else:
             findings = probe(Store.open(config.store.path), ProbeConfig(target=given.target))
-            write_result(config.run_dir, findings)
+            write_probe_result(config.run_dir, findings)
     print("\n".join(report(findings, measured)))
     return 0
 

@@ -132,7 +132,9 @@ def print_scores(result: "Evaluation") -> None:
     """Print every score, the adapter against the narrative, and the share of the gap that the adapter closes."""
     table = Table("set", "scorer", "group", "prompt", "pictures", "score", "outline fit", "fréchet")
     for row in result.rows:
-        fit, distance = ("" if each is None else f"{each:.{n}f}" for each, n in ((row.fit, 3), (row.frechet, 2)))
+        fit, distance = (
+            "" if value is None else f"{value:.{digits}f}" for value, digits in ((row.fit, 3), (row.frechet, 2))
+        )
         pictures = str(row.pictures)
         table.add_row(row.set, row.scorer, row.group, row.condition, pictures, str(row.score), fit, distance)
     console().print(table)

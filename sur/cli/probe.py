@@ -46,7 +46,7 @@ def probe(
     from sur.analysis.probe import probe as score_candidates
     from sur.analysis.probe.candidates import candidates_of
     from sur.analysis.probe.plots import write_plots
-    from sur.analysis.probe.results import as_json, caution, recommended, write_result
+    from sur.analysis.probe.results import as_json, caution, recommended, write_probe_result
     from sur.cache import Store
     from sur.support.errors import ConfigError
     from sur.support.log import log_to_stderr
@@ -61,7 +61,7 @@ def probe(
         result = score_candidates(opened, settings, lambda name: progress.advance(1, name))
     folder = output if output is not None else _folder_beside(opened.path)
     if folder is not None:
-        write_result(folder, result)
+        write_probe_result(folder, result)
         write_plots(folder, result)
     if json:
         typer.echo(as_json(result))

@@ -71,11 +71,11 @@ def report(
 
     It needs no network and no server.
     """
-    from sur.analysis.reports.store_report import FILE_NAME, write_store_report
+    from sur.analysis.reports.store_report import STORE_REPORT, write_store_report
     from sur.support.log import log_to_stderr
 
     location = store_path(store)
-    target = to or (location.parent / FILE_NAME if isinstance(location, Path) else Path(FILE_NAME))
+    target = to or (location.parent / STORE_REPORT if isinstance(location, Path) else Path(STORE_REPORT))
     with log_to_stderr():
         write_store_report(location, runs or _own_run(store), target, statistics, vae)
     typer.echo(f"report: {target}")

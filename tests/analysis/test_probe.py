@@ -19,7 +19,7 @@ from sur.analysis.probe.cka import cka, hsic_1, hsic_triple
 from sur.analysis.probe.folds import folds_by_rows, folds_by_words, prompt_groups
 from sur.analysis.probe.plots import write_plots
 from sur.analysis.probe.projection import standardising_projection
-from sur.analysis.probe.results import ProbeResult, recommended, rivals, write_result
+from sur.analysis.probe.results import ProbeResult, recommended, rivals, write_probe_result
 from sur.analysis.probe.ridge import RidgeInput, ridge_path
 from sur.analysis.probe.rows import finite_numpy, probe_rows
 from sur.analysis.probe.score_layers import _common_error, score_held_out
@@ -445,7 +445,7 @@ def test_values_that_are_not_finite_are_named(world):
 
 
 def test_findings_are_written_and_read_back(findings, tmp_path):
-    target = write_result(tmp_path / "out", findings)
+    target = write_probe_result(tmp_path / "out", findings)
     assert ProbeResult.model_validate_json(target.read_text()) == findings
     png, svg = write_plots(tmp_path / "out", findings)
     assert svg.read_text().startswith("<?xml")

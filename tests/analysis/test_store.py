@@ -253,7 +253,7 @@ def test_a_disk_that_is_full_is_noticed_before_anything_is_mapped_onto_it(filled
 def test_vectors_outlive_their_file(filled, monkeypatch):
     """Another process that renews them takes the file away as soon as it is looked at."""
     store, states, length, _ = filled
-    want, original = np.array(row_vectors(store, "tokens")[0]), vectors_module._Kept._read
+    want, original = np.array(row_vectors(store, "tokens")[0]), vectors_module._VectorFile._read
 
     def read_and_lose(kept):
         found = original(kept)
@@ -261,11 +261,11 @@ def test_vectors_outlive_their_file(filled, monkeypatch):
             file.unlink()
         return found
 
-    monkeypatch.setattr(vectors_module._Kept, "_read", read_and_lose)
+    monkeypatch.setattr(vectors_module._VectorFile, "_read", read_and_lose)
     np.testing.assert_array_equal(row_vectors(store, "tokens")[0], want)
-    monkeypatch.setattr(vectors_module._Kept, "_read", original)
+    monkeypatch.setattr(vectors_module._VectorFile, "_read", original)
     row_vectors(store, "tokens")
-    monkeypatch.setattr(vectors_module._Kept, "_read", read_and_lose)
+    monkeypatch.setattr(vectors_module._VectorFile, "_read", read_and_lose)
     add_rows(store, 21, 3)
     write(store, "tokens", {"states": np.float16(states).repeat(2, 0)[:24], "length": length.repeat(2)[:24]})
     np.testing.assert_array_equal(row_vectors(Store.open(store.path), "tokens")[0][:19], want)
@@ -309,10 +309,11 @@ def test_search_finds_all_words_in_either_prompt_and_any_case(filled):
     assert [row.simple for row in row_records(store, search.find("Number 21"))] == ["prompt number 21"]
 
 
-def test_a_rows_neighbours_are_reported_only_when_asked_for(filled):
+def test_a_rows_neighbours_are_reported_only_when_asked_for(filled, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUR_CACHE", str(tmp_path / "cache"))
     store = filled[0]
     (feature,) = describe_row(store, 5).features
-    assert describe_row(store, 5).neighbours == {} and not (vectors_module.cache_folder() / "vectors").exists()
+    assert describe_row(store, 5).neighbours == {} and not (tmp_path / "cache").exists()
     near = describe_row(store, 5, neighbours=3).neighbours[feature.name]
     want = Neighbours(store, feature.name, standardised=True).nearest(5, 3)
     assert [(row.slot, row.similarity) for row in near] == [(each.slot, each.similarity) for each in want]

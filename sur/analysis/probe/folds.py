@@ -75,13 +75,13 @@ def folds_by_words(simple: Sequence[str], groups: Int[np.ndarray, " rows"], conf
         for word in row_words & rows_of.keys():
             rows_of[word].append(row)
     dealt: list[list[int]] = [[] for _ in range(config.folds)]
-    held = np.zeros((config.folds, len(simple)), dtype=bool)
+    with_word = np.zeros((config.folds, len(simple)), dtype=bool)
     for place, number in enumerate(rng.permutation(len(rare)).tolist()):
         fold = place % config.folds
         word_rows = rows_of[rare[number]]
-        if held[fold].sum() + len(word_rows) <= config.held_share * len(simple):
+        if with_word[fold].sum() + len(word_rows) <= config.held_share * len(simple):
             dealt[fold].append(number)
-            held[fold, word_rows] = True
+            with_word[fold, word_rows] = True
     if min(map(len, dealt)) < 2:
         return []
     folds = []
@@ -89,10 +89,10 @@ def folds_by_words(simple: Sequence[str], groups: Int[np.ndarray, " rows"], conf
         unit = np.full(len(simple), -1, dtype=np.int64)
         for number in sorted(numbers, key=lambda n: -counts[rare[n]]):  # the rarest of a row's words is its unit
             unit[rows_of[rare[number]]] = number
-        hidden = np.isin(groups, groups[held[fold]])
+        hidden = np.isin(groups, groups[with_word[fold]])
         if hidden.mean() > MOST_HIDDEN:
             return []
-        folds.append(_fold(hidden, unit, rng, config, held[fold]))
+        folds.append(_fold(hidden, unit, rng, config, with_word[fold]))
     return folds
 
 
@@ -101,9 +101,9 @@ def _fold(
     unit: Int[np.ndarray, " rows"],
     rng: np.random.Generator,
     config: ProbeConfig,
-    held: Bool[np.ndarray, " rows"] | None = None,
+    with_word: Bool[np.ndarray, " rows"] | None = None,
 ) -> Fold:
     """A fold that is scored on some of the rows that it holds back, drawn at random."""
-    rows = np.flatnonzero(hidden if held is None else held)
+    rows = np.flatnonzero(hidden if with_word is None else with_word)
     judged = np.sort(rng.permutation(rows)[: config.held_rows])
     return Fold(hidden, judged, unit[judged])

@@ -121,7 +121,7 @@ def caution(result: ProbeResult) -> str:
     )
 
 
-def write_result(folder: Path, result: ProbeResult) -> Path:
+def write_probe_result(folder: Path, result: ProbeResult) -> Path:
     """Write probe.json into `folder`, all or nothing; returns its path."""
     return write_text(folder / f"{FILE_STEM}.json", as_json(result) + "\n")
 

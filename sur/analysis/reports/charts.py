@@ -1,4 +1,4 @@
-"""Charts of a feature's statistics as plain numbers, which templates draw."""
+"""Charts of a feature's statistics, as plain numbers that templates draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_BARS = 240
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars from left to right. highest: the height at the top; low, high: what stands at the ends of the axis."""
+    """Bars from left to right. low, high: labels at the ends of the axis."""
 
     title: str
     heights: Sequence[float]
@@ -32,7 +32,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class FeatureCharts:
-    """Statistics of a feature as a page shows them."""
+    """Facts and charts of a feature, as a page shows them."""
 
     array: str
     vectors: str
@@ -53,7 +53,7 @@ def feature_charts(statistics: FeatureStatistics) -> FeatureCharts:
         ("smallest, largest", f"{s.smallest:.4g}, {s.largest:.4g}"),
         ("effective rank", rank),
         ("dead dimensions", _numbers(s.dead)),
-        ("massive dimensions", _numbers([each.dimension for each in s.massive])),
+        ("massive dimensions", _numbers([massive.dimension for massive in s.massive])),
         ("NaN, infinite", f"{s.nan:,}, {s.infinite:,}"),
     ]
     return FeatureCharts(
@@ -77,7 +77,7 @@ def _norms(s: FeatureStatistics) -> Chart | None:
 def _tokens(s: FeatureStatistics) -> Chart | None:
     if not s.token_lengths:
         return None
-    lengths, rows = (np.array(each) for each in zip(*s.token_lengths, strict=True))
+    lengths, rows = (np.array(column) for column in zip(*s.token_lengths, strict=True))
     low, high = int(lengths[0]), int(lengths[-1])
     width = -(-(high - low + 1) // MOST_BARS)
     heights = np.bincount((lengths - low) // width, weights=rows).astype(int).tolist()
@@ -114,8 +114,8 @@ def _range(first: int, width: int) -> str:
 
 
 def _numbers(dimensions: Sequence[int], most: int = 12) -> str:
-    """How many, and the first of them."""
+    """The count of some dimensions, and the first of them."""
     if not dimensions:
         return "none"
-    named = ", ".join(map(str, dimensions[:most])) + (", …" if len(dimensions) > most else "")
-    return f"{len(dimensions):,}: {named}"
+    names = ", ".join(map(str, dimensions[:most])) + (", …" if len(dimensions) > most else "")
+    return f"{len(dimensions):,}: {names}"
