@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sur.adapter.adapter import Adapter
-from sur.cache.storage.local import sync
 from sur.config.run_folder import RunFolder, step_of
 from sur.support.errors import ConfigError
+from sur.support.files import sync
 from sur.training.trainer import Training
 
 FORMAT_VERSION = 1
