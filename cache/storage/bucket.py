@@ -68,6 +68,7 @@ class BucketStorage:
     """Objects below a URL's prefix. Credentials and endpoint come from the environment, and are never stored."""
 
     random_reads = False
+    max_open_files = 4096  # an open object takes a little memory, and no file descriptor
 
     def __init__(self, url: str) -> None:
         self.location = url.rstrip("/")
@@ -112,8 +113,8 @@ class BucketStorage:
         if self.read(key) != data:
             raise CorruptStore(f"{self.where(key)}: the bytes read back differ from those written.")
 
-    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
-        """`work` of every number, several at a time."""
+    def map(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """Results of `work` in the order of `numbers`, several at a time."""
         return map_parallel(work, numbers)
 
     def remove(self, key: str) -> None:
