@@ -46,9 +46,10 @@ def _say_outcome(settings: "RunConfig", made: Path) -> None:
     """The scores of a pipeline that has evaluated, and what it made."""
     if settings.evaluate.asked:
         from sur.cli.evaluation import print_scores
-        from sur.evaluation.results import RESULT, Evaluation
+        from sur.config.run_folder import RunFolder
+        from sur.evaluation.results import Evaluation
 
-        print_scores(Evaluation.model_validate_json((settings.run_dir / RESULT).read_text()))
+        print_scores(Evaluation.model_validate_json(RunFolder(settings.run_dir).evaluation.read_text()))
     typer.echo(f"{'report' if settings.evaluate.asked else 'adapter'}: {made}")
 
 

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from sur.config.load import RESOLVED_NAME
 from sur.data import Quarantined
 from sur.evaluation.prompts.prompts import Condition
-from sur.evaluation.report.report import NAME as REPORT
-from sur.evaluation.results import RESULT, SINGLE, Evaluation, Single, read_singles
+from sur.evaluation.results import Evaluation, Single, read_singles
 from sur.support.errors import NotFound
 from sur.support.timings import read_seconds
 from sur.training.tracking.curves import flat, read_curves
 
 CURVES, QUARANTINE = "curves.jsonl", "quarantine.jsonl"
+RESULT, SINGLE, REPORT = "evaluation.json", "evaluation.jsonl", "report.html"
 _ANY = (RESOLVED_NAME, CURVES, RESULT)
 _log = logging.getLogger(__name__)
 
