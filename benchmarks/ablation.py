@@ -27,7 +27,7 @@ from sur.cache import Store
 from sur.config.run import RunConfig, load_config
 from sur.evaluation.prompts.prompts import Condition
 from sur.models.fingerprint import weights_fingerprint
-from sur.shapes.oracle import facts, look
+from sur.shapes.oracle import detect_objects, facts
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import SetName, questions
 from sur.support.errors import ConfigError
@@ -73,7 +73,7 @@ def measure(config: RunConfig, condition: Condition, adapter: Path | None) -> di
             [settings.seed * 1_000_000 + i for i in range(len(asked))], loaded,
             steps=settings.steps, guidance=settings.guidance, batch_size=settings.batch_size,
         )  # fmt: skip
-        right = [all(facts(q.scene, look(p)).values()) for q, p in zip(asked, pictures, strict=True)]
+        right = [all(facts(q.scene, detect_objects(p)).values()) for q, p in zip(asked, pictures, strict=True)]
         real = latent_vectors(pipe.vae, rendered([q.scene for q in asked], settings.seed))
         found[name] = {
             "right": "".join(str(int(each)) for each in right),

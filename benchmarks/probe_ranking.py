@@ -37,7 +37,7 @@ from sur.config.run import RunConfig, load_config
 from sur.features.encoders.text import TextEncoder
 from sur.features.readout import load_readout
 from sur.models.fingerprint import weights_fingerprint
-from sur.shapes.oracle import facts, look
+from sur.shapes.oracle import detect_objects, facts
 from sur.shapes.questions import Question, SetName, questions
 from sur.support.log import log_to_stderr
 from sur.training.fit import fit
@@ -65,7 +65,7 @@ def measure(config: RunConfig, adapter: Path, asked: Sequence[Question], drawn: 
     )  # fmt: skip
     measured = {
         "error": read_out_errors(config, loaded, asked),
-        "right": [float(all(facts(q.scene, look(p)).values())) for q, p in zip(first, pictures, strict=True)],
+        "right": [float(all(facts(q.scene, detect_objects(p)).values())) for q, p in zip(first, pictures, strict=True)],
     }
     partial = kept.with_suffix(".partial")
     partial.write_text(json.dumps({"key": key, "measured": measured}))

@@ -25,7 +25,7 @@ from sur.adapter.generate import load_pipeline
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.run import RunConfig, load_config
 from sur.config.run_folder import RunFolder
-from sur.shapes.oracle import facts, look
+from sur.shapes.oracle import detect_objects, facts
 from sur.shapes.questions import Question, questions
 from sur.training.fit import fit
 
@@ -107,7 +107,8 @@ def right(config: RunConfig, pipe: Any, asked: Sequence[Question], prompts: Sequ
             num_inference_steps=settings.steps, generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         ).images  # fmt: skip
         found += "".join(
-            str(int(all(facts(q.scene, look(p)).values()))) for q, p in zip(asked[part], pictures, strict=True)
+            str(int(all(facts(q.scene, detect_objects(p)).values())))
+            for q, p in zip(asked[part], pictures, strict=True)
         )
     return found
 

@@ -13,15 +13,15 @@ from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from sur.config.run import RunConfig
+from sur.config.run_folder import RunFolder
 from sur.evaluation.promotion import (
-    PROMOTED,
     Verdict,
-    abandon,
-    judge,
+    abandon_candidate,
+    judge_candidate,
     next_candidate,
     promoted_name,
     read_verdicts,
-    settle,
+    record_verdict,
 )
 from sur.evaluation.results import Single, read_singles
 from sur.flows.extract import extract
@@ -57,11 +57,13 @@ def nightly(config: RunConfig) -> Night:
             with tags(TAG):
                 adapter = train(candidate.config)
         except ConfigError as error:  # the checkpoints belong to other settings; no later night could go on from them
-            abandon(candidate, error)
+            abandon_candidate(candidate, error)
             raise
         evaluation = evaluate_adapter(candidate.config, adapter)
-        verdict = judge(candidate, evaluation, read_singles(candidate.config.run_dir), _in_use(candidate.config))
-        settle(config.run_dir, verdict)
+        verdict = judge_candidate(
+            candidate, evaluation, read_singles(candidate.config.run_dir), _in_use(candidate.config)
+        )
+        record_verdict(config.run_dir, verdict)
         night = Night(int(done["rows"]), int(done["partitions"]), None, verdict)
     create_markdown_artifact(_summary(config, night), key="nightly", description="What the night did")
     return night
@@ -69,7 +71,7 @@ def nightly(config: RunConfig) -> Night:
 
 def _in_use(config: RunConfig) -> list[Single] | None:
     """Scores of the promoted adapter for the prompts of a candidate's settings; None before the first promotion."""
-    folder = config.run_dir.parents[1] / PROMOTED
+    folder = RunFolder(config.run_dir.parents[1]).promoted
     if not folder.is_symlink():
         return None
     adapter = folder.resolve()

@@ -165,10 +165,10 @@ def publish(
     The licences of rows and models are required.
     """
     from sur.adapter.hub import push as push_folder
-    from sur.evaluation.report.model_card import publish as write
+    from sur.evaluation.report.model_card import publish_adapter
 
     licences = {"adapter": license, "data": data_license, "base model": base_license, "LLM": llm_license}
-    typer.echo(f"published: {write(run_dir, folder, licences, push)}")
+    typer.echo(f"published: {publish_adapter(run_dir, folder, licences, push)}")
     if push is not None:
         typer.echo(f"pushed: {push_folder(folder, push, private=not public)}")
 

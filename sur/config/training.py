@@ -13,47 +13,52 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(default=1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=64, ge=1, description="rows that a process takes at once")
-    accumulate: int = Field(default=1, ge=1, description="times a process does so in a step; memory is that of once")
+    steps: int = Field(default=1000, ge=1, description="number of optimiser steps")
+    batch_size: int = Field(default=64, ge=1, description="rows that one process takes at once")
+    accumulate: int = Field(default=1, ge=1, description="batches of one process in a step; memory is needed for one")
     optimiser: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: weight matrices by Muon, everything else by AdamW"
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
     matrix_learning_rate: float = Field(default=0.02, gt=0, description="peak learning rate of Muon")
-    beta2: float = Field(default=0.999, gt=0, lt=1, description="of AdamW")
-    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW and Muon")
-    warmup_steps: int = Field(default=50, ge=0, description="linear warm-up")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="after the warm-up")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
+    beta2: float = Field(default=0.999, gt=0, lt=1, description="second beta of AdamW")
+    weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW and Muon")
+    warmup_steps: int = Field(default=50, ge=0, description="steps of the linear warm-up")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning rate after the warm-up")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="norm to which gradients are clipped")
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(default="no", description="accelerate's mixed precision")
     ema_decay: float = Field(
-        default=0.0, ge=0, lt=1, description="of the adapter's moving average, which is then what is published; 0 = off"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the adapter, which is then published; 0 = off",
     )
     compile: bool = Field(default=False, description="compile adapter and read-out by torch.compile: a slower start")
-    device: Literal["auto", "cpu"] = Field(default="auto", description="auto: what accelerate finds")
-    seed: int = Field(default=0, description="of weights, order, noise and drawn queries")
-    validation_fraction: float = Field(default=0.05, ge=0, lt=1, description="share of rows held back, by row id")
+    device: Literal["auto", "cpu"] = Field(default="auto", description="auto: the device that accelerate finds")
+    seed: int = Field(default=0, description="seed of the initial weights, order of rows, noise and drawn queries")
+    validation_fraction: float = Field(
+        default=0.05, ge=0, lt=1, description="share of rows held back for validation, selected by row id"
+    )
     validate_every: int = Field(default=200, ge=0, description="steps between validations; 0 = never")
-    validation_batches: int = Field(default=4, ge=1, description="batches a validation looks at")
+    validation_batches: int = Field(default=4, ge=1, description="batches of one validation")
     patience: int = Field(
-        default=0, ge=0, description="validations without improvement after which training ends, with the best weights"
-        " published; 0 = trains to the end and publishes the last"
+        default=0, ge=0, description="validations without improvement after which training ends and publishes the best"
+        " weights; 0 = train to the end and publish the last weights"
     )  # fmt: skip
     manifest: Path | None = Field(
         default=None, description="train on just the rows of this manifest.safetensors (another run folder's)"
     )
     save_every: int = Field(default=200, ge=0, description="steps between checkpoints; 0 = only at the end")
     keep_checkpoints: int = Field(
-        default=2, ge=1, description="newest checkpoints that are kept; with patience the best one besides"
+        default=2, ge=1, description="number of newest checkpoints to keep; with patience the best one is kept too"
     )
     log_every: int = Field(default=20, ge=1, description="steps between lines of the log and the curves")
     trackers: tuple[str, ...] | None = Field(
         default=None, description="accelerate's trackers by name; default: tensorboard where it is installed"
     )
-    sample_every: int = Field(default=0, ge=0, description="steps between pictures of the prompts below; 0 = never")
-    sample_prompts: tuple[str, ...] = Field(default=(), description="what is drawn, a line of the grid each")
-    sample_seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="noise, a column of the grid each")
+    sample_every: int = Field(default=0, ge=0, description="steps between grids of pictures; 0 = never")
+    sample_prompts: tuple[str, ...] = Field(default=(), description="prompts of the grids, one line each")
+    sample_seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="seeds of the grids, one column each")
 
     @model_validator(mode="after")
     def _asked_for_what_it_needs(self) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""Drawing what an evaluation needs and its folder of pictures lacks."""
+"""Drawing the pictures of an evaluation that its folder of pictures lacks."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ class Cell(NamedTuple):
 
 
 def conditions_of(prompts: Sequence[Prompt]) -> list[Condition]:
-    """Those that at least one prompt has a text for."""
+    """The conditions that at least one prompt has a text for."""
     return [c for c in CONDITIONS if any(prompt.text(c) is not None for prompt in prompts)]
 
 
 def cells(subject: Subject, prompts: Sequence[Prompt], condition: Condition) -> Iterator[list[Cell]]:
-    """Every picture under a condition, in batches of a repeat; more repeats leave the batches of the others alone."""
+    """Every picture under a condition, in batches of one repeat each, so that more repeats change no earlier batch."""
     size = 1 if condition == "adapter" and subject.rows_meet else subject.settings.batch_size
     for repeat in range(subject.settings.seeds_per_prompt):
-        told = [Cell(i, p, repeat) for i, p in enumerate(prompts) if p.text(condition) is not None]
-        yield from (told[start : start + size] for start in range(0, len(told), size))
+        drawn = [Cell(i, p, repeat) for i, p in enumerate(prompts) if p.text(condition) is not None]
+        yield from (drawn[start : start + size] for start in range(0, len(drawn), size))
 
 
 def pictures_of(subject: Subject, sets: Sequence[PromptSet]) -> int:
-    """How many pictures an evaluation looks at."""
+    """Number of pictures of an evaluation."""
     return sum(len(b) for s in sets for c in conditions_of(s.prompts) for b in cells(subject, s.prompts, c))
 
 
 class Drawer:
-    """Draws with a pipeline that is loaded at the first picture that is not there."""
+    """Draws missing pictures; the pipeline is loaded for the first of them."""
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
@@ -62,38 +62,39 @@ class Drawer:
 
     @property
     def adapter(self) -> BaseAdapter:
-        """FileNotFoundError when there is none."""
+        """The adapter. Raises FileNotFoundError when there is none."""
         if self._adapter is None:
             self._adapter = BaseAdapter.from_pretrained(self.subject.adapter)
         return self._adapter
 
     def draw(self, prompts: Sequence[Prompt], on_pictures: Callable[[int], None] | None = None) -> Drawn:
-        """Files of all pictures of a set's prompts. `on_pictures` hears of each batch, those that were there too.
+        """Files of all pictures of a set's prompts; missing pictures are drawn.
 
-        A batch that lacks a picture is drawn whole: a picture's last bits depend on its neighbours in the batch, and
-        so an evaluation that was killed ends with the same pictures as one that was not.
+        A batch that lacks a picture is drawn whole, because a picture's last bits depend on its neighbours in the
+        batch: so an evaluation that was killed ends with the same pictures as one that was not. on_pictures: is called
+        with the size of each batch, drawn or not.
         """
         subject = self.subject
         drawn: dict[Condition, dict[int, list[Path]]] = {c: {} for c in conditions_of(prompts)}
         for condition, files in drawn.items():
             for batch in cells(subject, prompts, condition):
-                recipes = [subject.recipe(each.prompt, condition, each.index, each.repeat) for each in batch]
+                recipes = [subject.recipe(cell.prompt, condition, cell.index, cell.repeat) for cell in batch]
                 paths = [subject.pictures.path(recipe) for recipe in recipes]
                 if not all(path.is_file() for path in paths):
                     self._draw(recipes, condition)
-                for each, path in zip(batch, paths, strict=True):
-                    files.setdefault(each.index, []).append(path)
+                for cell, path in zip(batch, paths, strict=True):
+                    files.setdefault(cell.index, []).append(path)
                 if on_pictures is not None:
                     on_pictures(len(batch))
         return drawn
 
     def _draw(self, recipes: Sequence[Recipe], condition: Condition) -> None:
         settings = self.subject.settings
-        made = generate(
+        pictures = generate(
             self.pipe, [r.prompt for r in recipes], [r.seed for r in recipes],
             self.adapter if condition == "adapter" else None, weight=settings.weight,
             steps=settings.steps, guidance=settings.guidance, size=settings.size, batch_size=len(recipes),
             t5_tokens=recipes[0].t5_tokens,
         )  # fmt: skip
-        for recipe, picture in zip(recipes, made, strict=True):
+        for recipe, picture in zip(recipes, pictures, strict=True):
             self.subject.pictures.write(recipe, picture)

@@ -1,25 +1,25 @@
-"""A folder of pictures by what made them, so that none is drawn twice and several evaluations can share it."""
+"""A folder of pictures, each named by its recipe, so that none is drawn twice and evaluations can share the folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
 
 from sur.support.errors import ConfigError
+from sur.support.files import replacing
 
 DRAWING_VERSION = 1  # to be raised when the same recipe leads to another picture
 
 
 class Recipe(NamedTuple):
-    """All that a picture depends on but the rounding of processors and of its neighbours in a batch.
+    """Everything that determines a picture, up to rounding (hardware, batch composition).
 
-    pipeline, adapter: fingerprints. weight: the adapter's dial. size: pixels, t5_tokens: T5's states; None = the
-    pipeline's own. libraries: versions, as "torch 2.9".
+    pipeline, adapter: fingerprints. weight: the adapter's dial. size: pixels of a side. t5_tokens: number of T5's
+    states. None in size and t5_tokens stands for the pipeline's own. libraries: versions, such as "torch 2.9".
     """
 
     pipeline: str
@@ -37,46 +37,41 @@ class Recipe(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As JSON; it is also written into the picture."""
+        """The recipe as JSON; the picture's file carries it too."""
         return json.dumps({"version": DRAWING_VERSION, **self._asdict()}, sort_keys=True)
 
     @property
     def key(self) -> str:
-        """Name of the picture."""
+        """Name of the picture: a hash of the recipe."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:32]
 
 
 class Pictures:
-    """PNG files `<root>/<two digits>/<key>.png`. A file is there whole or not at all, whenever a writer is killed."""
+    """PNG files `<root>/<two digits>/<key>.png`. A file exists whole or not at all, whenever a writer is killed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, recipe: Recipe) -> Path:
-        """Where the picture is, or will be."""
+        """The path of the picture, drawn or not."""
         key = recipe.key
         return self.root / key[:2] / f"{key}.png"
 
     def write(self, recipe: Recipe, picture: Image.Image) -> None:
-        """Put a picture into the folder, unless it is there; it carries its recipe as the PNG text `recipe`."""
+        """Add a picture to the folder unless it is there; its file has the recipe as the PNG text `recipe`."""
         path = self.path(recipe)
         if path.is_file():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        about = PngImagePlugin.PngInfo()
-        about.add_text("recipe", recipe.text)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        with partial.open("wb") as file:
-            picture.save(file, "PNG", pnginfo=about)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        metadata = PngImagePlugin.PngInfo()
+        metadata.add_text("recipe", recipe.text)
+        with replacing(path, durable=True) as partial:
+            picture.save(partial, "PNG", pnginfo=metadata)
+        for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture of a file, decoded. Raises ConfigError when it is damaged."""
+    """The decoded picture of a file. Raises ConfigError when the file is damaged."""
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             return picture.convert("RGB")

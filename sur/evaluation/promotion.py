@@ -1,7 +1,7 @@
-"""Which of a store's adapters is in use: candidates are trained as rows come, and one takes the place only if better.
+"""The adapter of a store that is in use: candidates are trained as rows come, and only a better one replaces it.
 
 Everything lies in the run folder: each candidate in `candidates/<number>`, the one in use behind the link `promoted`,
-and what became of each in `promotions.jsonl`.
+and the verdicts in `promotions.jsonl`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sur.cache import Manifest, Store
+from sur.config.evaluation import PromoteConfig
+from sur.config.run_folder import RunFolder
 from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.results import Evaluation, Single
 from sur.evaluation.statistics import Interval, mean, resampled
@@ -27,16 +29,14 @@ from sur.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
-from sur.config.evaluation import PromoteConfig
 
-CANDIDATES, PROMOTED, HISTORY = "candidates", "promoted", "promotions.jsonl"
 MADE_FROM = "made-from.safetensors"  # rows of the data set when a candidate was made
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A training on what the store holds now. new_rows: those that no earlier candidate has seen."""
+class PromotionCandidate:
+    """A training on the rows that the store holds now. new_rows: number of rows that no earlier candidate has seen."""
 
     number: int
     config: RunConfig
@@ -45,15 +45,16 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """Name of the candidate's folder."""
         return f"{self.number:04d}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a candidate. gain: mean difference a prompt to what was in use, with its 95 % interval.
+    """The decision on a candidate.
 
-    why: it was not promoted. abandoned: it was never judged, and its rows are new to the next.
+    gain: mean difference for each prompt to the adapter in use, with its 95 % interval. why: the reason when it was
+    not promoted. abandoned: it was never judged, and its rows are new to the next candidate.
     """
 
     candidate: str
@@ -68,8 +69,8 @@ class Verdict:
     abandoned: bool = False
 
 
-def next_candidate(config: RunConfig) -> Candidate | int:
-    """What to train now, an unfinished candidate first; or, where rows are too few, how many new ones there are.
+def next_candidate(config: RunConfig) -> PromotionCandidate | int:
+    """The candidate to train now, an unfinished one first; or the number of new rows, when they are too few.
 
     Raises: ConfigError when the settings leave nothing to judge by.
     """
@@ -80,29 +81,31 @@ def next_candidate(config: RunConfig) -> Candidate | int:
         )
     _put_in_use(config.run_dir)
     verdicts = {verdict.candidate: verdict for verdict in read_verdicts(config.run_dir)}
-    folders = [path.name for path in (config.run_dir / CANDIDATES).glob("*") if re.fullmatch(r"\d{4,}", path.name)]
+    folders = [
+        path.name for path in RunFolder(config.run_dir).candidates.glob("*") if re.fullmatch(r"\d{4,}", path.name)
+    ]
     seen: set[bytes] = set()
     for name in sorted(folders):
         if name not in verdicts:
             return _candidate(config, int(name), seen)
         if not verdicts[name].abandoned:
-            seen |= _rows_of(config.run_dir / CANDIDATES / name)
+            seen |= _rows_of(RunFolder(config.run_dir).candidates / name)
     new = len(_members(config) - seen)
     if new < config.promote.min_new_rows:
         return new
     return _candidate(config, max(map(int, [*folders, *verdicts]), default=0) + 1, seen)
 
 
-def _candidate(config: RunConfig, number: int, seen: set[bytes]) -> Candidate:
-    """A candidate and its folder, with the rows that it was made from; those of an unfinished one stay as they are."""
-    folder = config.run_dir / CANDIDATES / f"{number:04d}"
+def _candidate(config: RunConfig, number: int, seen: set[bytes]) -> PromotionCandidate:
+    """A candidate, with the rows that it is made from; an unfinished candidate keeps the rows that it began with."""
+    folder = RunFolder(config.run_dir).candidates / f"{number:04d}"
     if not (folder / MADE_FROM).is_file():
         ids = np.frombuffer(b"".join(sorted(_members(config))), np.uint8).reshape(-1, 16)
         Manifest(ids, np.zeros(len(ids), np.int64), 0, {}).save(folder / MADE_FROM)
     rows = _rows_of(folder)
-    pictures = config.evaluate.pictures or config.run_dir / "pictures"  # shared, so that none is drawn twice
+    pictures = config.evaluate.pictures or RunFolder(config.run_dir).pictures  # shared, so that none is drawn twice
     own = {"run_dir": folder, "evaluate": config.evaluate.model_copy(update={"pictures": pictures})}
-    return Candidate(number, config.model_copy(update=own), len(rows), len(rows - seen))
+    return PromotionCandidate(number, config.model_copy(update=own), len(rows), len(rows - seen))
 
 
 def _members(config: RunConfig) -> set[bytes]:
@@ -112,28 +115,27 @@ def _members(config: RunConfig) -> set[bytes]:
 
 
 def _rows_of(folder: Path) -> set[bytes]:
-    """Ids of the rows that a candidate was made from; none where its file is gone."""
+    """Ids of the rows that a candidate was made from; an empty set where their file is gone."""
     path = folder / MADE_FROM
     return {row.tobytes() for row in Manifest.load(path).ids} if path.is_file() else set()
 
 
-def judge(
-    candidate: Candidate, evaluation: Evaluation, singles: Sequence[Single], in_use: Sequence[Single] | None
+def judge_candidate(
+    candidate: PromotionCandidate, evaluation: Evaluation, singles: Sequence[Single], in_use: Sequence[Single] | None
 ) -> Verdict:
-    """Compare a candidate with the adapter in use, or with none, prompt by prompt on the same noise.
+    """The verdict on a candidate, compared with the adapter in use, or with none, prompt by prompt on the same noise.
 
-    in_use: what the promoted adapter drew for the same prompts; None when nothing is promoted yet.
+    in_use: scores of the promoted adapter on the same prompts; None when nothing is promoted yet.
 
     Raises: ConfigError when the judge or set named by the settings is not in the evaluation.
     """
     settings, seed = candidate.config.promote, candidate.config.evaluate.seed
-    names = [about.name for about in evaluation.scorers]
-    scorer = settings.scorer or next(iter(names), None)
-    if scorer is None or scorer not in names:
+    scorers = {info.name: info for info in evaluation.scorers}
+    scorer = settings.scorer or next(iter(scorers), None)
+    if scorer is None or scorer not in scorers:
         raise ConfigError(
-            f"promote.scorer is {scorer}, but the evaluation was judged by {', '.join(names) or 'nothing'}"
+            f"promote.scorer is {scorer}, but the evaluation was judged by {', '.join(scorers) or 'nothing'}"
         )
-    about = next(each for each in evaluation.scorers if each.name == scorer)
     mine = _scores(singles, scorer, "adapter", settings.set)
     theirs = _scores(
         singles if in_use is None else in_use, scorer, "narrative" if in_use is None else "adapter", settings.set
@@ -144,7 +146,7 @@ def judge(
         raise ConfigError(
             f"promote.set={settings.set}: {scorer} has scored no prompt of it; there are {', '.join(sets)}"
         )
-    sign = 1.0 if about.higher_is_better else -1.0
+    sign = 1.0 if scorers[scorer].higher_is_better else -1.0
     unscored = len(theirs.keys() - mine.keys())
     difference = np.array([sign * (mine[prompt] - theirs[prompt]) for prompt in prompts])
     gain = mean(difference, resampled(len(prompts), 10_000, seed))
@@ -162,7 +164,7 @@ def judge(
 
 
 def _why_not(gain: Interval, prompts: int, unscored: int, settings: PromoteConfig) -> str:
-    """Why a candidate is not promoted, "" if it is."""
+    """The reason why a candidate is not promoted; "" when it is promoted."""
     if unscored:
         return f"{unscored} prompts that were scored before have no score with it"
     if prompts < settings.min_prompts:
@@ -172,45 +174,46 @@ def _why_not(gain: Interval, prompts: int, unscored: int, settings: PromoteConfi
     return ""
 
 
-def abandon(candidate: Candidate, error: Exception) -> None:
-    """Note that a candidate cannot be finished, so that the next night begins another."""
+def abandon_candidate(candidate: PromotionCandidate, error: Exception) -> None:
+    """Record that a candidate cannot be finished, so that the next night begins another."""
     none = (math.nan, math.nan, math.nan)
     verdict = Verdict(
         candidate.name, candidate.rows, candidate.new_rows, "", "", 0, none, False, f"abandoned: {error}", True
     )
-    settle(candidate.config.run_dir.parents[1], verdict)
+    record_verdict(candidate.config.run_dir.parents[1], verdict)
 
 
-def settle(run_dir: Path, verdict: Verdict) -> None:
-    """Note a verdict, then put the candidate in use if it is better, and remove what only its training needed.
+def record_verdict(run_dir: Path, verdict: Verdict) -> None:
+    """Record a verdict, put the candidate in use if it is promoted, and remove the checkpoints of its training.
 
-    Killed in between, the next night puts it in use.
+    When the process is killed in between, the next night puts the candidate in use.
     """
-    path = run_dir / HISTORY
-    cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a crash; its line stays for people to see
+    path = RunFolder(run_dir).promotions
+    cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # by a crash; the line stays for people to see
     with path.open("a", encoding="utf-8") as history:
         history.write(("\n" if cut else "") + json.dumps(asdict(verdict)) + "\n")
         history.flush()
         os.fsync(history.fileno())
     _put_in_use(run_dir)
-    shutil.rmtree(run_dir / CANDIDATES / verdict.candidate / "checkpoints", ignore_errors=True)
+    shutil.rmtree(RunFolder(RunFolder(run_dir).candidates / verdict.candidate).checkpoints, ignore_errors=True)
     _log.info("candidate %s: %s", verdict.candidate, verdict.why or "promoted")
 
 
 def _put_in_use(run_dir: Path) -> None:
-    """Have the link follow the last promotion."""
+    """Point the link to the candidate that was promoted last."""
     promoted = [verdict.candidate for verdict in read_verdicts(run_dir) if verdict.promoted]
     if not promoted or promoted_name(run_dir) == promoted[-1]:
         return
-    new = run_dir / f".{PROMOTED}.{os.getpid()}"
+    link = RunFolder(run_dir).promoted
+    new = link.with_name(f".{link.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
-    new.symlink_to(Path(CANDIDATES) / promoted[-1] / "adapter")
-    new.replace(run_dir / PROMOTED)
+    new.symlink_to((RunFolder(run_dir).candidates / promoted[-1] / "adapter").relative_to(run_dir))
+    new.replace(link)
 
 
 def read_verdicts(run_dir: Path) -> list[Verdict]:
     """Every verdict so far; a last line that a crash cut short is left out."""
-    path = run_dir / HISTORY
+    path = RunFolder(run_dir).promotions
     verdicts = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -222,15 +225,15 @@ def read_verdicts(run_dir: Path) -> list[Verdict]:
 
 
 def promoted_name(run_dir: Path) -> str | None:
-    """Candidate in use, None when there is none yet."""
-    link = run_dir / PROMOTED
+    """PromotionCandidate in use, None when there is none yet."""
+    link = RunFolder(run_dir).promoted
     return link.readlink().parent.name if link.is_symlink() else None
 
 
 def _scores(
     singles: Sequence[Single], scorer: str, condition: Condition, only: str | None
 ) -> dict[tuple[str, str], float]:
-    """Mean score of each prompt that was scored under a condition."""
+    """Mean score of each prompt that was scored under a condition, by set and id."""
     scores = {}
     for single in singles:
         values = np.array(single.scores.get(scorer, {}).get(condition, ()), float)

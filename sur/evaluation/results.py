@@ -1,4 +1,4 @@
-"""What an evaluation found: evaluation.json, and every single score in evaluation.jsonl."""
+"""The result of an evaluation: evaluation.json, and every single score in evaluation.jsonl."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from sur.config.run_folder import RunFolder
 from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.statistics import Interval, Number
+from sur.support.files import write_text
 
-RESULT, SINGLE = "evaluation.json", "evaluation.jsonl"
 
-
-class Row(BaseModel):
+class ScoreRow(BaseModel):
     """Mean score of one condition on one set, or on a group of its prompts, by one scorer.
 
-    The mean is over pictures that have a score under every condition that their prompt has a text for, so that
-    conditions are compared on equal terms; a complex prompt's over those of them that have one. unscored: pictures
-    left out. For the oracle also: facts, the share in which each kind of fact
-    holds; fit, mean IoU of the objects' outlines; frechet, distance to rendered pictures of the same scenes.
+    All conditions of a prompt are averaged over the same pictures: those scored under each condition that the prompt
+    has a text for. unscored: number of the other pictures. For the oracle also: facts, the share of pictures in which
+    each kind of fact holds; fit, mean IoU of the objects' outlines; frechet, distance to rendered pictures of the
+    same scenes.
     """
 
     set: str
@@ -36,7 +36,7 @@ class Row(BaseModel):
 
 
 class Gap(BaseModel):
-    """Share of the gap between narrative and complex prompts that the adapter closes, 1 = all of it."""
+    """Share of the gap between narrative and complex prompts that the adapter closes; 1 is all of it."""
 
     set: str
     group: str
@@ -45,10 +45,10 @@ class Gap(BaseModel):
 
 
 class Comparison(BaseModel):
-    """The adapter against the narrative, prompt by prompt, the same noise.
+    """The adapter against the narrative, prompt by prompt on the same noise.
 
-    difference: adapter - narrative. wins, losses, ties: prompts whose pictures got better, worse, neither. p: of the
-    sign-flip test, two-sided.
+    difference: adapter - narrative. wins, losses, ties: number of prompts whose pictures became better, worse,
+    neither. p: of the two-sided sign-flip test.
     """
 
     set: str
@@ -61,8 +61,8 @@ class Comparison(BaseModel):
     p: float
 
 
-class About(BaseModel):
-    """A scorer, for readers. top: the best possible score, None when there is none."""
+class ScorerInfo(BaseModel):
+    """A scorer as readers see it. top: the best possible score, None for a scale without end."""
 
     name: str
     meaning: str
@@ -70,8 +70,8 @@ class About(BaseModel):
     top: float | None
 
 
-class Asked(BaseModel):
-    """A prompt set, for readers. groups: name -> meaning, in their order."""
+class PromptSetInfo(BaseModel):
+    """A prompt set as readers see it. groups: name -> meaning, in their order."""
 
     name: str
     meaning: str
@@ -79,9 +79,10 @@ class Asked(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """Everything that the report shows of an evaluation; `digest` stands for all that it depends on.
+    """Everything that the report shows of an evaluation.
 
-    adapter_fingerprint: of its weights. weight: the dial it was judged at, None = its own.
+    digest: hash of everything that the evaluation depends on. adapter_fingerprint: hash of the adapter's weights.
+    weight: the adapter's dial during the evaluation, None for its own.
     """
 
     digest: str
@@ -89,15 +90,15 @@ class Evaluation(BaseModel):
     adapter_fingerprint: str
     weight: float | None
     pictures: str
-    sets: list[Asked]
-    scorers: list[About]
-    rows: list[Row]
+    sets: list[PromptSetInfo]
+    scorers: list[ScorerInfo]
+    rows: list[ScoreRow]
     gaps: list[Gap]
     comparisons: list[Comparison]
 
 
 class Single(BaseModel):
-    """One prompt: its pictures (paths in the folder of pictures) and each scorer's values, a list entry a repeat."""
+    """One prompt: its pictures (paths in the folder of pictures) and each scorer's values, one for each repeat."""
 
     set: str
     id: str
@@ -109,28 +110,25 @@ class Single(BaseModel):
 
 
 def write_result(folder: Path, result: Evaluation, singles: Sequence[Single]) -> None:
-    """Put both files into a folder, the summary last."""
-    lines = "".join(each.model_dump_json() + "\n" for each in singles)
-    for name, text in ((SINGLE, lines), (RESULT, result.model_dump_json(indent=2) + "\n")):
-        partial = folder / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+    """Write both files into a run's folder, the summary last."""
+    write_text(RunFolder(folder).scores, "".join(single.model_dump_json() + "\n" for single in singles))
+    write_text(RunFolder(folder).evaluation, result.model_dump_json(indent=2) + "\n")
 
 
 def read_singles(folder: Path) -> list[Single]:
-    """Every prompt of the folder's evaluation; none when there is no such file."""
-    path = folder / SINGLE
+    """Every prompt of the folder's evaluation; an empty list when the folder has none."""
+    path = RunFolder(folder).scores
     if not path.is_file():
         return []
     return [Single.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def adapter_scores(evaluation: Evaluation) -> dict[str, float]:
-    """What an evaluation says of the adapter: each judge's score, and the share of the gap closed, of every set."""
-    found = {
+    """Numbers of the adapter by name: each judge's score on every set, and the share of the gap closed."""
+    scores = {
         f"{row.set} {row.scorer}": row.score.value
         for row in evaluation.rows
         if row.group == "all" and row.condition == "adapter"
     }
     closed = {f"{gap.set} {gap.scorer} closed": gap.closed.value for gap in evaluation.gaps if gap.group == "all"}
-    return found | closed
+    return scores | closed

@@ -10,53 +10,53 @@ from jaxtyping import Bool, Float
 from sur.config.evaluation import EvaluateConfig
 from sur.evaluation.judges.scorer import Scorer
 from sur.evaluation.prompts.prompts import CONDITIONS, Condition, Prompt, PromptSet
-from sur.evaluation.results import Comparison, Gap, Row
+from sur.evaluation.results import Comparison, Gap, ScoreRow
 from sur.evaluation.statistics import closed_gap, mean, resampled, sign_flip_p
 
 ALL = "all"
 
 
-def groups_of(asked: PromptSet) -> Iterator[tuple[str, list[int]]]:
-    """Every group of a set that has prompts, and their places; first all of them."""
-    yield ALL, list(range(len(asked.prompts)))
-    for group in asked.groups:
-        if places := [i for i, prompt in enumerate(asked.prompts) if group in prompt.groups]:
+def prompt_groups(prompt_set: PromptSet) -> Iterator[tuple[str, list[int]]]:
+    """Every group of a set that has prompts, with the places of the prompts; first the group of all prompts."""
+    yield ALL, list(range(len(prompt_set.prompts)))
+    for group in prompt_set.groups:
+        if places := [i for i, prompt in enumerate(prompt_set.prompts) if group in prompt.groups]:
             yield group, places
 
 
-def summarise(
-    asked: PromptSet,
+def summarise_scores(
+    prompt_set: PromptSet,
     scorer: Scorer,
     scores: Mapping[Condition, Float[np.ndarray, "prompts repeats"]],
     settings: EvaluateConfig,
-) -> tuple[list[Row], list[Gap], list[Comparison]]:
-    """What one scorer's values (NaN = none) say of a set."""
-    counted = paired(asked.prompts, scores)
-    wanted = np.array([prompt.has(scorer.needs) for prompt in asked.prompts])
+) -> tuple[list[ScoreRow], list[Gap], list[Comparison]]:
+    """Rows, gaps and comparisons of one scorer's values (NaN where it has none) on a set."""
+    counted = paired(prompt_set.prompts, scores)
+    judged = np.array([prompt.has(scorer.needs) for prompt in prompt_set.prompts])
     rows, gaps, comparisons = [], [], []
-    for group, places in groups_of(asked):
-        member = np.zeros(len(asked.prompts), dtype=bool)
+    for group, places in prompt_groups(prompt_set):
+        member = np.zeros(len(prompt_set.prompts), dtype=bool)
         member[places] = True
         single: dict[Condition, np.ndarray] = {}
         for condition in CONDITIONS:
             if condition not in scores:
                 continue
-            told = np.array([prompt.text(condition) is not None for prompt in asked.prompts]) & member & wanted
-            chosen = told & counted.any(1)
+            drawn = np.array([prompt.text(condition) is not None for prompt in prompt_set.prompts]) & member & judged
+            chosen = drawn & counted.any(1)
             if not chosen.any():
                 continue
             single[condition] = np.where(chosen, _prompt_means(scores[condition], counted), np.nan)
             values = single[condition][chosen]
-            kept = int(counted[chosen].sum())
+            pictures = int(counted[chosen].sum())
             rows.append(
-                Row(
-                    set=asked.name, group=group, scorer=scorer.name, condition=condition, prompts=len(values),
-                    pictures=kept, unscored=int(told.sum()) * counted.shape[1] - kept,
+                ScoreRow(
+                    set=prompt_set.name, group=group, scorer=scorer.name, condition=condition, prompts=len(values),
+                    pictures=pictures, unscored=int(drawn.sum()) * counted.shape[1] - pictures,
                     score=mean(values, resampled(len(values), settings.resamples, settings.seed)),
                 )
             )  # fmt: skip
         sign = 1.0 if scorer.higher_is_better else -1.0
-        names = {"set": asked.name, "group": group, "scorer": scorer.name}
+        names = {"set": prompt_set.name, "group": group, "scorer": scorer.name}
         if "adapter" in single:
             comparisons.append(Comparison(**names, **_compare(single, sign, settings)))
         if "adapter" in single and "complex" in single:
@@ -69,9 +69,9 @@ def summarise(
 def paired(
     prompts: Sequence[Prompt], scores: Mapping[Condition, Float[np.ndarray, "prompts repeats"]]
 ) -> Bool[np.ndarray, "prompts repeats"]:
-    """Which repeats of a prompt have a score under every condition that it has a text for."""
-    rest = [np.array([prompt.text(c) is None for prompt in prompts])[:, None] for c in scores]
-    return np.logical_and.reduce([np.isfinite(v) | none for v, none in zip(scores.values(), rest, strict=True)])
+    """Whether each repeat of a prompt has a score under every condition that the prompt has a text for."""
+    textless = [np.array([prompt.text(c) is None for prompt in prompts])[:, None] for c in scores]
+    return np.logical_and.reduce([np.isfinite(v) | none for v, none in zip(scores.values(), textless, strict=True)])
 
 
 def _prompt_means(

@@ -1,4 +1,4 @@
-"""What an evaluation is about: an adapter on a pipeline, the settings, and the folder of the result."""
+"""The subject of an evaluation: an adapter on a pipeline, the settings, and the folder of the result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from sur.adapter.base import saved_settings
 from sur.adapter.hub import adapter_folder
 from sur.config.evaluation import EvaluateConfig
+from sur.config.run_folder import RunFolder
 from sur.evaluation.pictures import Pictures, Recipe
 from sur.evaluation.prompts.prompts import Condition, Prompt
 from sur.models.fingerprint import pipeline_fingerprint, weights_fingerprint
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """An adapter to be judged. base: the pipeline's folder or hub id, and its revision."""
+    """An adapter to be judged. base: folder or hub id of the pipeline, and its revision."""
 
     base: tuple[str, str | None]
     adapter: Path
@@ -33,27 +34,27 @@ class Subject:
 
     @classmethod
     def of_run(cls, config: RunConfig, adapter: str | Path) -> Subject:
-        """An adapter for the pipeline of a run, judged as its config says, in its folder."""
+        """An adapter for the pipeline of a run, with the run's settings and folder."""
         return cls(config.base, Path(adapter), config.evaluate, config.run_dir)
 
     @cached_property
     def pictures(self) -> Pictures:
-        """Where its pictures lie."""
-        return Pictures(self.settings.pictures or self.folder / "pictures")
+        """The folder of its pictures."""
+        return Pictures(self.settings.pictures or RunFolder(self.folder).pictures)
 
     @cached_property
     def base_fingerprint(self) -> str:
-        """FileNotFoundError when there is no pipeline."""
+        """Fingerprint of the pipeline's files. Raises FileNotFoundError when there is no pipeline."""
         return pipeline_fingerprint(locate(*self.base, needed=PIPELINE_WEIGHTS).folder)
 
     @cached_property
     def adapter_fingerprint(self) -> str:
-        """Of its weights, sizes and own dial; FileNotFoundError when there is no adapter."""
+        """Fingerprint of the adapter's files. Raises FileNotFoundError when there is no adapter."""
         return weights_fingerprint(self.adapter)
 
     @cached_property
     def trained(self) -> dict[str, Any]:
-        """Variant of the adapter and the text states that it was trained on; FileNotFoundError when there is none."""
+        """Variant of the adapter, and identity of its training's text states. Raises FileNotFoundError without one."""
         content = saved_settings(adapter_folder(self.adapter))
         return {"variant": content.get("variant"), "text": content["trained_on"].get("text", {})}
 
@@ -64,22 +65,22 @@ class Subject:
 
     @cached_property
     def libraries(self) -> tuple[str, ...]:
-        """The versions that pictures depend on."""
+        """The versions of the libraries that pictures depend on."""
         return tuple(f"{name} {version(name)}" for name in ("diffusers", "torch", "transformers"))
 
     def recipe(self, prompt: Prompt, condition: Condition, index: int, repeat: int) -> Recipe:
-        """How the picture of a set's prompt `index` is made; its noise is the same under every condition.
+        """The recipe for the picture of a set's prompt `index`; its noise is the same under every condition.
 
         Raises: ValueError when the prompt has no text under the condition.
         """
         text, settings = prompt.text(condition), self.settings
         if text is None:
             raise ValueError(f"prompt {prompt.id} has no {condition} text")
-        worn = condition == "adapter"
+        adapted = condition == "adapter"
         return Recipe(
             pipeline=self.base_fingerprint,
-            adapter=self.adapter_fingerprint if worn else None,
-            weight=settings.weight if worn else None,
+            adapter=self.adapter_fingerprint if adapted else None,
+            weight=settings.weight if adapted else None,
             prompt=text,
             seed=10**12 * repeat + 10**6 * settings.seed + index,
             steps=settings.steps,

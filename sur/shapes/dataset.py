@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
-from sur.shapes.scenes import render, sample_scene
+from sur.shapes.scenes import render_scene, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
 from sur.support.errors import ConfigError
 
-FORMAT_VERSION = 3
-logger = logging.getLogger(__name__)
+DATASET_VERSION = 3
+_log = logging.getLogger(__name__)
 _PICTURE = re.compile(r"\d{6}\.png")
 
 
@@ -27,11 +27,11 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
     A folder written with the same arguments is left as it is; returns `folder`.
     """
     folder = Path(folder)
-    settings = {"format_version": FORMAT_VERSION, "rows": rows, "unpaired": unpaired, "seed": seed}
+    settings = {"format_version": DATASET_VERSION, "rows": rows, "unpaired": unpaired, "seed": seed}
     stamp = folder / "settings.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == settings:
         return folder
-    logger.info("writing %d rows of the shapes world to %s", rows + unpaired, folder)
+    _log.info("writing %d rows of the shapes world to %s", rows + unpaired, folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -40,7 +40,7 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
     for index in range(rows):
         scene = sample_scene(rng)
         name = f"{index:06d}.png"
-        render(scene, rng).save(partial / name)
+        render_scene(scene, rng).save(partial / name)
         narrative = narrative_prompt(scene, rng, TRAIN, PAIRED_KINDS).text
         lines.append({"file_name": name, "text": narrative, "prompt": complex_prompt(scene, rng)})
     for index in range(unpaired):

@@ -21,8 +21,8 @@ _GRID = 24
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One object found: what it is, its centre in pixels, and how well its outline fits (IoU, 0..1)."""
+class DetectedObject:
+    """One object in a picture: colour and shape, its centre in pixels, and the fit of its outline (IoU, 0..1)."""
 
     thing: Thing
     x: float
@@ -30,45 +30,45 @@ class Seen:
     fit: float
 
 
-def look(picture: UInt8[np.ndarray, "height width 3"] | Image.Image) -> list[Seen]:
+def detect_objects(picture: UInt8[np.ndarray, "height width 3"] | Image.Image) -> list[DetectedObject]:
     """All objects in the picture, in no particular order."""
     pixels = np.asarray(picture, dtype=np.float32)
     foreground = np.linalg.norm(pixels - np.array(BACKGROUND, np.float32), axis=-1) > _FOREGROUND_DISTANCE
     labels = np.asarray(ndimage.label(foreground)[0])  # pyright: ignore[reportIndexIssue, reportGeneralTypeIssues]
-    seen = []
+    objects = []
     for index in range(1, int(labels.max()) + 1):
         mask = labels == index
         if mask.sum() < _MIN_AREA_PIXELS:
             continue
         shape, fit = _shape_of(mask)
         y, x = np.argwhere(mask).mean(0)
-        seen.append(Seen(Thing(_colour_of(pixels, mask), shape), float(x), float(y), fit))
-    return seen
+        objects.append(DetectedObject(Thing(_colour_of(pixels, mask), shape), float(x), float(y), fit))
+    return objects
 
 
-def facts(scene: Scene, seen: list[Seen]) -> dict[str, bool]:
-    """Which facts of `scene` the objects `seen` show: of count, colour, shape, relation those that it asks for."""
-    wanted = [scene.first] * scene.count if scene.second is None else [scene.first, scene.second]
-    found = [s.thing for s in seen]
+def facts(scene: Scene, objects: list[DetectedObject]) -> dict[str, bool]:
+    """Whether the objects show each fact of the scene: count, colour, shape, and the relation if it has one."""
+    expected = [scene.first] * scene.count if scene.second is None else [scene.first, scene.second]
+    things = [detected.thing for detected in objects]
     result = {
-        "count": len(found) == len(wanted),
-        "colour": {t.colour for t in found} == {t.colour for t in wanted},
-        "shape": {t.shape for t in found} == {t.shape for t in wanted},
+        "count": len(things) == len(expected),
+        "colour": {t.colour for t in things} == {t.colour for t in expected},
+        "shape": {t.shape for t in things} == {t.shape for t in expected},
     }
     if scene.relation is not None:
-        result["relation"] = _relation_holds(scene, seen)
+        result["relation"] = _relation_holds(scene, objects)
     return result
 
 
-def shows(scene: Scene, seen: list[Seen]) -> bool:
+def shows(scene: Scene, objects: list[DetectedObject]) -> bool:
     """Whether the picture shows exactly the scene: every object, nothing else, in the right relation."""
-    return all(facts(scene, seen).values())
+    return all(facts(scene, objects).values())
 
 
-def _relation_holds(scene: Scene, seen: list[Seen]) -> bool:
-    firsts = [s for s in seen if s.thing == scene.first]
-    seconds = [s for s in seen if s.thing == scene.second]
-    if len(seen) != 2 or len(firsts) != 1 or len(seconds) != 1:
+def _relation_holds(scene: Scene, objects: list[DetectedObject]) -> bool:
+    firsts = [s for s in objects if s.thing == scene.first]
+    seconds = [s for s in objects if s.thing == scene.second]
+    if len(objects) != 2 or len(firsts) != 1 or len(seconds) != 1:
         return False
     dx, dy = seconds[0].x - firsts[0].x, seconds[0].y - firsts[0].y
     return (dy > abs(dx)) if scene.relation == "above" else (dx > abs(dy))

@@ -12,13 +12,13 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from sur.shapes.base.train_vae import encode_all
-from sur.shapes.scenes import Scene, render
+from sur.shapes.scenes import Scene, render_scene
 
 
 def rendered(scenes: Sequence[Scene], seed: int) -> list[Image.Image]:
     """True pictures of the scenes."""
     rng = np.random.default_rng([seed, 2])
-    return [render(scene, rng) for scene in scenes]
+    return [render_scene(scene, rng) for scene in scenes]
 
 
 @torch.no_grad()

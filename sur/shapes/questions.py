@@ -1,4 +1,4 @@
-"""What the evaluation asks for: scenes with a complex and a narrative prompt that was never trained on."""
+"""Questions of the evaluation: scenes with a complex prompt and a narrative one that was never trained on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sur.shapes.words import PAIRED_KINDS
 
 SetName = Literal["templates", "synonyms", "dev_templates", "dev_synonyms"]
 
-# What is asked, for a reader of results; the order is that in which they are shown.
-SETS = {
+# Meanings for readers of results, in the order of reports.
+SET_MEANINGS = {
     "templates": "sentence patterns that no training had, in words that the adapter was trained on",
     "synonyms": "sentences as in training, one word of each in none of the adapter's prompt pairs",
     "dev_templates": "like templates, with other sentences, for choosing settings",
     "dev_synonyms": "like synonyms, with other words, for choosing settings",
 }
-GROUPS = {
+QUESTION_GROUPS = {
     "count": "one to four equal things",
     "relation": "two things, one above or left of the other",
     "text encoder knows the word": "the new word was in the text encoder's own training",
@@ -30,7 +30,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Question:
-    """One scene to be drawn. `groups`: `count` or `relation`, for synonyms also who knows the unseen word."""
+    """One scene to be drawn. `groups`: `count` or `relation`, for synonyms also who knows the new word."""
 
     scene: Scene
     complex: str
@@ -41,20 +41,20 @@ class Question:
 def questions(name: SetName, n: int, seed: int = 0) -> list[Question]:
     """`n` questions of a set, a pure function of the arguments.
 
-    templates: sentences never trained on, words that paired rows have. synonyms: sentences of the training with one
-    word (a colour, shape, count or relation) that no paired row has, half of them known to the text encoder, half
-    to the LLM only. The dev sets are their like for choosing settings, with other sentences and words.
+    templates: sentences never trained on, in words of paired rows. synonyms: sentences of the training with one
+    word (a colour, shape, count or relation) that no paired row has; half of these words are known to the text
+    encoder, half only to the LLM. The dev sets are similar, with other sentences and words, for choosing settings.
     """
     rng = np.random.default_rng([seed, list(_SETS).index(name)])
     pieces, unseen = _SETS[name]
-    made = []
+    chosen = []
     for i in range(n):
         scene = sample_scene(rng)
         kind = unseen[i % len(unseen)] if unseen else None
-        told = narrative_prompt(scene, rng, pieces, PAIRED_KINDS, require=kind)
+        narrative = narrative_prompt(scene, rng, pieces, PAIRED_KINDS, require=kind)
         groups = (scene.kind,) if kind is None else (scene.kind, _KNOWN_TO[kind])
-        made.append(Question(scene, complex_prompt(scene, rng), told.text, groups))
-    return made
+        chosen.append(Question(scene, complex_prompt(scene, rng), narrative.text, groups))
+    return chosen
 
 
 _SETS = {

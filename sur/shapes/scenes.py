@@ -23,7 +23,7 @@ PALETTE = {
     "purple": (150, 60, 190),
     "white": (240, 240, 240),
 }
-COLOURS = tuple(PALETTE)
+COLOUR_NAMES = tuple(PALETTE)
 SHAPES = ("circle", "square", "triangle", "cross")
 RELATIONS = ("above", "left of")
 MAX_COUNT = 4
@@ -32,7 +32,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Thing:
-    """One kind of object: a colour of `COLOURS` and a shape of `SHAPES`."""
+    """One kind of object: a colour of `COLOUR_NAMES` and a shape of `SHAPES`."""
 
     colour: str
     shape: str
@@ -63,16 +63,16 @@ class Scene:
 
 def sample_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene: half of them counts, half relations between two different things."""
-    first = Thing(COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))])
+    first = Thing(COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))], SHAPES[rng.integers(len(SHAPES))])
     if rng.random() < 0.5:
         return Scene(first, count=int(rng.integers(1, MAX_COUNT + 1)))
     while True:
-        second = Thing(COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))])
+        second = Thing(COLOUR_NAMES[rng.integers(len(COLOUR_NAMES))], SHAPES[rng.integers(len(SHAPES))])
         if second != first:
             return Scene(first, relation=RELATIONS[rng.integers(2)], second=second)
 
 
-def render(scene: Scene, rng: np.random.Generator) -> Image.Image:
+def render_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Draw `scene` at a random layout; objects never touch. Returns a 64 x 64 RGB picture."""
     things = [scene.first] * scene.count if scene.second is None else [scene.first, scene.second]
     scale = _OVERSAMPLING

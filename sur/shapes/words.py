@@ -1,4 +1,4 @@
-"""The words of the shapes world, by who knows them.
+"""The words of the shapes world, by the models that know them.
 
 Every idea (a colour, a shape, a count, a relation) has words of five kinds:
 
@@ -10,7 +10,7 @@ Every idea (a colour, a shape, a count, a relation) has words of five kinds:
 | `dev_rare` | no | no (unpaired narrative prompts only) | none: settings are chosen with them |
 | `unseen_rare` | no | no (unpaired narrative prompts only) | synonyms |
 
-So what an `unseen_rare` word means can be learnt from nowhere but the LLM.
+So the meaning of an `unseen_rare` word can be learnt only from the LLM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Words:
-    """Words for one idea, by who knows them (see the module's table)."""
+    """Words for one idea, by the models that know them (see the module's table)."""
 
     common: tuple[str, ...]
     rare: tuple[str, ...]
@@ -34,9 +34,9 @@ class Words:
 
 
 KINDS = ("common", "rare", "unseen_known", "dev_rare", "unseen_rare")
-# What a word's kind is drawn from: in paired rows and questions three of four words are everyday ones.
+# A word's kind is drawn from these: in paired rows and questions three of four words are common ones.
 PAIRED_KINDS = ("common", "common", "common", "rare")
-# One word of these kinds in every unpaired prompt, the others as in paired rows: a teacher that has to guess several
+# Every unpaired prompt has one word of these kinds, the others as in paired rows: a teacher that has to guess several
 # words of a prompt at once is seldom right.
 UNPAIRED_KINDS = ("unseen_known", "dev_rare", "unseen_rare")
 
@@ -74,7 +74,7 @@ SHAPE_WORDS = {
     ),
 }
 
-# Before a noun: singular for 1, else plural.
+# The noun behind them is singular for 1, else plural.
 COUNT_WORDS = {
     1: Words(
         ("one", "a single", "just one"), ("a lone", "a sole", "no more than one"), ("only one",), ("a solitary",),
@@ -119,7 +119,7 @@ RELATION_WORDS = {
     ),
 }  # fmt: skip
 
-# Style keywords of complex prompts; they ask for nothing.
+# Style keywords of complex prompts; they change nothing in a scene.
 STYLE = (
     "flat vector art", "crisp edges", "8k", "masterpiece", "studio background", "clean lines",
     "minimalist", "high detail", "sharp focus", "trending design",

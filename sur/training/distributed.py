@@ -1,7 +1,7 @@
-"""The processes that train together, as `accelerate launch` or torchrun started them; one where nobody did.
+"""The processes that train together, started by `accelerate launch` or torchrun; otherwise there is one.
 
-Gradients are averaged here, in one message a step, and not by DistributedDataParallel: what learns is spread over
-two modules, and which of their parameters get a gradient changes in the course of a training.
+Gradients are averaged here, in one message for each step, and not by DistributedDataParallel: the learning parameters
+are spread over two modules, and the set of those that get a gradient changes in the course of a training.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 
 
 def joined(cpu: bool) -> tuple[int, int]:
-    """Join the other processes; returns the number of this one and how many there are."""
+    """Join the other processes; returns the number of this one and the number of processes."""
     state = PartialState(cpu=cpu)
     return state.process_index, state.num_processes
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Leave the other processes in order at the end: torch's threads abort a process that just ends."""
+    """Leave the process group at the end of the block: otherwise torch's threads abort the process as it ends."""
     try:
         yield
     finally:
@@ -40,22 +40,22 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
     """
     if PartialState().num_processes == 1:
         return
-    given = [parameter.grad for parameter in parameters]
-    has = torch.tensor([float(grad is not None) for grad in given], device=parameters[0].device)
+    grads = [parameter.grad for parameter in parameters]
+    present = torch.tensor([float(grad is not None) for grad in grads], device=parameters[0].device)
     flat = [
-        (torch.zeros_like(p) if grad is None else grad).flatten() for p, grad in zip(parameters, given, strict=True)
+        (torch.zeros_like(p) if grad is None else grad).flatten() for p, grad in zip(parameters, grads, strict=True)
     ]
-    mean: Tensor = reduce(torch.cat([*flat, has]), "mean")  # pyright: ignore[reportAssignmentType]
-    *means, any_has = mean.split([p.numel() for p in parameters] + [len(parameters)])
-    for parameter, part, had in zip(parameters, means, any_has.tolist(), strict=True):
-        parameter.grad = part.view_as(parameter) if had else None
+    mean: Tensor = reduce(torch.cat([*flat, present]), "mean")  # pyright: ignore[reportAssignmentType]
+    *means, anywhere = mean.split([p.numel() for p in parameters] + [len(parameters)])
+    for parameter, part, somewhere in zip(parameters, means, anywhere.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter) if somewhere else None
 
 
 def average_values(values: Mapping[str, float]) -> dict[str, float]:
     """Mean over the processes of named numbers; a name that a process lacks counts as zero there."""
     everyone = gather_object([dict(values)])
-    names = dict.fromkeys(name for each in everyone for name in each)
-    return {name: sum(each.get(name, 0.0) for each in everyone) / len(everyone) for name in names}
+    names = dict.fromkeys(name for process in everyone for name in process)
+    return {name: sum(process.get(name, 0.0) for process in everyone) / len(everyone) for name in names}
 
 
 def take_from_first(tensors: Iterable[Tensor]) -> None:
@@ -66,7 +66,7 @@ def take_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def as_first(value: Any) -> Any:
-    """The first process's value, in every process: for a decision that all have to take alike."""
+    """The first process's value, in every process: for a decision that all must take alike."""
     return broadcast_object_list([value])[0]
 
 
@@ -76,5 +76,5 @@ def in_any(flag: bool) -> bool:
 
 
 def wait_for_everyone() -> None:
-    """Return once every process has come here."""
+    """Return once every process has reached this call."""
     PartialState().wait_for_everyone()

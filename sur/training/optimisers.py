@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def build_optimisers(adapter: BaseAdapter, objective: Objective, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW, and with `muon` Muon for weight matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-    Every group has its `peak` learning rate and its `horizon`, the step at which a cosine ends. The teacher ends
-    learning before the adapter does, and at a learning rate of zero like the adapter.
+    Every group has its `peak` learning rate and its `horizon`, the step at which a cosine ends. The teacher's horizon
+    is before the adapter's; both end at a learning rate of zero.
     """
     adamw, muon = [], []
     for name, module in {"adapter": adapter, **objective.parts()}.items():
@@ -32,16 +32,16 @@ def build_optimisers(adapter: BaseAdapter, objective: Objective, config: TrainCo
         adamw.append({"params": rest, "peak": peak, "horizon": horizon})
         if matrices:
             muon.append({"params": matrices, "peak": config.matrix_learning_rate, "horizon": horizon})
-    made: list[torch.optim.Optimizer] = [
+    optimisers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(adamw, config.learning_rate, (0.9, config.beta2), weight_decay=config.weight_decay)
     ]
     if muon:
-        made.append(torch.optim.Muon(muon, config.matrix_learning_rate, config.weight_decay))
-    return made
+        optimisers.append(torch.optim.Muon(muon, config.matrix_learning_rate, config.weight_decay))
+    return optimisers
 
 
 def is_matrix(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Whether a parameter multiplies vectors (a layer's weight), unlike norms, biases and learnt vectors."""
+    """Whether a parameter is a layer's weight matrix, not a norm, a bias or a learnt vector."""
     return parameter.ndim == 2 and name.endswith("weight")
 
 

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionXLPipeline
 from sur.adapter.adapter import Adapter
 from sur.adapter.generate import generate, load_pipeline
 from sur.config.adapter import AdapterConfig
-from sur.shapes.base.base_model import WEIGHTS
+from sur.shapes.base.base_model import BASE_MODEL
 
 PROMPTS = [
     "we can see two red discs",
@@ -32,7 +32,7 @@ def pixels(pictures) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def pipe():
-    return load_pipeline(WEIGHTS)
+    return load_pipeline(BASE_MODEL)
 
 
 def test_attached_states_are_the_adapters_and_the_negative_prompts_are_untouched(pipe):
@@ -93,7 +93,7 @@ def test_attaching_the_same_adapter_again_changes_its_weight_and_nothing_else(pi
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_pipelines_work_and_come_close(pipe, dtype):
-    half = load_pipeline(WEIGHTS, dtype=dtype)
+    half = load_pipeline(BASE_MODEL, dtype=dtype)
     states = half.encode_prompt(PROMPTS, "cpu", 1, False)[0]
     assert states.dtype == dtype
     trained().attach(half)

@@ -19,7 +19,7 @@ from sur.analysis.reports.store_report import write_store_report
 from sur.analysis.store.statistics import feature_statistics
 from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 from sur.cli.app import app
-from sur.evaluation.results import RESULT
+from sur.config.run_folder import RunFolder
 from sur.support.images import ImageError
 from sur.support.pages import picture_uri
 
@@ -71,7 +71,9 @@ def test_an_empty_store_has_a_page(tmp_path):
 def test_runs_stand_side_by_side(run, evaluation, tmp_path):  # noqa: F811
     other = tmp_path / "runs" / "two"
     other.mkdir()
-    (other / RESULT).write_text(evaluation.model_copy(update={"gaps": [], "pictures": str(other)}).model_dump_json())
+    RunFolder(other).evaluation.write_text(
+        evaluation.model_copy(update={"gaps": [], "pictures": str(other)}).model_dump_json()
+    )
     (other / "config.yaml").write_text("train: {steps: 7}\n")
     (run.run_dir / "config.yaml").write_text("train: {steps: 5}\nrun_dir: somewhere\n")
     runs = [read_run(folder, name) for folder, name in ((run.run_dir, "one"), (other, "two"))]

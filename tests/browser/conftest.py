@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sur.analysis.web.app import create_app, listen
 from sur.analysis.web.viewer import Viewer
 from sur.config.run import load_config
-from sur.evaluation.results import About, Asked, Evaluation, Gap, Row, Single, write_result
+from sur.evaluation.results import Evaluation, Gap, PromptSetInfo, ScorerInfo, ScoreRow, Single, write_result
 from sur.evaluation.statistics import Interval
 from sur.features.extraction import extract
 from sur.shapes.dataset import write_dataset
@@ -64,7 +64,7 @@ def add_results(folder: Path, score: float) -> None:
         c: Interval(value=v, low=v - 0.1, high=v + 0.1) for c, v in zip(conditions, (0.4, score, 0.95), strict=True)
     }
     rows = [
-        Row(set="made", group="all", scorer="oracle", condition=c, prompts=2, pictures=2, score=some[c])
+        ScoreRow(set="made", group="all", scorer="oracle", condition=c, prompts=2, pictures=2, score=some[c])
         for c in conditions
     ]
     singles = []
@@ -80,8 +80,8 @@ def add_results(folder: Path, score: float) -> None:
     result = Evaluation(
         digest="", adapter="adapter", adapter_fingerprint="", weight=None, pictures=str(folder / "pictures"), rows=rows,
         gaps=[Gap(set="made", group="all", scorer="oracle", closed=closed)], comparisons=[],
-        sets=[Asked(name="made", meaning="made up", groups={})],
-        scorers=[About(name="oracle", meaning="share right", higher_is_better=True, top=1.0)],
+        sets=[PromptSetInfo(name="made", meaning="made up", groups={})],
+        scorers=[ScorerInfo(name="oracle", meaning="share right", higher_is_better=True, top=1.0)],
     )  # fmt: skip
     write_result(folder, result, singles)
 

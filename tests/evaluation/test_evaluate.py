@@ -19,12 +19,13 @@ from sur.adapter.adapter import Adapter
 from sur.adapter.generate import generate, load_pipeline
 from sur.config.evaluation import EvaluateConfig
 from sur.config.run import load_config
+from sur.config.run_folder import RunFolder
 from sur.evaluation import Subject, evaluate, kept_evaluation
 from sur.evaluation.drawing import pictures_of
 from sur.evaluation.prompts.sets import prompt_sets
 from sur.evaluation.report.report import write_report
-from sur.evaluation.results import RESULT, SINGLE, read_singles
-from sur.shapes.oracle import facts, look
+from sur.evaluation.results import read_singles
+from sur.shapes.oracle import detect_objects, facts
 from sur.shapes.questions import questions
 from sur.support.errors import ConfigError
 from sur.support.timings import note_seconds, read_seconds, timed
@@ -105,7 +106,11 @@ def test_other_settings_are_evaluated_anew(own, settings):
 
 def test_what_lacks_a_picture_of_its_report_or_a_result_is_evaluated_anew(own):
     shown = read_singles(own.folder)[1]
-    for lost in (own.folder / "pictures" / shown.pictures["adapter"][0], own.folder / SINGLE, own.folder / RESULT):
+    for lost in (
+        own.folder / "pictures" / shown.pictures["adapter"][0],
+        RunFolder(own.folder).scores,
+        RunFolder(own.folder).evaluation,
+    ):
         content = lost.read_bytes()
         lost.unlink()
         assert kept_evaluation(own) is None
@@ -114,7 +119,7 @@ def test_what_lacks_a_picture_of_its_report_or_a_result_is_evaluated_anew(own):
 
 
 def test_a_result_of_another_version_is_evaluated_anew(own):
-    (own.folder / RESULT).write_text('{"adapter": "x", "rows": [], "gaps": []}')
+    RunFolder(own.folder).evaluation.write_text('{"adapter": "x", "rows": [], "gaps": []}')
     assert kept_evaluation(own) is None
 
 
@@ -126,7 +131,7 @@ def test_pictures_are_those_of_the_pipeline_and_scores_those_of_the_oracle(evalu
     for condition, worn in (("narrative", None), ("adapter", adapter), ("complex", None)):
         texts = [q.complex if condition == "complex" else q.narrative for q in asked]
         expected = generate(pipe, texts, list(range(4)), worn, steps=3, guidance=3.0)
-        right = [all(facts(q.scene, look(p)).values()) for q, p in zip(asked, expected, strict=True)]
+        right = [all(facts(q.scene, detect_objects(p)).values()) for q, p in zip(asked, expected, strict=True)]
         assert [each.scores["oracle"][condition] for each in singles] == [[float(each)] for each in right]
         for single, picture in zip(singles, expected, strict=True):
             with Image.open(subject.folder / "pictures" / single.pictures[condition][0]) as stored:
@@ -168,14 +173,14 @@ def test_a_shared_folder_of_pictures_serves_several_evaluations(tmp_path):
         evaluate(subject_in(tmp_path / name, "evaluate.sets=[templates]", shared))
         assert not (tmp_path / name / "pictures").exists()
     assert len(files_of(tmp_path / "shared")) == 12
-    results = [(tmp_path / name / SINGLE).read_text() for name in ("one", "two")]
+    results = [RunFolder(tmp_path / name).scores.read_text() for name in ("one", "two")]
     assert results[0] == results[1]
 
 
 def test_a_damaged_picture_is_named_with_the_remedy(own):
     lost = own.folder / "pictures" / read_singles(own.folder)[0].pictures["narrative"][0]
     lost.write_bytes(lost.read_bytes()[:60])
-    (own.folder / RESULT).unlink()
+    RunFolder(own.folder).evaluation.unlink()
     with pytest.raises(ConfigError, match="remove it and evaluate again"):
         evaluate(own)
     lost.unlink()
@@ -206,13 +211,13 @@ def test_a_killed_evaluation_goes_on_and_ends_as_one_that_was_not(tmp_path):
         assert run.returncode == -9
         found = files_of(killed)
         assert pictures <= len(found) < 24 and {name: found[name] for name in before} == before
-        assert not (killed / RESULT).exists()
+        assert not RunFolder(killed).evaluation.exists()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.count("batch") == 12
     assert files_of(killed) == files_of(whole)
     assert list((killed / "pictures").rglob(".*")) == []
-    assert (killed / SINGLE).read_bytes() == (whole / SINGLE).read_bytes()
-    ours, theirs = (json.loads((folder / RESULT).read_text()) for folder in (killed, whole))
+    assert RunFolder(killed).scores.read_bytes() == RunFolder(whole).scores.read_bytes()
+    ours, theirs = (json.loads(RunFolder(folder).evaluation.read_text()) for folder in (killed, whole))
     assert {**ours, "adapter": "", "pictures": ""} == {**theirs, "adapter": "", "pictures": ""}
 
 

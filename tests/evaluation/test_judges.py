@@ -20,7 +20,7 @@ from sur.evaluation.judges.clip import ClipScorer
 from sur.evaluation.judges.iqa import IQAScorer
 from sur.evaluation.judges.scorer import judges_identity
 from sur.evaluation.judges.vqa import VQAScorer, plain
-from sur.evaluation.prompts.prompts import Asked, Prompt
+from sur.evaluation.prompts.prompts import PictureQuestion, Prompt
 from sur.evaluation.results import Evaluation, read_singles
 from sur.support.errors import ConfigError
 
@@ -115,9 +115,12 @@ def test_a_blip_model_writes_its_most_likely_answer_word_by_word(models):
 def test_the_vqa_score_is_the_share_of_right_answers_and_none_without_questions(models):
     scorer = VQAScorer(VQAConfig(model=str(models / "vilt")))
     answers = scorer.answer([PICTURES[0]] * 2 + [PICTURES[2]], [QUESTIONS[0], QUESTIONS[1], QUESTIONS[2]])
-    right, wrong = Asked(QUESTIONS[0], ("nothing", answers[0].upper() + ".")), Asked(QUESTIONS[1], ("nothing",))
+    right, wrong = (
+        PictureQuestion(QUESTIONS[0], ("nothing", answers[0].upper() + ".")),
+        PictureQuestion(QUESTIONS[1], ("nothing",)),
+    )
     both = Prompt("0", "", questions=(right, wrong))
-    one = Prompt("2", "", questions=(Asked(QUESTIONS[2], (answers[2],)),))
+    one = Prompt("2", "", questions=(PictureQuestion(QUESTIONS[2], (answers[2],)),))
     assert scorer.score(PICTURES[:3], [both, PROMPTS[1], one]) == [0.5, None, 1.0]
 
 

@@ -16,9 +16,9 @@ from sur.adapter.adapter import Adapter
 from sur.adapter.hub import adapter_folder, push
 from sur.cli.app import app
 from sur.config.load import save_config
-from sur.evaluation.report.grid import NAME as GRID
-from sur.evaluation.report.model_card import publish
-from sur.evaluation.results import RESULT, Comparison, Evaluation, Row
+from sur.config.run_folder import RunFolder
+from sur.evaluation.report.model_card import publish_adapter
+from sur.evaluation.results import Comparison, Evaluation, ScoreRow
 from sur.evaluation.statistics import Interval
 from sur.models.fingerprint import weights_fingerprint
 from sur.support.errors import ConfigError
@@ -39,20 +39,20 @@ def run(tmp_path_factory):
 
     key = {"set": "everyday", "group": "all", "scorer": "clip"}
     scored = (("narrative", 0.25), ("adapter", 0.5), ("complex", 0.75))
-    rows = [Row(**key, condition=c, prompts=9, pictures=9, score=interval(v)) for c, v in scored]
+    rows = [ScoreRow(**key, condition=c, prompts=9, pictures=9, score=interval(v)) for c, v in scored]
     comparison = Comparison(**key, difference=interval(0.25), wins=6, losses=2, ties=1, p=0.0421)
     empty = {"digest": "", "adapter": "", "pictures": "", "sets": [], "scorers": [], "gaps": [], "weight": None}
     fingerprint = weights_fingerprint(config.run_dir / "adapter")
     result = Evaluation(rows=rows, comparisons=[comparison], adapter_fingerprint=fingerprint, **empty)
-    (config.run_dir / RESULT).write_text(result.model_dump_json())
-    Image.new("RGB", (8, 8)).save(config.run_dir / GRID)
+    RunFolder(config.run_dir).evaluation.write_text(result.model_dump_json())
+    Image.new("RGB", (8, 8)).save(RunFolder(config.run_dir).grid)
     return config
 
 
 def test_the_folder_holds_the_adapter_and_a_card_of_what_was_measured(run, tmp_path):
-    folder = publish(run.run_dir, tmp_path / "out", LICENCES, "me/mine")
+    folder = publish_adapter(run.run_dir, tmp_path / "out", LICENCES, "me/mine")
     assert {file.name for file in folder.iterdir()} == {
-        "README.md", "adapter.safetensors", "config.json", GRID,
+        "README.md", "adapter.safetensors", "config.json", "before-after.png",
     }  # fmt: skip
     ours, theirs = (Adapter.from_pretrained(each).state_dict() for each in (run.run_dir / "adapter", folder))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -63,7 +63,7 @@ def test_the_folder_holds_the_adapter_and_a_card_of_what_was_measured(run, tmp_p
     assert "| everyday (9) | clip | 0.250 [0.150, 0.350] | 0.500 [0.400, 0.600] | 0.750 [0.650, 0.850] |" in card
     assert "6 / 2 (0.0421)" in card
     assert 'from_pretrained("me/mine")' in card
-    assert "![pictures" in card and GRID in card
+    assert "![pictures" in card and "before-after.png" in card
     assert "| LLM | mit |" in card and "| data | cc-by-4.0 |" in card
     identities = json.loads((folder / "config.json").read_text())["trained_on"]["features"]
     assert len(identities) == 4  # simple, complex, LLM, latents
@@ -72,32 +72,32 @@ def test_the_folder_holds_the_adapter_and_a_card_of_what_was_measured(run, tmp_p
 
 
 def test_a_run_without_an_evaluation_says_so(run, tmp_path):
-    kept = (run.run_dir / RESULT).read_text()
-    (run.run_dir / RESULT).unlink()
+    kept = RunFolder(run.run_dir).evaluation.read_text()
+    RunFolder(run.run_dir).evaluation.unlink()
     try:
-        card = (publish(run.run_dir, tmp_path / "out", LICENCES) / "README.md").read_text()
+        card = (publish_adapter(run.run_dir, tmp_path / "out", LICENCES) / "README.md").read_text()
     finally:
-        (run.run_dir / RESULT).write_text(kept)
+        RunFolder(run.run_dir).evaluation.write_text(kept)
     assert "Nothing was measured" in card and "YOUR-NAME/YOUR-ADAPTER" in card
 
 
 def test_scores_of_other_weights_are_not_published(run, tmp_path):
-    path = run.run_dir / RESULT
+    path = RunFolder(run.run_dir).evaluation
     kept = path.read_text()
     path.write_text(kept.replace(weights_fingerprint(run.run_dir / "adapter"), "another"))
     try:
         with pytest.raises(ConfigError, match="is about another adapter"):
-            publish(run.run_dir, tmp_path / "out", LICENCES)
+            publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
         path.write_text('{"digest": "of an older version"}')
         with pytest.raises(ConfigError, match="another version .*`sur evaluate`"):
-            publish(run.run_dir, tmp_path / "out", LICENCES)
+            publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
     finally:
         path.write_text(kept)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_that_does_not_answer_is_said_and_the_folder_is_ready(run, tmp_path):
-    folder = publish(run.run_dir, tmp_path / "out", LICENCES)
+    folder = publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
     with pytest.raises(ConfigError, match="hf upload nobody/nothing"):  # HF_HUB_OFFLINE is set
         push(folder, "nobody/nothing")
     assert Adapter.from_pretrained(folder)
@@ -106,14 +106,14 @@ def test_a_hub_that_does_not_answer_is_said_and_the_folder_is_ready(run, tmp_pat
 @pytest.mark.parametrize("missing", LICENCES)
 def test_every_inputs_licence_is_asked_for(run, tmp_path, missing):
     with pytest.raises(ConfigError, match=f"give the licence of: {missing}"):
-        publish(run.run_dir, tmp_path / "out", LICENCES | {missing: ""})
+        publish_adapter(run.run_dir, tmp_path / "out", LICENCES | {missing: ""})
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is there already"):
-        publish(run.run_dir, tmp_path, LICENCES)
+        publish_adapter(run.run_dir, tmp_path, LICENCES)
 
 
 def test_the_command(run, tmp_path):
@@ -124,7 +124,7 @@ def test_the_command(run, tmp_path):
 
 
 def test_only_an_adapters_files_are_pushed(run, tmp_path, monkeypatch):
-    folder = publish(run.run_dir, tmp_path / "out", LICENCES)
+    folder = publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
     (folder / "secret.env").write_text("HF_TOKEN=x")
     sent: dict = {}
     monkeypatch.setattr(

@@ -8,9 +8,9 @@ import pytest
 
 from sur.evaluation import EvaluateConfig
 from sur.evaluation.judges.vqa import plain
-from sur.evaluation.prompts.everyday import CATEGORIES, EACH, everyday
+from sur.evaluation.prompts.everyday import CATEGORIES, PROMPTS_PER_CATEGORY, everyday
 from sur.evaluation.prompts.prompt_files import read_prompts
-from sur.evaluation.prompts.prompts import Asked
+from sur.evaluation.prompts.prompts import PictureQuestion
 from sur.evaluation.prompts.sets import prompt_sets
 from sur.shapes.questions import questions
 from sur.support.errors import ConfigError
@@ -32,7 +32,10 @@ def test_a_yaml_file_gives_its_prompts_with_answers_as_text(tmp_path):
     (tmp_path / "own.yaml").write_text(GOOD)
     first, second, _ = read_prompts(tmp_path / "own.yaml")
     assert (first.id, first.groups, first.complex) == ("1", ("counting",), "three dogs, park, 8k")
-    assert first.questions == (Asked("How many dogs are there?", ("3",)), Asked("Are there dogs?", ("yes", "some")))
+    assert first.questions == (
+        PictureQuestion("How many dogs are there?", ("3",)),
+        PictureQuestion("Are there dogs?", ("yes", "some")),
+    )
     assert second.complex is None and second.questions == () and not second.has("questions")
     assert second.text("complex") is None and second.text("adapter") == "a red door"
 
@@ -100,13 +103,17 @@ def test_sets_of_the_shapes_world_are_its_questions():
 
 def test_everyday_prompts_are_three_hundred_different_ones_always_the_same():
     made = everyday().prompts
-    assert Counter(p.groups[0] for p in made) == dict.fromkeys(CATEGORIES, EACH)
+    assert Counter(p.groups[0] for p in made) == dict.fromkeys(CATEGORIES, PROMPTS_PER_CATEGORY)
     assert len({p.id for p in made}) == len({p.narrative for p in made}) == 300
     assert Counter(p.groups[0] for p in everyday(30).prompts) == dict.fromkeys(CATEGORIES, 10)
     assert everyday(30).prompts == made[:30]
-    said = "\n".join(f"{p.id}|{p.narrative}|{p.complex}|{p.questions}" for p in made)
+    lines = [
+        f"{p.id}|{p.narrative}|{p.complex}|{[(question.question, question.answers) for question in p.questions]}"
+        for p in made
+    ]
     assert (
-        hashlib.sha256(said.encode()).hexdigest() == "4ab2d904d4879277372f58f30d684d924d7b7778c29a1704f1c682035a44869b"
+        hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        == "a4fae03aae5f33427f1b50222bfccfaba7c88eb89bc82feac8f95334541aa24f"
     )  # a changed set is another set
 
 

@@ -17,13 +17,13 @@ from sur.evaluation.prompts.sets import prompt_sets
 from sur.evaluation.report.examples import read_examples
 from sur.evaluation.report.grid import write_grid
 from sur.evaluation.report.report import write_report
-from sur.evaluation.results import About, Comparison
-from sur.evaluation.scoring import summarise
+from sur.evaluation.results import Comparison, ScorerInfo
+from sur.evaluation.scoring import summarise_scores
 from sur.evaluation.statistics import Interval
-from sur.shapes.questions import GROUPS, SETS
-from sur.shapes.scenes import render
+from sur.shapes.questions import QUESTION_GROUPS, SET_MEANINGS
+from sur.shapes.scenes import render_scene
 
-QUALITY = About(name="brisque", meaning="picture quality", higher_is_better=False, top=None)
+QUALITY = ScorerInfo(name="brisque", meaning="picture quality", higher_is_better=False, top=None)
 
 
 def report(run, evaluation):
@@ -55,16 +55,16 @@ def test_pictures_bars_and_table_have_one_order_of_conditions(run, evaluation):
 def test_groups_have_one_order_in_every_set(run, evaluation):
     page = report(run, evaluation).read_text()
     groups = re.findall(r'<td>(\w+)</td><td class="whole">([^<]+)</td>', page)
-    assert list(dict.fromkeys(groups)) == [(s, g) for s in SET_NAMES for g in ("all", *GROUPS)]
+    assert list(dict.fromkeys(groups)) == [(s, g) for s in SET_NAMES for g in ("all", *QUESTION_GROUPS)]
 
 
 def test_a_set_s_scores_come_in_the_order_of_the_page():
     settings = EvaluateConfig(sets=SET_NAMES, prompts=16, resamples=100)
     for asked in prompt_sets(settings):
-        pictures = [render(p.scene, np.random.default_rng(0)) for p in asked.prompts]
+        pictures = [render_scene(p.scene, np.random.default_rng(0)) for p in asked.prompts]
         values = np.array(Oracle().score(pictures, asked.prompts), dtype=float)[:, None]
-        rows, gaps, comparisons = summarise(asked, Oracle(), dict.fromkeys(CONDITIONS, values), settings)
-        present = ["all", *(g for g in GROUPS if any(g in p.groups for p in asked.prompts))]
+        rows, gaps, comparisons = summarise_scores(asked, Oracle(), dict.fromkeys(CONDITIONS, values), settings)
+        present = ["all", *(g for g in QUESTION_GROUPS if any(g in p.groups for p in asked.prompts))]
         assert [gap.group for gap in gaps] == [each.group for each in comparisons] == present
         assert [(row.group, row.condition) for row in rows] == [(g, c) for g in present for c in CONDITIONS]
         assert {row.score.value for row in rows} == {1.0}
@@ -93,8 +93,8 @@ def test_a_scorer_of_which_lower_is_better_says_so_with_its_test(run, evaluation
 def test_sets_groups_and_measures_are_explained_where_they_first_appear(run, evaluation):
     page = html.unescape(report(run, evaluation).read_text())
     for name in SET_NAMES:
-        assert page.index(SETS[name]) - page.index(f"<code>{name}</code>") < 100
-    for name, meaning in GROUPS.items():
+        assert page.index(SET_MEANINGS[name]) - page.index(f"<code>{name}</code>") < 100
+    for name, meaning in QUESTION_GROUPS.items():
         assert 0 < page.index(meaning) - page.index(f"<b>{name}</b>") < 100
     assert page.index("<b>Gap closed</b>") < page.index("% of the gap closed")
     assert page.index("<b>Fréchet distance</b>") < page.index(">Fréchet<")
@@ -103,8 +103,8 @@ def test_sets_groups_and_measures_are_explained_where_they_first_appear(run, eva
 
 def test_every_group_of_a_question_has_its_meaning():
     assert {
-        group for s in prompt_sets(EvaluateConfig(sets=tuple(SETS))) for p in s.prompts for group in p.groups
-    } == set(GROUPS)
+        group for s in prompt_sets(EvaluateConfig(sets=tuple(SET_MEANINGS))) for p in s.prompts for group in p.groups
+    } == set(QUESTION_GROUPS)
 
 
 def test_places_are_shown_as_seen_from_the_working_directory(run, evaluation, tmp_path):
@@ -124,7 +124,7 @@ def test_a_set_without_a_gap_says_so(run, evaluation):
     none = Interval(value=np.nan, low=np.nan, high=np.nan)
     flat = evaluation.model_copy(update={"gaps": [g.model_copy(update={"closed": none}) for g in evaluation.gaps]})
     page = report(run, flat).read_text()
-    assert page.count("no gap to close") == 2 * (1 + len(GROUPS)) and "nan" not in page
+    assert page.count("no gap to close") == 2 * (1 + len(QUESTION_GROUPS)) and "nan" not in page
 
 
 def test_the_picture_beside_the_page_shows_both_sets_and_their_marks(run, evaluation):
@@ -145,7 +145,9 @@ def test_a_wrong_picture_differs_from_a_right_one_in_grey_too(run, evaluation, t
     right = examples["templates"][1]
     wrong = replace(right, wrong=dict.fromkeys(CONDITIONS, ("count",)))
     grey = [
-        np.asarray(Image.open(write_grid(tmp_path / f"{i}.png", {"templates": [e]}, SETS)).convert("L"), dtype=int)
+        np.asarray(
+            Image.open(write_grid(tmp_path / f"{i}.png", {"templates": [e]}, SET_MEANINGS)).convert("L"), dtype=int
+        )
         for i, e in enumerate((right, wrong))
     ]
     assert (np.abs(grey[0] - grey[1]) > 100).sum() > 100

@@ -8,7 +8,7 @@ from scipy import stats
 
 from sur.evaluation import EvaluateConfig
 from sur.evaluation.prompts.prompts import Need, Prompt, PromptSet
-from sur.evaluation.scoring import summarise
+from sur.evaluation.scoring import summarise_scores
 from sur.evaluation.statistics import PERMUTATIONS, closed_gap, mean, resampled, sign_flip_p
 
 RNG = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_noises_of_a_prompt_do_not_count_as_prompts():
     intervals = []
     for repeats in (1, 50):  # the same pictures again and again say nothing new
         scores = {"narrative": np.repeat(base, repeats, 1), "adapter": np.repeat(base + gain, repeats, 1)}
-        rows, _, (every, *_) = summarise(asked, Quality(), scores, settings)
+        rows, _, (every, *_) = summarise_scores(asked, Quality(), scores, settings)
         intervals.append((every.difference.low, every.difference.high, every.p, rows[0].score.low))
         assert every.wins == (gain > 0).sum() and every.losses == (gain < 0).sum() and rows[0].pictures == 40 * repeats
     assert intervals[0] == pytest.approx(intervals[1])
@@ -89,7 +89,7 @@ def test_conditions_are_compared_on_the_same_pictures_only():
     scores["complex"][4:] = np.nan  # there is no such text
     scores["adapter"][0, 0] = np.nan  # one picture without a value
     scores["narrative"][5] = np.nan  # a prompt without any
-    rows, (gap, *_), (every, *_) = summarise(asked, Quality(), scores, settings)
+    rows, (gap, *_), (every, *_) = summarise_scores(asked, Quality(), scores, settings)
     kept = {i: [1] if i == 0 else [0, 1] for i in range(8) if i != 5}
     for row in rows[:3]:
         chosen = [i for i in kept if row.condition != "complex" or i < 4]
@@ -106,8 +106,8 @@ def test_where_lower_is_better_less_is_a_win():
     asked, settings = prompts_of(30, 30), EvaluateConfig(resamples=100)
     narrative = RNG.random((30, 1))
     scores = {"narrative": narrative, "adapter": narrative - 0.3, "complex": narrative - 0.6}
-    _, (gap, *_), (every, *_) = summarise(asked, Quality(higher_is_better=False), scores, settings)
+    _, (gap, *_), (every, *_) = summarise_scores(asked, Quality(higher_is_better=False), scores, settings)
     assert (every.wins, every.losses) == (30, 0) and every.difference.value == pytest.approx(-0.3)
     assert gap.closed.value == pytest.approx(0.5)
-    _, _, (every, *_) = summarise(asked, Quality(), scores, settings)
+    _, _, (every, *_) = summarise_scores(asked, Quality(), scores, settings)
     assert (every.wins, every.losses) == (0, 30)

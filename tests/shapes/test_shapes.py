@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from sur.shapes.dataset import write_dataset
-from sur.shapes.oracle import facts, look, shows
+from sur.shapes.oracle import detect_objects, facts, shows
 from sur.shapes.prompts import DEV, HELD_OUT, TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.questions import questions
-from sur.shapes.scenes import Scene, Thing, render, sample_scene
+from sur.shapes.scenes import Scene, Thing, render_scene, sample_scene
 from sur.shapes.words import COLOUR_WORDS, COUNT_WORDS, KINDS, RELATION_WORDS, SHAPE_WORDS
 from sur.support.errors import ConfigError
 
@@ -24,7 +24,7 @@ ALL_WORDS = [
 def test_oracle_reads_every_rendered_picture_right():
     rng = np.random.default_rng(11)
     scenes = [sample_scene(rng) for _ in range(1500)]
-    wrong = [scene for scene in scenes if not shows(scene, look(render(scene, rng)))]
+    wrong = [scene for scene in scenes if not shows(scene, detect_objects(render_scene(scene, rng)))]
     assert wrong == []
 
 
@@ -42,7 +42,7 @@ def test_oracle_reads_every_rendered_picture_right():
     ],
 )
 def test_oracle_names_the_fact_that_does_not_hold(asked, drawn, broken):
-    held = facts(asked, look(render(drawn, np.random.default_rng(0))))
+    held = facts(asked, detect_objects(render_scene(drawn, np.random.default_rng(0))))
     assert [name for name, holds in held.items() if not holds] == [broken]
 
 

@@ -15,7 +15,7 @@ from sur.cache import Store
 from sur.cli.app import app
 from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
-from sur.evaluation.results import Evaluation, Gap, Row, adapter_scores
+from sur.evaluation.results import Evaluation, Gap, ScoreRow, adapter_scores
 from sur.evaluation.statistics import Interval
 from sur.training.fit import fit
 from sur.training.sweep.report import over_seeds, write_comparison
@@ -164,7 +164,7 @@ def test_an_evaluation_s_scores_are_the_adapter_s_on_all_questions():
         return Interval(value=value, low=0, high=1)
 
     rows = [
-        Row(set="synonyms", group=g, scorer="oracle", condition=c, prompts=4, pictures=4, score=interval(v))
+        ScoreRow(set="synonyms", group=g, scorer="oracle", condition=c, prompts=4, pictures=4, score=interval(v))
         for g, c, v in (("all", "adapter", 0.75), ("all", "narrative", 0.25), ("counts", "adapter", 0.1))
     ]
     gaps = [Gap(set="synonyms", group="all", scorer="oracle", closed=interval(0.6))]

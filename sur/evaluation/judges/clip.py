@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from sur.config.evaluation import ClipConfig
-from sur.evaluation.judges.judge_model import load_judge
+from sur.evaluation.judges.judge_model import load_judge_model
 from sur.evaluation.prompts.prompts import Need, Prompt
 
 SCALE = 2.5
@@ -32,7 +32,7 @@ class ClipScorer:
     def __init__(self, config: ClipConfig) -> None:
         from transformers import CLIPModel
 
-        self._judge = load_judge("evaluate.clip", config.model, config.revision, {"clip": CLIPModel})
+        self._judge = load_judge_model("evaluate.clip", config.model, config.revision, {"clip": CLIPModel})
 
     @torch.no_grad()
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[float | None]:

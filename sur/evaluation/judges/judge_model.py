@@ -16,7 +16,7 @@ from sur.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Judge:
+class JudgeModel:
     """A model with what prepares its input."""
 
     kind: str
@@ -40,7 +40,7 @@ class Judge:
         return min(self.tokenizer.model_max_length, text.max_position_embeddings)
 
 
-def load_judge(setting: str, model: str, revision: str | None, kinds: Mapping[str, Any]) -> Judge:
+def load_judge_model(setting: str, model: str, revision: str | None, kinds: Mapping[str, Any]) -> JudgeModel:
     """A model of one of the `kinds` (model type -> class), on CUDA if there is one.
 
     Raises: ConfigError when there is no such model, it is of another kind, or lacks weights; `setting` is named.
@@ -71,4 +71,4 @@ def load_judge(setting: str, model: str, revision: str | None, kinds: Mapping[st
             "its scores would be random. Give a complete model"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Judge(kind, loaded.eval().requires_grad_(False).to(device), tokenizer, processor)
+    return JudgeModel(kind, loaded.eval().requires_grad_(False).to(device), tokenizer, processor)

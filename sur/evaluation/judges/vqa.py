@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sur.config.evaluation import VQAConfig
-from sur.evaluation.judges.judge_model import load_judge
+from sur.evaluation.judges.judge_model import load_judge_model
 from sur.evaluation.prompts.prompts import Need, Prompt
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -34,7 +34,7 @@ class VQAScorer:
         from transformers import BlipForQuestionAnswering, ViltForQuestionAnswering
 
         kinds = {"blip": BlipForQuestionAnswering, "vilt": ViltForQuestionAnswering}
-        self._judge = load_judge("evaluate.vqa", config.model, config.revision, kinds)
+        self._judge = load_judge_model("evaluate.vqa", config.model, config.revision, kinds)
         self._longest = config.max_answer_tokens
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[float | None]:

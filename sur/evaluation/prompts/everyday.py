@@ -1,8 +1,8 @@
 """Three hundred everyday prompts: a hundred each of action, colour and counting, always the same ones.
 
-Each is a plain sentence with the complex keyword prompt of the same scene and questions whose answers follow from
-how the sentence was made (docs/evaluation.md has the rules). A category is every combination of its words, in an
-order drawn once; the first hundred are the set. The words were chosen for this, no prompt is taken from elsewhere.
+Each prompt is a plain sentence with the complex keyword prompt of the same scene, and questions whose answers follow
+from the words of the sentence (docs/evaluation.md has the rules). A category has every combination of its words, in
+an order drawn once; the set has the first hundred. The words were chosen for this set; no prompt is copied.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from itertools import product
 
 import numpy as np
 
-from sur.evaluation.prompts.prompts import Asked, Prompt, PromptSet
+from sur.evaluation.prompts.prompts import PictureQuestion, Prompt, PromptSet
 
-EACH = 100  # prompts of a category
+PROMPTS_PER_CATEGORY = 100
 CATEGORIES = {
     "action": "somebody does something",
     "colour": "one thing, or two, of a given colour",
@@ -63,61 +63,65 @@ _COUNTS = (
 )
 
 
-def everyday(n: int = 3 * EACH) -> PromptSet:
-    """The first `n` prompts of the set, the categories by turns."""
+def everyday(n: int = 3 * PROMPTS_PER_CATEGORY) -> PromptSet:
+    """The first `n` prompts of the set, one of each category in turn."""
     categories = (_actions(), _colours(), _counting())
-    orders = [np.random.default_rng([2305, i]).permutation(len(each)) for i, each in enumerate(categories)]
-    prompts = [
-        _numbered(each[order[turn]], name, turn)
-        for turn in range(EACH)
-        for name, each, order in zip(CATEGORIES, categories, orders, strict=True)
+    orders = [np.random.default_rng([2305, i]).permutation(len(prompts)) for i, prompts in enumerate(categories)]
+    chosen = [
+        _numbered(prompts[order[turn]], name, turn)
+        for turn in range(PROMPTS_PER_CATEGORY)
+        for name, prompts, order in zip(CATEGORIES, categories, orders, strict=True)
     ]
-    return PromptSet("everyday", "plain sentences about actions, colours and counts", tuple(prompts[:n]), CATEGORIES)
+    return PromptSet("everyday", "plain sentences about actions, colours and counts", tuple(chosen[:n]), CATEGORIES)
 
 
-def _numbered(prompt: tuple[str, str, tuple[Asked, ...]], category: str, number: int) -> Prompt:
-    narrative, keywords, asked = prompt
-    return Prompt(f"{category}-{number:03d}", narrative, f"{keywords}, {_KEYWORDS}", (category,), asked)
+def _numbered(prompt: tuple[str, str, tuple[PictureQuestion, ...]], category: str, number: int) -> Prompt:
+    narrative, keywords, questions = prompt
+    return Prompt(f"{category}-{number:03d}", narrative, f"{keywords}, {_KEYWORDS}", (category,), questions)
 
 
-def _actions() -> list[tuple[str, str, tuple[Asked, ...]]]:
-    """Every person, action and sentence; one question's answer is yes, that of its twin about another action is no."""
-    made = []
+def _actions() -> list[tuple[str, str, tuple[PictureQuestion, ...]]]:
+    """Every person, action and sentence; a question about the action (yes), and one about another action (no)."""
+    prompts = []
     for who, (place, doing), deed in product(_PEOPLE, enumerate(_ACTIONS), _DEEDS):
         other = _ACTIONS[(place + 7) % len(_ACTIONS)]
-        asked = (Asked(f"Is the {who} {doing}?", ("yes",)), Asked(f"Is the {who} {other}?", ("no",)))
-        made.append((deed.format(who=who, doing=doing), f"{who} {doing}", asked))
-    return made
+        questions = (_question(f"Is the {who} {doing}?", "yes"), _question(f"Is the {who} {other}?", "no"))
+        prompts.append((deed.format(who=who, doing=doing), f"{who} {doing}", questions))
+    return prompts
 
 
-def _colours() -> list[tuple[str, str, tuple[Asked, ...]]]:
+def _colours() -> list[tuple[str, str, tuple[PictureQuestion, ...]]]:
     """Every colour, thing and sentence; where there is a second thing, it has another colour."""
-    made = []
+    prompts = []
     pairs = list(product(enumerate(_COLOURS), enumerate(_THINGS)))
     for ((_, colour), (_, thing)), sentence in product(pairs, _ONE):
-        made.append((sentence.format(a=_a(colour, thing)), f"{colour} {thing}", (_colour_of(thing, colour),)))
+        prompts.append((sentence.format(a=_a(colour, thing)), f"{colour} {thing}", (_colour_of(thing, colour),)))
     for ((i, colour), (j, thing)), step, sentence in product(pairs, (1, 3), _TWO):
         second, beside = _COLOURS[(i + step) % len(_COLOURS)], _THINGS[(j + 2 * step) % len(_THINGS)]
-        told = sentence.format(a=_a(colour, thing), b=_a(second, beside))
-        asked = (_colour_of(thing, colour), _colour_of(beside, second))
-        made.append((told, f"{colour} {thing}, {second} {beside}", asked))
-    return made
+        narrative = sentence.format(a=_a(colour, thing), b=_a(second, beside))
+        questions = (_colour_of(thing, colour), _colour_of(beside, second))
+        prompts.append((narrative, f"{colour} {thing}, {second} {beside}", questions))
+    return prompts
 
 
-def _counting() -> list[tuple[str, str, tuple[Asked, ...]]]:
+def _counting() -> list[tuple[str, str, tuple[PictureQuestion, ...]]]:
     """Every number (2 to 5), word for it, thing, place and sentence."""
-    made = []
+    prompts = []
     for things, places in _WHERE.values():
         for (number, words), thing, where, sentence in product(_NUMBERS.items(), things, places, _COUNTS):
-            asked = (Asked(f"How many {thing} are there?", (str(number), words[0])),)
+            questions = (_question(f"How many {thing} are there?", str(number), words[0]),)
             for word in words:
-                told = sentence.format(things=f"{word} {thing}", where=where)
-                made.append((told, f"{words[0]} {thing}, {where}", asked))
-    return made
+                narrative = sentence.format(things=f"{word} {thing}", where=where)
+                prompts.append((narrative, f"{words[0]} {thing}, {where}", questions))
+    return prompts
 
 
-def _colour_of(thing: str, colour: str) -> Asked:
-    return Asked(f"What color is the {thing}?", (colour,))  # the spelling that VQA models were trained on
+def _colour_of(thing: str, colour: str) -> PictureQuestion:
+    return _question(f"What color is the {thing}?", colour)  # the spelling that VQA models were trained on
+
+
+def _question(question: str, *answers: str) -> PictureQuestion:
+    return PictureQuestion(question, answers)
 
 
 def _a(colour: str, thing: str) -> str:

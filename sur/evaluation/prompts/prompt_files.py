@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sur.evaluation.prompts.prompts import Asked, Prompt
+from sur.evaluation.prompts.prompts import PictureQuestion, Prompt
 from sur.support.errors import ConfigError
 
 
@@ -55,7 +55,7 @@ def read_prompts(path: Path) -> list[Prompt]:
             raise ConfigError(f"{path}, {place}: {where}: {fault['msg']}; docs/evaluation.md has the format") from None
         if line.id in prompts:
             raise ConfigError(f"{path}, {place}: the id {line.id!r} is taken by an earlier prompt; give it its own")
-        asked = tuple(Asked(each.question, each.answers) for each in line.questions)
+        asked = tuple(PictureQuestion(each.question, each.answers) for each in line.questions)
         groups = (line.category,) if line.category else ()
         prompts[line.id] = Prompt(line.id, line.narrative, line.complex, groups, asked)
     if len(prompts) < 2:

@@ -1,4 +1,4 @@
-"""Prompts that an evaluation asks for: what a person tells, what is asked of the picture, and who can judge it."""
+"""Prompts of an evaluation: the texts to draw, and what the judges need of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Need = Literal["picture", "narrative", "questions", "scene"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PictureQuestion:
     """A question about the picture, and the answers that count as right."""
 
     question: str
@@ -26,20 +26,20 @@ class Asked:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be drawn, as a person tells it and, where there is one, as a complex keyword prompt.
+    """A picture to draw, as a person tells it and, where there is one, as a complex keyword prompt.
 
-    groups: categories it is counted in. questions: for a VQA model. scene: for the oracle of the shapes world.
+    groups: its categories. questions: for a VQA model. scene: for the oracle of the shapes world.
     """
 
     id: str
     narrative: str
     complex: str | None = None
     groups: tuple[str, ...] = ()
-    questions: tuple[Asked, ...] = ()
+    questions: tuple[PictureQuestion, ...] = ()
     scene: Scene | None = None
 
     def text(self, condition: Condition) -> str | None:
-        """What the pipeline is given under a condition; None where the prompt has no complex form."""
+        """The text for the pipeline under a condition; None where the prompt has no complex form."""
         return self.complex if condition == "complex" else self.narrative
 
     def has(self, need: Need) -> bool:
@@ -49,7 +49,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts under one name. groups: what its groups mean, in the order in which they are shown."""
+    """Prompts under one name. groups: name -> meaning, in the order of reports."""
 
     name: str
     meaning: str

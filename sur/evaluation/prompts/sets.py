@@ -1,4 +1,4 @@
-"""The prompt sets that a config names: the shapes world's, the everyday prompts, files."""
+"""The prompt sets that a config names: sets of the shapes world, the everyday prompts, files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sur.config.evaluation import EvaluateConfig
 from sur.evaluation.prompts.everyday import everyday
 from sur.evaluation.prompts.prompt_files import read_prompts
 from sur.evaluation.prompts.prompts import Prompt, PromptSet
-from sur.shapes.questions import GROUPS, SETS, SetName, questions
+from sur.shapes.questions import QUESTION_GROUPS, SET_MEANINGS, SetName, questions
 from sur.support.errors import ConfigError
 
 
@@ -18,25 +18,25 @@ def prompt_sets(settings: EvaluateConfig) -> list[PromptSet]:
 
     Raises: ConfigError when two sets have one name, or a file cannot be used.
     """
-    made = [
+    sets = [
         everyday(settings.prompts) if name == "everyday" else _shapes(name, settings.prompts, settings.seed)
         for name in settings.sets
     ]
     for path in settings.files:
-        found = read_prompts(path)
-        kept = spread(found, settings.prompts)
-        groups = {group: "" for prompt in found for group in prompt.groups}
+        prompts = read_prompts(path)
+        chosen = spread(prompts, settings.prompts)
+        groups = {group: "" for prompt in prompts for group in prompt.groups}
         if "all" in groups:
             raise ConfigError(f"{path}: a category cannot be called `all`, which stands for the whole set; rename it")
-        made.append(PromptSet(path.stem, f"{len(kept)} of {len(found)} prompts of {path}", tuple(kept), groups))
-    names = [each.name for each in made]
+        sets.append(PromptSet(path.stem, f"{len(chosen)} of {len(prompts)} prompts of {path}", tuple(chosen), groups))
+    names = [prompt_set.name for prompt_set in sets]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two prompt sets are called {sorted(twice)[0]!r}; rename a file, or name the set once")
-    return made
+    return sets
 
 
 def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
-    """`n` prompts, of each category equally many as far as they reach, the first ones of each."""
+    """`n` prompts, the first ones of each category, equally many of each as far as they reach."""
     by_group: dict[tuple[str, ...], list[Prompt]] = {}
     for prompt in prompts:
         by_group.setdefault(prompt.groups, []).append(prompt)
@@ -46,7 +46,7 @@ def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
 
 def _shapes(name: SetName, n: int, seed: int) -> PromptSet:
     prompts = tuple(
-        Prompt(f"{name}-{index:03d}", each.narrative, each.complex, each.groups, scene=each.scene)
-        for index, each in enumerate(questions(name, n, seed))
+        Prompt(f"{name}-{index:03d}", question.narrative, question.complex, question.groups, scene=question.scene)
+        for index, question in enumerate(questions(name, n, seed))
     )
-    return PromptSet(name, SETS[name], prompts, GROUPS)
+    return PromptSet(name, SET_MEANINGS[name], prompts, QUESTION_GROUPS)

@@ -1,4 +1,4 @@
-"""The pictures that a report shows, each with its scores and with what the oracle finds wrong in it."""
+"""The pictures that a report shows, each with its scores and the facts that the oracle finds wrong in it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 class Example:
     """One prompt and its first picture (a PNG) under each condition.
 
-    wrong: the facts that do not hold in each (or that it cannot be read), None where there is no oracle to ask. scores:
-    the other judges' values.
+    wrong: the facts that do not hold in each picture (or a remark that it cannot be read), None for prompts without a
+    scene for the oracle. scores: the other judges' values.
     """
 
     narrative: str
@@ -35,17 +35,17 @@ class Example:
 
 
 def read_examples(subject: Subject, evaluation: Evaluation) -> dict[str, list[Example]]:
-    """The first prompts of each set, as many as evaluate.examples and as pictures are there of."""
+    """The first prompts of each set: at most evaluate.examples of them, and only as far as their pictures exist."""
     singles = read_singles(subject.folder)
     return {
-        asked.name: list(_of_set(subject, asked, Path(evaluation.pictures), singles))
-        for asked in prompt_sets(subject.settings)
+        prompt_set.name: list(_of_set(subject, prompt_set, Path(evaluation.pictures), singles))
+        for prompt_set in prompt_sets(subject.settings)
     }
 
 
-def _of_set(subject: Subject, asked: PromptSet, root: Path, singles: list[Single]) -> Iterator[Example]:
-    known = {single.id: single for single in singles if single.set == asked.name}
-    for prompt in asked.prompts[: subject.settings.examples]:
+def _of_set(subject: Subject, prompt_set: PromptSet, root: Path, singles: list[Single]) -> Iterator[Example]:
+    known = {single.id: single for single in singles if single.set == prompt_set.name}
+    for prompt in prompt_set.prompts[: subject.settings.examples]:
         single = known.get(prompt.id)
         if single is None:
             return
@@ -56,7 +56,7 @@ def _of_set(subject: Subject, asked: PromptSet, root: Path, singles: list[Single
         if prompt.scene is not None:
             wrong = {c: _wrong(prompt.scene, path) for c, path in paths.items()}
         scores: dict[Condition, dict[str, float]] = {
-            c: {name: each[c][0] for name, each in single.scores.items() if name != "oracle" and c in each}
+            c: {name: values[c][0] for name, values in single.scores.items() if name != "oracle" and c in values}
             for c in paths
         }
         yield Example(single.narrative, single.complex, paths, wrong, scores)

@@ -1,4 +1,4 @@
-"""One PNG for a README: each set's first prompts, their pictures under every condition, right and wrong marked."""
+"""One PNG for a README: each set's first prompts with their pictures under every condition, marked right or wrong."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from sur.evaluation.prompts.prompts import CONDITIONS, TITLES
+from sur.evaluation.prompts.prompts import CONDITIONS, TITLES, Condition
 from sur.evaluation.report.examples import Example
+from sur.support.files import replacing
 from sur.support.images import ImageError, decode
 
-NAME = "before-after.png"
 _TITLES = {**TITLES, "adapter": "+ adapter"}  # a column is narrow
 _MARKS = {True: ("✓", "#1a7f37"), False: ("✗", "#c62828")}
 
@@ -30,41 +30,46 @@ _log = logging.getLogger(__name__)
 def write_grid(
     path: Path, examples: Mapping[str, Sequence[Example]], meanings: Mapping[str, str], lines: int = 6
 ) -> Path:
-    """Write a PNG with one block a set (side by side), in it one line a prompt and one column a condition.
+    """Write a PNG with one block for each set, side by side; returns its path.
 
-    A picture that cannot be read is left out, which is said in its place and in the log.
+    A block has one line for each prompt and one column for each condition. A picture that cannot be read is left out,
+    with a remark in its place and in the log.
     """
     from matplotlib.figure import Figure
 
-    shown = {name: each[:lines] for name, each in examples.items() if each}
-    width = 2 * _EDGE + len(shown) * (_BLOCK + _BETWEEN) - _BETWEEN
-    height = 2 * _EDGE + _HEAD + max(map(len, shown.values())) * (_PICTURE + _GAP) - _GAP
+    blocks = {name: of_set[:lines] for name, of_set in examples.items() if of_set}
+    width = 2 * _EDGE + len(blocks) * (_BLOCK + _BETWEEN) - _BETWEEN
+    height = 2 * _EDGE + _HEAD + max(map(len, blocks.values())) * (_PICTURE + _GAP) - _GAP
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
-    for block, (name, each) in enumerate(shown.items()):
+    for block, (name, of_set) in enumerate(blocks.items()):
         left, top = _EDGE + block * (_BLOCK + _BETWEEN), height - _EDGE
         _write(figure, left, top - 18, name, 30, ha="left", weight="bold")
         _write(figure, left, top - 56, meanings[name], 22, ha="left", color="#555555")
-        for line, example in enumerate(each):
+        for line, example in enumerate(of_set):
             bottom = top - _HEAD - line * (_PICTURE + _GAP) - _PICTURE
-            told = textwrap.fill(example.narrative, 26)
-            _write(figure, left + _TEXT - 22, bottom + _PICTURE / 2, told, 23, ha="right")
-            for place, condition in enumerate(CONDITIONS):
-                x = left + _TEXT + place * (_PICTURE + _GAP)
+            narrative = textwrap.fill(example.narrative, 26)
+            _write(figure, left + _TEXT - 22, bottom + _PICTURE / 2, narrative, 23, ha="right")
+            for column, condition in enumerate(CONDITIONS):
+                x = left + _TEXT + column * (_PICTURE + _GAP)
                 if line == 0:
                     _write(figure, x + _PICTURE / 2, top - _HEAD + 24, _TITLES[condition], 24, ha="center")
-                if condition not in example.pictures:
-                    continue
-                try:
-                    figure.figimage(_pixels(example.pictures[condition]), x, bottom, origin="upper")
-                except (ImageError, OSError) as error:
-                    _log.warning("the picture %s is left out: %s", example.pictures[condition], error)
-                    _write(figure, x + _PICTURE / 2, bottom + _PICTURE / 2, "cannot be read", 20, ha="center")
-                    continue
-                if example.wrong is not None:
-                    _mark(figure, x + _PICTURE - 4, bottom + _PICTURE - 4, not example.wrong[condition])
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
-    return partial.replace(path)
+                if condition in example.pictures:
+                    _draw(figure, x, bottom, example, condition)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=_DPI, pil_kwargs={"optimize": True})
+    return path
+
+
+def _draw(figure: Any, x: float, bottom: float, example: Example, condition: Condition) -> None:
+    """One picture with its mark, or a remark in its place."""
+    try:
+        figure.figimage(_pixels(example.pictures[condition]), x, bottom, origin="upper")
+    except (ImageError, OSError) as error:
+        _log.warning("the picture %s is left out: %s", example.pictures[condition], error)
+        _write(figure, x + _PICTURE / 2, bottom + _PICTURE / 2, "cannot be read", 20, ha="center")
+        return
+    if example.wrong is not None:
+        _mark(figure, x + _PICTURE - 4, bottom + _PICTURE - 4, not example.wrong[condition])
 
 
 def _pixels(path: Path) -> UInt8[np.ndarray, "192 192 3"]:
@@ -74,12 +79,12 @@ def _pixels(path: Path) -> UInt8[np.ndarray, "192 192 3"]:
 
 
 def _write(figure: Any, x: float, y: float, text: str, size: float, **style: Any) -> None:
-    """`text` at a place and of a size in pixels, from the lower left."""
+    """Write `text`; place and size are in pixels, from the lower left."""
     figure.text(x, y, text, fontsize=size * 72 / _DPI, va="center", transform=None, **style)
 
 
 def _mark(figure: Any, x: float, y: float, right: bool) -> None:
-    """A badge that says by its sign, not by its colour alone, whether the oracle found the picture right."""
+    """Draw a badge whose sign, not only its colour, says whether the oracle found the picture right."""
     from matplotlib.patches import Circle
 
     sign, colour = _MARKS[right]

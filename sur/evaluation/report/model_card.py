@@ -1,4 +1,4 @@
-"""A folder to hand on: the adapter, sample grids, and a model card of what was measured."""
+"""A folder to publish: the adapter, a grid of pictures, and a model card with the measurements."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from sur.adapter.base import BaseAdapter
 from sur.cache import Manifest
 from sur.config.run import RunConfig, load_config
 from sur.config.run_folder import RunFolder
-from sur.evaluation.report.grid import NAME as GRID
-from sur.evaluation.results import RESULT, Evaluation, Row
+from sur.evaluation.results import Evaluation, ScoreRow
 from sur.models.fingerprint import weights_fingerprint
 from sur.models.locate import is_hub_id
 from sur.support.errors import ConfigError
 from sur.training.checkpoint import processes_of, published_step
 
 CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
-LICENSED = ("adapter", "data", "base model", "LLM")  # what the publisher has to say the licence of
+LICENSED = ("adapter", "data", "base model", "LLM")  # parts whose licence the publisher has to name
 
 
-def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: str | None = None) -> Path:
-    """Write the folder; returns it. `licences`: one for each of LICENSED that took part in the run.
+def publish_adapter(run_dir: Path, folder: Path, licences: dict[str, str], repository: str | None = None) -> Path:
+    """Write the folder; returns its path.
 
-    repository: the hub id that the card names. Raises FileNotFoundError when the run has no adapter, ConfigError for a
-    folder that is no run's, a licence that is missing, a folder that is not empty, or an evaluation of other weights.
+    licences: one for each of LICENSED that took part in the run. repository: the hub id that the card names.
+    Raises FileNotFoundError when the run has no adapter, ConfigError when `run_dir` is not a run's folder, a licence is
+    missing, `folder` is not empty, or the evaluation is of other weights.
     """
-    resolved = RunFolder(run_dir).config
-    if not resolved.is_file():
-        raise ConfigError(f"{run_dir} is no run: it has no {resolved.name}; give the run_dir of a training")
-    config = load_config(resolved)
-    source = run_dir / "adapter"
+    run = RunFolder(run_dir)
+    if not run.config.is_file():
+        raise ConfigError(f"{run_dir} is no run: it has no {run.config.name}; give the run_dir of a training")
+    config = load_config(run.config)
+    source = run.adapter
     adapter = BaseAdapter.from_pretrained(source)
-    wanted = [each for each in LICENSED if each != "LLM" or config.loss.uses_llm]
-    if missing := [each for each in wanted if not licences.get(each)]:
+    licensed = [part for part in LICENSED if part != "LLM" or config.loss.uses_llm]
+    if missing := [part for part in licensed if not licences.get(part)]:
         raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; give another folder, or remove it")
-    grid = run_dir / GRID
-    licences = {each: licences[each] for each in wanted}
-    card = _card(config, run_dir, adapter, [grid.name] if grid.is_file() else [], licences, repository)
+    grid = run.grid
+    licences = {part: licences[part] for part in licensed}
+    card = _card(config, run, adapter, [grid.name] if grid.is_file() else [], licences, repository)
     shutil.copytree(source, folder, dirs_exist_ok=True)
     if grid.is_file():
         shutil.copyfile(grid, folder / grid.name)
@@ -55,16 +55,15 @@ def publish(run_dir: Path, folder: Path, licences: dict[str, str], repository: s
 
 def _card(
     config: RunConfig,
-    run_dir: Path,
+    run: RunFolder,
     adapter: BaseAdapter,
     pictures: list[str],
     licences: dict[str, str],
     repository: str | None,
 ) -> str:
-    evaluation = _evaluation(run_dir)
-    rows = RunFolder(run_dir).manifest
-    manifest = Manifest.load(rows) if rows.is_file() else None
-    step, best = published_step(run_dir, config.train.patience > 0)
+    evaluation = _evaluation(run)
+    manifest = Manifest.load(run.manifest) if run.manifest.is_file() else None
+    step, best = published_step(run.path, config.train.patience > 0)
     trained_on, base = adapter.trained_on, config.base_model
     return (
         Environment(loader=PackageLoader("sur.support"), undefined=StrictUndefined, trim_blocks=True)
@@ -83,7 +82,7 @@ def _card(
             manifest="" if manifest is None else manifest.digest[:16],
             data=config.data.slug,
             steps=best or step or config.train.steps,
-            rows_a_step=config.train.batch_size * config.train.accumulate * processes_of(run_dir),
+            rows_a_step=config.train.batch_size * config.train.accumulate * processes_of(run.path),
             variant=adapter.variant,
             features=trained_on.get("features", {}),
             losses=yaml.safe_dump(trained_on.get("loss", {}), sort_keys=False),
@@ -92,19 +91,19 @@ def _card(
     )
 
 
-def _evaluation(run_dir: Path) -> Evaluation | None:
-    """The run's evaluation. Raises ConfigError for one that is of other weights, or of another version."""
-    path = run_dir / RESULT
+def _evaluation(run: RunFolder) -> Evaluation | None:
+    """The run's evaluation. Raises ConfigError when it is of other weights, or of another version."""
+    path = run.evaluation
     if not path.is_file():
         return None
     again = f"run `sur evaluate` again, or remove {path}"
     try:
-        found = Evaluation.model_validate_json(path.read_text())
+        evaluation = Evaluation.model_validate_json(path.read_text())
     except ValidationError as error:
         raise ConfigError(f"{path} is of another version of this package; {again}") from error
-    if found.adapter_fingerprint != weights_fingerprint(run_dir / "adapter"):
-        raise ConfigError(f"{path} is about another adapter ({found.adapter}) than the run's; {again}")
-    return found
+    if evaluation.adapter_fingerprint != weights_fingerprint(run.adapter):
+        raise ConfigError(f"{path} is about another adapter ({evaluation.adapter}) than the run's; {again}")
+    return evaluation
 
 
 def _conditions(evaluation: Evaluation | None) -> Iterator[str]:
@@ -113,24 +112,24 @@ def _conditions(evaluation: Evaluation | None) -> Iterator[str]:
 
 
 def _rows(evaluation: Evaluation | None) -> Iterator[dict[str, Any]]:
-    """A line for each set, group and scorer: a score under every condition, and the paired comparison."""
+    """One line for each set, group and scorer: a score under every condition, and the paired comparison."""
     if evaluation is None:
         return
     conditions = list(_conditions(evaluation))
     scores = {(r.set, r.group, r.scorer, r.condition): r for r in evaluation.rows}
     paired = {(c.set, c.group, c.scorer): c for c in evaluation.comparisons}
     for key in dict.fromkeys((r.set, r.group, r.scorer) for r in evaluation.rows):
-        found = [scores.get((*key, condition)) for condition in conditions]
+        rows = [scores.get((*key, condition)) for condition in conditions]
         comparison = paired.get(key)
         yield {
             "set": key[0],
             "group": key[1],
             "scorer": key[2],
-            "prompts": max(row.prompts for row in found if row is not None),
-            "scores": [_shown(row) for row in found],
+            "prompts": max(row.prompts for row in rows if row is not None),
+            "scores": [_score(row) for row in rows],
             "paired": f"{comparison.wins} / {comparison.losses} ({comparison.p:.3g})" if comparison else "",
         }
 
 
-def _shown(row: Row | None) -> str:
+def _score(row: ScoreRow | None) -> str:
     return "" if row is None else f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]"

@@ -21,15 +21,15 @@ from sur.shapes.base.train_denoiser import build_scheduler, train_denoiser
 from sur.shapes.base.train_text import add_words, foreign_words, train_text_encoder, train_tokenizer
 from sur.shapes.base.train_vae import encode_all, train_vae
 from sur.shapes.prompts import complex_prompt
-from sur.shapes.scenes import render, sample_scene
+from sur.shapes.scenes import render_scene, sample_scene
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
+BASE_MODEL = Path(__file__).parents[1] / "weights"
 SCENES = 12_000
 PROMPTS_PER_SCENE = 2
 _log = logging.getLogger(__name__)
 
 
-def build(folder: Path, seed: int = 0, steps: int = 3000, more_steps: int = 3600) -> None:
+def build_base_model(folder: Path, seed: int = 0, steps: int = 3000, more_steps: int = 3600) -> None:
     """Train tokenizer, text encoder, VAE and UNet one after the other; finished parts are kept and reused.
 
     The UNet has two rounds, the second with a gentler learning rate. Scenes of three and four things, the hardest,
@@ -38,7 +38,7 @@ def build(folder: Path, seed: int = 0, steps: int = 3000, more_steps: int = 3600
     tokenizer, text_encoder = _text(folder, seed)
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng) for _ in range(SCENES)]
-    pictures = np.stack([np.asarray(render(scene, rng)) for scene in track(scenes, "pictures")])
+    pictures = np.stack([np.asarray(render_scene(scene, rng)) for scene in track(scenes, "pictures")])
     vae = _vae(folder, pictures, seed)
     prompts = [complex_prompt(scene, rng) for scene in scenes for _ in range(PROMPTS_PER_SCENE)]
     unique = sorted({"", *prompts})
@@ -54,7 +54,7 @@ def build(folder: Path, seed: int = 0, steps: int = 3000, more_steps: int = 3600
     save_unet(train_denoiser(*data, seed + 1, more_steps, start, peak=4e-4, weight=hard), more_steps, folder / "unet")
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
     for model in (unet, vae):
-        model.register_to_config(_name_or_path="")  # where it was trained is nobody's business
+        model.register_to_config(_name_or_path="")  # do not store the local training path
     pipeline = StableDiffusionPipeline(
         vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=build_scheduler(),  # type: ignore
         unet=unet,
@@ -130,4 +130,4 @@ if __name__ == "__main__":
     parser.add_argument("--more-steps", type=int, default=3600, help="of its second")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    build(arguments.folder, arguments.seed, arguments.steps, arguments.more_steps)
+    build_base_model(arguments.folder, arguments.seed, arguments.steps, arguments.more_steps)

@@ -1,4 +1,4 @@
-"""Plots of trainings as SVG, transparent, so that a page lays them over its own colour."""
+"""Plots of trainings as SVG, transparent for pages of any colour."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 
 from sur.training.tracking.curves import flat
 
-Record = Mapping[
-    str, Any
-]  # {"step": ..., "train": {loss: value}, "validation": ...}, as `sur.training.tracking.curves` writes them
+CurveRecord = Mapping[str, Any]  # {"step": ..., "train": {loss: value}, "validation": ...}, as `Curves` writes it
 _STYLES = (("train", {"alpha": 0.55, "linewidth": 1}), ("validation", {"linewidth": 1.8, "marker": "."}))
 
 
-def plot_losses(records: Sequence[Record]) -> bytes:
-    """Every loss of one training over its steps."""
+def plot_losses(records: Sequence[CurveRecord]) -> bytes:
+    """An SVG of every loss of one training over its steps."""
     figure, axes = _figure(9, 3.2)
     for kind, style in _STYLES:
         names = dict.fromkeys(name for record in records for name in record.get(kind, {}))
@@ -27,13 +25,13 @@ def plot_losses(records: Sequence[Record]) -> bytes:
     return _svg(figure, axes)
 
 
-def compared_names(curves: Mapping[str, Sequence[Record]]) -> list[str]:
-    """What the trainings recorded, such as train/alignment, in the order in which they first did."""
+def compared_names(curves: Mapping[str, Sequence[CurveRecord]]) -> list[str]:
+    """Names of the recorded numbers, such as train/alignment, in the order of their first records."""
     return list(dict.fromkeys(name for records in curves.values() for record in records for name in flat(record)))
 
 
-def plot_compared(curves: Mapping[str, Sequence[Record]], name: str) -> bytes:
-    """One recorded number of several trainings, by their names, over the steps."""
+def plot_compared(curves: Mapping[str, Sequence[CurveRecord]], name: str) -> bytes:
+    """An SVG of one recorded number of several trainings, by their names, over the steps."""
     figure, axes = _figure(6.4, 2.7)
     values: list[float] = []
     for run, records in curves.items():
