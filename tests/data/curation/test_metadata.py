@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -40,7 +41,8 @@ def with_comment(kind: str, comment: bytes) -> bytes:
     return saved(kind, exif=exif.tobytes())
 
 
-def read(data: bytes):
+def read(data: bytes) -> Any:
+    """Metadata of the generator that made a picture, None without any; Any, so that tests need not ask which."""
     image = open_checked(data, 10**6)
     image.load()
     return read_generator_metadata(texts_in_picture(image))
@@ -83,13 +85,15 @@ def test_a_prompt_in_any_script_survives_both_kinds_of_chunk():
 
 
 def test_a1111_without_negative_prompt_and_with_lines_of_extensions():
-    found = read_a1111("a dog\nSteps: 20, Sampler: Euler a, CFG scale: 7\nTemplate: a __animal__\nNegative Template: x")
+    found: Any = read_a1111(
+        "a dog\nSteps: 20, Sampler: Euler a, CFG scale: 7\nTemplate: a __animal__\nNegative Template: x"
+    )
     assert (found.prompt, found.negative) == ("a dog", "")
     assert found.fields["(lines after the settings)"] == "Template: a __animal__\nNegative Template: x"
 
 
 def test_a1111_with_a_negative_prompt_alone():
-    found = read_a1111("Negative prompt: bad\nSteps: 20, Sampler: Euler a, CFG scale: 7")
+    found: Any = read_a1111("Negative prompt: bad\nSteps: 20, Sampler: Euler a, CFG scale: 7")
     assert (found.prompt, found.negative) == ("", "bad")
 
 
@@ -285,7 +289,8 @@ def test_invokeai_new_and_old():
     assert (found.tool, found.dialect, found.prompt, found.negative) == ("invokeai", "invokeai", "a (fox)1.2", "fog")
     assert found.fields == {"seed": 5, "steps": 30}
     old = {"app_id": "invoke-ai/InvokeAI", "image": {"prompt": [{"prompt": "a fox", "weight": 1}], "steps": 50}}
-    assert read(png(**{"sd-metadata": json.dumps(old)})).prompt == "a fox"
+    chunks: dict[str, Any] = {"sd-metadata": json.dumps(old)}
+    assert read(png(**chunks)).prompt == "a fox"
 
 
 def test_swarmui_and_fooocus_write_json_into_parameters():

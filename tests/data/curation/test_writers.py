@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def captions(models, kind, pictures=PICTURES, names=NAMES, **changes) -> list[Wr
 def test_a_caption_is_the_most_likely_word_each_time(models, kind):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(models / kind).eval()
+    model: Any = AutoModelForImageTextToText.from_pretrained(models / kind).eval()
     processor = AutoProcessor.from_pretrained(models / kind, backend="pil")
     for picture, found in zip(PICTURES, captions(models, kind), strict=True):
         pixels = processor(images=[picture], return_tensors="pt")["pixel_values"]
