@@ -115,7 +115,8 @@ def _report(source: str, overrides: list[str], options: dict[str, Any]) -> "Lint
         logging.getLogger("sur.analysis.lint").info("checking: %s", check)
 
     if (config := run_config(source, overrides)) is not None:
-        settings = LintOptions(**{"validation_fraction": config.train.validation_fraction} | options)
+        options.setdefault("validation_fraction", config.train.validation_fraction)
+        settings = LintOptions(**options)
         if Path(source).is_dir() and Store.exists(config.store.path):
             return lint_store(Store.open(config.store.path), settings, on_check)
         return lint_data(config.data, config, settings, on_check)

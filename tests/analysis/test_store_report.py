@@ -93,7 +93,7 @@ def test_pictures_outside_their_folder_are_left_out(run, evaluation, tmp_path): 
     file.write_text(re.sub(r'"adapter":\["[^"]+"\]', '"adapter":["../../../secret.png"]', file.read_text()))
     (tmp_path / "secret.png").write_bytes(b"secret")
     lines = picture_lines([read_run(run.run_dir)], 6)
-    assert len(lines) == 4 and all(line.worn == [None] and line.plain for line in lines)
+    assert len(lines) == 4 and all(line.with_adapter == [None] and line.plain for line in lines)
 
 
 def test_a_run_that_is_being_written_can_be_read(tmp_path):
