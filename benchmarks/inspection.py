@@ -27,9 +27,9 @@ from sur.analysis.reports.store_report import write_store_report
 from sur.analysis.store.difference import compare_features, compare_stores
 from sur.analysis.store.neighbours import Neighbours
 from sur.analysis.store.rows import describe_row
-from sur.analysis.store.search import search_rows
+from sur.analysis.store.search import PromptSearch
 from sur.analysis.store.statistics import feature_statistics
-from sur.analysis.store.vectors import pooled
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
 from sur.config.probe import ProbeConfig
 
@@ -100,13 +100,14 @@ def inspect(path: Path) -> None:
     line("a row, first", lambda: describe_row(store, 70_000 % store.n_rows))
     line("a row, again", lambda: describe_row(store, 50_000 % store.n_rows))
     word = store.rows(0)[7].simple.split()[:2]
-    line("search two words, first", lambda: search_rows(store, " ".join(word)))
-    line("search two words, again", lambda: search_rows(store, " ".join(reversed(word))))
+    search = PromptSearch(store)
+    line("search two words, first", lambda: search.find(" ".join(word)))
+    line("search two words, again", lambda: search.find(" ".join(reversed(word))))
     for name in VIEWED:
         line(f"statistics of {name}", lambda name=name: feature_statistics(store, name))
     for name in VIEWED:
-        line(f"vectors of {name}, first", lambda name=name: pooled(store, name))
-        line(f"vectors of {name}, again", lambda name=name: pooled(Store.open(path), name))
+        line(f"vectors of {name}, first", lambda name=name: row_vectors(store, name))
+        line(f"vectors of {name}, again", lambda name=name: row_vectors(Store.open(path), name))
     near = Neighbours(store, LLM, standardised=True)
     line(f"prepare neighbours by {LLM}", lambda: Neighbours(store, LLM, standardised=True))
     line("5 nearest of a row by it", lambda: near.nearest(50_000 % store.n_rows, 5))

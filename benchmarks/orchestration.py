@@ -2,9 +2,9 @@
 
     python benchmarks/orchestration.py configs/shapes.yaml run_dir=/tmp/o store.path=/tmp/o/store.zarr [key=value ...]
 
-Runs the flow `extract` into a fresh run_dir against the embedded server. Two shares are printed: of the flow alone, as
-with a server that is there already, and of all that a user waits for, start and end of the embedded server included.
-Then the process's memory while each encoder was at work: medians over the first and the last quarter of its tasks.
+Runs the flow `extract` into a fresh run_dir against the embedded server, and prints two shares: of the flow alone, as
+with a server that runs already, and of the whole command, start and end of the embedded server included. Then it prints
+the process's memory during each encoder's tasks: medians over the first and the last quarter of the tasks.
 
 For thousands of partitions, rows of the shapes world and a store with few rows in each:
 
@@ -25,7 +25,7 @@ from sur.cache import Store
 from sur.config.run import load_config
 from sur.flows.runtime.launch import prefect_ready
 
-WORK = ("prepare", "pending_partitions", "extract_partitions", "make_assets")
+WORK = ("prepare", "pending", "encode", "make_assets")  # of the flow's module, or methods of its Extraction
 
 
 def main(source: str, *overrides: str) -> int:
@@ -41,15 +41,16 @@ def main(source: str, *overrides: str) -> int:
         import sur.flows.extract as flow
 
         for name in WORK:
-            setattr(flow, name, _timed(getattr(flow, name), inside[name]))
-        encode = flow.extract_partitions
+            owner = flow if hasattr(flow, name) else flow.Extraction
+            setattr(owner, name, _timed(getattr(owner, name), inside[name]))
+        encode = flow.Extraction.encode
 
-        def watched(config: Any, encoder: str, partitions: Any) -> Any:
-            made = encode(config, encoder, partitions)
+        def watched(extraction: Any, encoder: str, partitions: Any) -> Any:
+            result = encode(extraction, encoder, partitions)
             memory.setdefault(encoder, []).append(psutil.Process().memory_info().rss)
-            return made
+            return result
 
-        flow.extract_partitions = watched
+        flow.Extraction.encode = watched
         began = time.perf_counter()
         done = flow.extract(config)
         wall = time.perf_counter() - began

@@ -91,10 +91,10 @@ class Ours(Peer):
         store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float16", shape, self.codec)}))
 
     def write(self, path, n, shape):
-        from sur.cache import Behind, Store
+        from sur.cache import Store, WriteBehind
 
         store = Store.open(path / "store.zarr", writable=True)
-        with Behind() as writes:
+        with WriteBehind() as writes:
             for partition, block in enumerate(blocks(n, shape)):
                 claimed = ExitStack()
                 claimed.enter_context(store.claim("x", partition))
@@ -128,17 +128,18 @@ class OursBlosc(Ours):
 class OursLoader(Ours):
     """This project's loader in its default mode, batches as torch tensors in the loader's own random order."""
 
-    options: dict[str, Any] = {"resident": False}
+    reader = "RowWise"
 
     def scan(self):
         return None
 
     def gather(self, places):
-        from sur.cache import Loader
+        from sur import cache
 
         if getattr(self, "size", None) != len(places):
             self.size = len(places)
-            loader = Loader(self.store, ["x"], batch_size=self.size, split="all", **self.options)
+            reader, everything = getattr(cache, self.reader), cache.Selection(split="all")
+            loader = cache.Loader(self.store, ["x"], batch_size=self.size, selection=everything, reader=reader)
             self.batches = loader.forever()
             next(self.batches)
         return next(self.batches).arrays["x/states"].numpy()
@@ -147,11 +148,13 @@ class OursLoader(Ours):
 class OursWindow(OursBlosc, OursLoader):
     """The loader on packed features: whole partitions are decoded and mixed in memory."""
 
+    reader = "Windowed"
+
 
 class OursResident(OursLoader):
     """The loader with all rows resident in memory."""
 
-    options = {"resident": True}
+    reader = "Resident"
 
 
 class ZarrPython(Ours):

@@ -28,13 +28,14 @@ import torch
 from scipy.stats import rankdata
 
 from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import generate, load_pipeline
-from sur.analysis.probe import Findings, ProbeConfig, probe
-from sur.analysis.probe.results import write_findings
+from sur.analysis.probe import ProbeConfig, ProbeResult, probe
+from sur.analysis.probe.results import write_probe_result
 from sur.cache import Store
 from sur.config.run import RunConfig, load_config
-from sur.features.assets import load_readout
 from sur.features.encoders.text import TextEncoder
+from sur.features.readout import load_readout
 from sur.models.fingerprint import weights_fingerprint
 from sur.shapes.oracle import detect_objects, facts
 from sur.shapes.questions import Question, SetName, questions
@@ -73,9 +74,9 @@ def measure(config: RunConfig, adapter: Path, asked: Sequence[Question], drawn: 
 
 
 @torch.no_grad()
-def read_out_errors(config: RunConfig, adapter: Adapter | None, asked: Sequence[Question]) -> list[float]:
+def read_out_errors(config: RunConfig, adapter: BaseAdapter | None, asked: Sequence[Question]) -> list[float]:
     """|read-out(adapted) - read-out(complex)|^2 of each question, relative to the latter's variance over all."""
-    read_out = load_readout(Store.open(config.store.path), config)
+    read_out = load_readout(Store.open(config.store.path), config.text, config.vae)
     encoder = TextEncoder(config.text)
     simple, wanted = (
         torch.from_numpy(np.asarray(encoder.encode(prompts).values[encoder.feature_name]["states"], np.float32))
@@ -113,7 +114,7 @@ def train(runs: Sequence[SweepRun], asked: Sequence[Question], drawn: int) -> di
     return found
 
 
-def numbers_of(findings: Findings, features: Sequence[Feature]) -> dict[str, list[float]]:
+def numbers_of(findings: ProbeResult, features: Sequence[Feature]) -> dict[str, list[float]]:
     """Every measure of the probe, a value a feature; of token states their mean is judged."""
     if len({each.model for each in findings.candidates}) > 1:
         raise SystemExit("the store has features of several LLMs; give one of a single LLM")
@@ -161,7 +162,7 @@ def _orders(n: int) -> list[tuple[int, ...]]:
     return [tuple(rng.permutation(n)) for _ in range(5000)]
 
 
-def report(findings: Findings, measured: Mapping[Feature, Sequence[dict[str, list[float]]]]) -> Iterator[str]:
+def report(findings: ProbeResult, measured: Mapping[Feature, Sequence[dict[str, list[float]]]]) -> Iterator[str]:
     """Markdown: outcomes (a mean over the seeds) and measures of each feature, then how their ranks agree."""
     outcomes = {
         "read-out error": np.array([-np.mean([m["error"] for m in runs], 0) for runs in measured.values()]),
@@ -216,10 +217,10 @@ def main() -> int:
         if given.no_probe:
             return 0
         if given.findings:
-            findings = Findings.model_validate_json(given.findings.read_text())
+            findings = ProbeResult.model_validate_json(given.findings.read_text())
         else:
             findings = probe(Store.open(config.store.path), ProbeConfig(target=given.target))
-            write_findings(config.run_dir, findings)
+            write_probe_result(config.run_dir, findings)
     print("\n".join(report(findings, measured)))
     return 0
 

@@ -8,6 +8,7 @@ is kept in benchmarks/results/released-*.json and not repeated; remove these fil
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -18,11 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sur.adapter.adapter import Adapter
 from sur.adapter.attach import detach
+from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import load_pipeline
 from sur.adapter.released.adapter import ReleasedAdapter
-from sur.adapter.released.attach import attach_as_released
 from sur.config.run import RunConfig, load_config
 from sur.config.run_folder import RunFolder
 from sur.shapes.oracle import detect_objects, facts
@@ -53,7 +53,32 @@ LOSSES = {  # by name of a training; a divergence summed over 77 tokens weighs 1
 WAYS = {"together": "64 prompts at once", "alone": "one prompt at a time", "demo": "as in their demo"}
 
 
-def states(pipe: Any, prompts: Sequence[str], adapter: Adapter | None, way: str) -> tuple[torch.Tensor, torch.Tensor]:
+def attach_as_released(adapter: ReleasedAdapter, pipe: Any) -> Any:
+    """The pipeline with the adapter as the authors attach it (their SUR_adapter_pipeline.py), bug for bug.
+
+    Negative and positive states go through the adapter as one batch, dropout alive: the negative prompt then changes
+    the positive one's states and the other way round, and no two pictures of one seed are alike unless torch's
+    generator is seeded too. `sur.adapter.attach.detach` takes the adapter off. Raises as `attach`.
+    """
+    original = pipe.encode_prompt
+    adapter.attach(pipe, weight=0.0)  # for its checks
+    adapter.train()
+
+    @functools.wraps(original)
+    def encode_prompt(*args: Any, **kwargs: Any) -> tuple:
+        positive, negative, *rest = original(*args, **kwargs)
+        if negative is None:
+            return (adapter.adapt(positive), None, *rest)
+        negative, positive = adapter.adapt(torch.cat([negative, positive])).chunk(2)
+        return (positive, negative, *rest)
+
+    pipe.encode_prompt = encode_prompt
+    return pipe
+
+
+def states(
+    pipe: Any, prompts: Sequence[str], adapter: BaseAdapter | None, way: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the denoiser reads of `prompts` and of as many empty ones, adapted 64 at once or each prompt alone."""
     if isinstance(adapter, ReleasedAdapter) and way == "demo":
         attach_as_released(adapter, pipe)
@@ -67,7 +92,7 @@ def states(pipe: Any, prompts: Sequence[str], adapter: Adapter | None, way: str)
     return torch.cat([each[0] for each in encoded]), torch.cat([each[1] for each in encoded])
 
 
-def right(config: RunConfig, pipe: Any, asked: Sequence[Question], prompts: Sequence[str], adapter: Adapter | None,
+def right(config: RunConfig, pipe: Any, asked: Sequence[Question], prompts: Sequence[str], adapter: BaseAdapter | None,
           way: str = "together") -> str:  # fmt: skip
     """Which questions came out exactly right ("0110..."), with the noise of `sur evaluate`."""
     settings = config.evaluate
@@ -91,7 +116,7 @@ def right(config: RunConfig, pipe: Any, asked: Sequence[Question], prompts: Sequ
 def measure(config: RunConfig, name: str, folder: Path | None) -> dict[str, dict[str, str]]:
     """Right questions by way and set, of a trained adapter or (None) of the bare pipeline."""
     pipe = load_pipeline(*config.base)
-    adapter = Adapter.from_pretrained(folder) if folder else None
+    adapter = BaseAdapter.from_pretrained(folder) if folder else None
     ways = WAYS if "our learning rate" in name else ["alone"]
     found: dict[str, dict[str, str]] = {}
     for set_name in SETS:

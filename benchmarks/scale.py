@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from memory import Peak
 
-from sur.cache import ArraySpec, FeatureSpec, Loader, RowRecord, Store, row_id
+from sur.cache import ArraySpec, FeatureSpec, Loader, RowRecord, RowWise, Selection, Store, row_id
 
 BATCH = 256
 BATCHES = 200
@@ -85,7 +85,7 @@ def measure(path: Path, n: int, shape: tuple[int, ...]) -> dict[str, Any]:
     opened = watch.best("open", lambda: counted(Store.open(path)))
     watch.best("plan a resume", lambda: [Store.open(path).pending("x")])
     loader = watch.best(
-        "loader", lambda: Loader(opened, ["x"], dataset="data", batch_size=BATCH, resident=False, split="all")
+        "loader", lambda: Loader(opened, ["x"], batch_size=BATCH, selection=Selection("data", "all"), reader=RowWise)
     )
     watch.best("resume mid-epoch", lambda: next(loader.batches(3, len(loader) // 2)))
     batches = loader.forever(1)
@@ -110,7 +110,7 @@ def warm_up(path: Path, shape: tuple[int, ...]) -> None:
     store.add_rows(rows(BATCH))
     store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float16", shape)}))
     store.write_partition("x", 0, {"states": np.zeros((BATCH, *shape), np.float16)})
-    next(Loader(store, ["x"], batch_size=BATCH, resident=False, split="all").forever())
+    next(Loader(store, ["x"], batch_size=BATCH, selection=Selection(split="all"), reader=RowWise).forever())
     shutil.rmtree(path)
 
 

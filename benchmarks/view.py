@@ -23,7 +23,7 @@ from statistics import median
 import httpx
 import numpy as np
 
-from sur.analysis.web.app import create_app, serve
+from sur.analysis.web.app import create_app, serve_app
 from sur.analysis.web.filters import PAGE_ROWS
 from sur.analysis.web.viewer import Viewer
 from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, row_id
@@ -111,7 +111,9 @@ def measure(path: Path, rows: int) -> None:
     viewer = Viewer(path, vae=str(VAE))
     started, said = threading.Event(), []
     server = threading.Thread(
-        target=serve, args=(create_app(viewer), "127.0.0.1", 0, lambda a: (said.append(a), started.set())), daemon=True
+        target=serve_app,
+        args=(create_app(viewer), "127.0.0.1", 0, lambda a: (said.append(a), started.set())),
+        daemon=True,
     )
     server.start()
     started.wait()

@@ -23,9 +23,12 @@ from sur.cache.format.receipts import Receipt, ShardReceipt
 from sur.cache.format.spec import ArraySpec, FeatureSpec, RowRecord, row_id
 from sur.cache.loader import Batch, Loader
 from sur.cache.manifest import Manifest
+from sur.cache.readers import Resident, RowWise, Windowed
+from sur.cache.sampling import Order, in_split
+from sur.cache.selection import Selection
 from sur.cache.storage.base import store_location
 from sur.cache.store import Store
-from sur.cache.threads import Behind
+from sur.cache.threads import WriteBehind
 from sur.cache.upkeep.describe import FeatureSummary, StoreSummary
 from sur.cache.upkeep.verify import Damage
 
@@ -33,7 +36,6 @@ __all__ = [
     "ArraySpec",
     "BadValues",
     "Batch",
-    "Behind",
     "CacheError",
     "Codec",
     "CorruptStore",
@@ -48,16 +50,23 @@ __all__ = [
     "NewerFormat",
     "NoRows",
     "NotWritable",
+    "Order",
     "Receipt",
+    "Resident",
     "RowRecord",
+    "RowWise",
+    "Selection",
     "ShardReceipt",
     "Store",
     "StoreBusy",
     "StoreSummary",
     "UnknownFeature",
+    "Windowed",
+    "WriteBehind",
     "bfloat16_to_float32",
     "compact",
     "float32_to_bfloat16",
+    "in_split",
     "row_id",
     "store_location",
     "to_float32",

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sur.cache.errors import CacheError, IncompleteFeature, NoRows
+from sur.cache.errors import NoRows
 from sur.cache.format.dtypes import to_torch
-from sur.cache.format.receipts import Receipt
-from sur.cache.format.spec import json_digest, which_ids
 from sur.cache.manifest import Manifest
-from sur.cache.sampling import Split, Window, gather, in_split, permutation, rank_share, windowed_permutation
-from sur.cache.threads import ahead
+from sur.cache.readers import Arrays, FeatureRows, Reader, default_reader
+from sur.cache.sampling import Order, epoch_order, rank_share
+from sur.cache.selection import Selection, record_manifest, require_same_values, select_rows
+from sur.cache.store import Store
+from sur.cache.threads import prefetch
 
 if TYPE_CHECKING:
     import torch
 
-    from sur.cache.store import Store
-
-RESIDENT_SHARE = 0.25  # of free memory
-WINDOW = 8  # partitions mixed at a time where single rows are dear to read
-AHEAD = 2  # batches made before they are asked for
+WINDOW = 8  # partitions that are mixed at a time where single rows are expensive to read
+AHEAD = 2  # batches that are made before they are asked for
+_TRAINING_ROWS, _ONE_PROCESS = Selection(), Order()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one batch, B of them.
+    """One batch of B rows, on the CPU. On a machine with a GPU its tensors lie in pinned memory.
 
-    `offset` is its number in the epoch. `ids` uint8 (B, 16), `slots` int64 (B,), `arrays` by
-    "<feature>/<array>" in their stored dtype (B, *row shape), `present` by feature, bool (B,): False where
-    an optional feature has no value (its arrays are zero there). On a machine with a GPU the tensors are pinned.
+    epoch, offset: Number of the epoch, and of the batch in it.
+    ids: uint8 (B, 16).
+    slots: int64 (B,).
+    arrays: By "<feature>/<array>", in the stored dtype, (B, *row shape).
+    present: By feature, bool (B,): False where a row has no value of an optional feature. Its arrays are zero there.
     """
 
     epoch: int
@@ -49,25 +47,21 @@ class Batch:
 
 
 class Loader:
-    """Serves the rows of a split that have every feature asked for.
+    """Serves the rows of a selection that have every feature of `features`, batch by batch.
 
-    Rows without a value of a feature in `features` are skipped, of one in `optional` marked (every partition of
-    either must be done: a row without a value is known to have none). With `dataset`, only rows that this data set has
-    now are served, without those whose ids are in `exclude`; with `manifest`, just the rows that it names, whatever
-    became of them since and whatever `exclude` says.
+    Rows without a value of a feature in `optional` are served too, and marked. Every partition of all these features
+    must be done, so that a missing value is final.
 
-    `batch_size` counts the rows of one rank; every rank gets as many. State is (epoch, offset):
+    `batch_size` counts the rows of one rank; every rank gets equally many batches. The state is (epoch, offset):
     `batches(epoch, offset)` goes on exactly there, at once.
 
-    Three ways to read, all giving right numbers or an error: `resident` holds all rows in memory (default: if they
-    fit in a quarter of what is free); with a `window`, whole partitions are read and so many of them mixed in memory
-    at a time (default where the store is remote or a feature packed; about two windows are held); else rows are read
-    singly. In the first two every chunk is checked against its receipt when it is read, in the last on its first
-    touch.
+    `reader` is a class of readers.py: Resident, Windowed or RowWise. By default it is Resident if the rows fit in a
+    quarter of the available memory, else Windowed if the order has a window, else RowWise. It changes no value and no
+    order.
 
     Raises:
         IncompleteFeature: a feature is not extracted to its end.
-        NoRows: no row is left.
+        NoRows: the selection has no full batch.
         CacheError: rows or values of the manifest are not in the store.
     """
 
@@ -76,66 +70,29 @@ class Loader:
         store: Store,
         features: Sequence[str],
         *,
-        optional: Sequence[str] = (),
-        dataset: str | None = None,
-        manifest: Manifest | None = None,
-        exclude: Collection[bytes] = (),
         batch_size: int,
-        seed: int = 0,
-        split: Split = "train",
-        validation_fraction: float = 0.05,
-        resident: bool | None = None,
-        window: int | None = None,
-        drop_last: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
+        optional: Sequence[str] = (),
+        selection: Selection = _TRAINING_ROWS,
+        order: Order = _ONE_PROCESS,
+        reader: type[Reader] | None = None,
     ) -> None:
-        if batch_size < 1 or seed < 0 or not 0 <= rank < world_size or (window is not None and window < 0):
-            raise ValueError(
-                "Expected batch_size >= 1, seed >= 0, window >= 0 and 0 <= rank < world_size, "
-                f"got {batch_size}, {seed}, {window}, {rank} and {world_size}."
-            )
-        self.store, self.batch_size, self.seed, self.drop_last = store, batch_size, seed, drop_last
-        self.rank, self.world_size = rank, world_size
-        self.features = (*features, *(name for name in optional if name not in features))
+        if batch_size < 1:
+            raise ValueError(f"Expected batch_size >= 1, got {batch_size}.")
+        optional = [name for name in optional if name not in features]
+        self.store, self.batch_size, self.features = store, batch_size, (*features, *optional)
         self._specs = {name: store.spec(name) for name in self.features}
         self._dtypes = {f"{f}/{a}": array.dtype for f, spec in self._specs.items() for a, array in spec.arrays.items()}
-        ids, has = store.row_ids(), store.filled()
-        if manifest is not None:
-            has &= which_ids(ids, (row.tobytes() for row in manifest.ids))
-        elif dataset is not None:
-            has &= store.members(dataset)
-        if exclude and manifest is None:
-            has &= ~which_ids(ids, exclude)
-        needed = np.unique(np.flatnonzero(has) // store.rows_per_partition).tolist()
-        receipts = {name: _complete(store, name, needed) for name in self.features}
-        self._present = {name: _present(store, receipts[name]) for name in self.features}
-        for name in features:
-            has &= self._present[name]
-        every = np.flatnonzero(has)
-        if manifest is not None:
-            every = manifest.slots_in(ids, every, str(store.path))
-        chosen = in_split(ids[every], split, validation_fraction)
-        self.manifest_slots, self.slots = every, every[chosen]
-        self.ids = ids[self.slots]
-        if len(self) == 0:
-            raise NoRows(
-                f"No full batch: {len(self.slots)} of {store.n_rows} rows are in split {split!r} and have "
-                f"all of {list(features)}, and a batch takes {batch_size} x {world_size}."
-            )
-        packed = any(array.packed for spec in self._specs.values() for array in spec.arrays.values())
-        if window is None:
-            window = manifest.window if manifest is not None else WINDOW * (packed or not store.random_reads)
-        self.window = window
-        groups = every // store.rows_per_partition if manifest is None else manifest.groups
-        self._groups = groups[chosen]
-        self._served = (ids[every], groups, receipts)
-        if manifest is not None:
-            self._require_values(manifest)
-        row_bytes = sum(array.nbytes for spec in self._specs.values() for array in spec.arrays.values())
-        if resident is None:
-            resident = len(self.slots) * row_bytes <= RESIDENT_SHARE * free_memory()
-        self._resident = self._read_all() if resident else None
+        self._rows = select_rows(store, features, optional, selection)
+        self.slots = self._rows.slots[self._rows.in_split]
+        self.ids = self._rows.ids[self._rows.in_split]
+        self._groups = self._rows.groups[self._rows.in_split]
+        self._window = self._choose_window(order, selection.manifest)
+        self.order = replace(order, window=self._window)
+        self._require_a_batch(features, selection)
+        if selection.manifest is not None:
+            require_same_values(store, selection.manifest, self.manifest)
+        rows = FeatureRows(store, self._specs, self.slots, self._rows.present)
+        self._reader = (reader or default_reader(rows, self._window))(rows)
 
     @property
     def n_rows(self) -> int:
@@ -143,151 +100,67 @@ class Loader:
         return len(self.slots)
 
     @property
+    def manifest_slots(self) -> np.ndarray:
+        """Slots of the manifest's rows, of all splits in order: int64 (rows,)."""
+        return self._rows.slots
+
+    @property
     def batches_per_epoch(self) -> int:
-        """Batches of this rank in an epoch; the same for every rank."""
-        full, rest = divmod(self.n_rows, self.batch_size * self.world_size)
-        return full + (not self.drop_last and rest >= self.world_size)
+        """Batches of this rank in an epoch; the same number for every rank."""
+        full, rest = divmod(self.n_rows, self.batch_size * self.order.world_size)
+        return full + (not self.order.drop_last and rest >= self.order.world_size)
 
     def __len__(self) -> int:
         return self.batches_per_epoch
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What this loader reads, of all splits, to read it again later."""
-        ids, groups, receipts = self._served
-        digests = {name: self._values_digest(name, receipts[name], self.manifest_slots) for name in self.features}
-        return Manifest(ids, groups, self.window, digests)
-
-    def _require_values(self, wanted: Manifest) -> None:
-        here = self.manifest.features
-        changed = [name for name, digest in here.items() if wanted.features.get(name, digest) != digest]
-        if changed:
-            raise CacheError(
-                f"The values of {', '.join(changed)} in {self.store.path} are not those of the manifest; use the store "
-                "that it came from, or leave the manifest out to train on these values."
-            )
+        """The rows of all splits and their values, to read the same again later."""
+        return record_manifest(self.store, self._rows, self._window)
 
     def batches(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number `offset` on; `AHEAD` of them are made in the background."""
-        if self.window:
-            order, windows = windowed_permutation(self._groups, self.seed, epoch, self.window)
-        else:
-            order, windows = permutation(self.n_rows, self.seed, epoch), None
-        if self._resident is not None:
-            yield from map(self._batcher(epoch, order, self._from_memory), range(offset, len(self)))
-            return
-        if windows is None:
-            make = self._batcher(epoch, order, lambda positions: self._read(self.slots[positions]))
-            yield from ahead(make, range(offset, len(self)), AHEAD, threads=AHEAD)
-            return
-        window = Window(self.read_partition, windows, self.slots, self.store.rows_per_partition)
-        try:
-            yield from ahead(self._batcher(epoch, order, window.gather), range(offset, len(self)), AHEAD)
-        finally:
-            window.close()
+        """The batches of one epoch from number `offset` on; up to `AHEAD` of them are made in advance."""
+        order, windows = epoch_order(self._groups, self.order.seed, epoch, self._window)
+        with self._reader.epoch(windows) as read:
+            make, numbers = self._batch_maker(epoch, order, read), range(offset, len(self))
+            threads = self._reader.threads
+            yield from prefetch(make, numbers, AHEAD, threads) if threads else map(make, numbers)
 
     def forever(self, epoch: int = 0, offset: int = 0) -> Iterator[Batch]:
         """Batches without end, epoch after epoch, from (epoch, offset) on."""
         for number in count(epoch):
             yield from self.batches(number, offset if number == epoch else 0)
 
-    def _batcher(
-        self, epoch: int, order: np.ndarray, read: Callable[[np.ndarray], dict[str, np.ndarray]]
+    def _batch_maker(
+        self, epoch: int, order: np.ndarray, read: Callable[[np.ndarray], Arrays]
     ) -> Callable[[int], Batch]:
-        """The function that makes the batch of a number."""
-        size = self.batch_size * self.world_size
+        """A function from the number of a batch to the batch."""
+        rank, world_size = self.order.rank, self.order.world_size
+        size = self.batch_size * world_size
 
         def make(number: int) -> Batch:
-            positions = rank_share(order[number * size : (number + 1) * size], self.rank, self.world_size)
+            positions = rank_share(order[number * size : (number + 1) * size], rank, world_size)
             slots = self.slots[positions]
             tensors = {key: _pinned(to_torch(values, self._dtypes[key])) for key, values in read(positions).items()}
-            present = {name: _pinned(to_torch(mask[slots], "bool")) for name, mask in self._present.items()}
+            present = {name: _pinned(to_torch(mask[slots], "bool")) for name, mask in self._rows.present.items()}
             return Batch(epoch, number, self.ids[positions], slots, tensors, present)
 
         return make
 
-    def _from_memory(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        assert self._resident is not None
-        return {key: np.take(values, positions, axis=0) for key, values in self._resident.items()}
+    def _choose_window(self, order: Order, manifest: Manifest | None) -> int:
+        if order.window is not None:
+            return order.window
+        if manifest is not None:
+            return manifest.window
+        packed = any(array.packed for spec in self._specs.values() for array in spec.arrays.values())
+        return WINDOW * (packed or not self.store.random_reads)
 
-    def _read(self, slots: np.ndarray) -> dict[str, np.ndarray]:
-        arrays = {}
-        for name, spec in self._specs.items():
-            here = self._present[name][slots]
-            values = self.store.read(name, slots[here])
-            for array in spec.arrays:
-                arrays[f"{name}/{array}"] = values[array] if here.all() else _spread(values[array], here)
-        return arrays
-
-    def _read_all(self) -> dict[str, np.ndarray]:
-        """Every row that is served, read partition by partition."""
-        return gather(self.read_partition, self.slots, self.store.rows_per_partition)
-
-    def read_partition(self, partition: int) -> dict[str, np.ndarray]:
-        """All features of a partition's rows, by "<feature>/<array>"; every chunk is checked."""
-        read = {name: self.store.read_partition(name, partition) for name in self.features}
-        return {f"{name}/{array}": values for name, arrays in read.items() for array, values in arrays.items()}
-
-    def _values_digest(self, feature: str, receipts: Mapping[int, Receipt], slots: np.ndarray) -> str:
-        """Digest of a feature's identity and of its values at `slots`, in order, wherever they lie.
-
-        Values come in by their checksums, those too small for one of their own as they are.
-        """
-        spec, per_partition = self._specs[feature], self.store.rows_per_partition
-        slots = slots[self._present[feature][slots]]
-        partitions, places = np.divmod(slots, per_partition)
-        digests = {}
-        for array, layout in self.store.layouts(feature).items():
-            if layout.rows_per_chunk > 1:
-                values = self.store.read(feature, slots)[array]
-            else:
-                crcs = np.zeros((max(receipts, default=-1) + 1, per_partition), dtype="<u4")
-                for partition, receipt in receipts.items():
-                    crcs[partition] = receipt.shards[array].crcs()
-                values = crcs[partitions, places]
-            digests[array] = hashlib.sha256(values.tobytes()).hexdigest()
-        return json_digest({"identity": spec.identity_digest, "values": digests})
-
-
-def free_memory() -> int:
-    """Bytes that can still be used, the container's limit considered."""
-    group = Path("/sys/fs/cgroup")
-    free = 0
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return min(free, limit)
-
-
-def _complete(store: Store, feature: str, partitions: Sequence[int]) -> dict[int, Receipt]:
-    """Receipts of these partitions. Raises IncompleteFeature when one is not done."""
-    receipts = dict(zip(partitions, store.receipts(feature, partitions), strict=True))
-    found = {partition: receipt for partition, receipt in receipts.items() if receipt is not None}
-    if len(found) < len(receipts):
-        raise IncompleteFeature(
-            f"{feature!r}: {len(found)} of {len(receipts)} partitions are done. Finish the extraction."
-        )
-    return found
-
-
-def _present(store: Store, receipts: Mapping[int, Receipt]) -> np.ndarray:
-    """Slots that have a value, of the partitions whose receipts are given, bool (slots,)."""
-    filled, per_partition = store.filled(), store.rows_per_partition
-    present = np.zeros_like(filled)
-    for partition, receipt in receipts.items():
-        first = partition * per_partition
-        present[first : first + per_partition] = filled[first : first + per_partition]
-        present[[first + row for row in receipt.missing]] = False
-    return present
-
-
-def _spread(values: np.ndarray, here: np.ndarray) -> np.ndarray:
-    """Values (n, ...) put where `here` (m,) is True, zeros elsewhere: (m, ...)."""
-    out = np.zeros((len(here), *values.shape[1:]), dtype=values.dtype)
-    out[here] = values
-    return out
+    def _require_a_batch(self, features: Sequence[str], selection: Selection) -> None:
+        if len(self) == 0:
+            raise NoRows(
+                f"No full batch: {self.n_rows} of {self.store.n_rows} rows are in split {selection.split!r} and have "
+                f"all of {list(features)}, and a batch takes {self.batch_size} x {self.order.world_size}."
+            )
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from sur.cache.errors import CacheError, CorruptStore
 from sur.cache.format.spec import json_digest
-from sur.cache.storage.local import sync
+from sur.cache.storage.durable import durable_file, make_durable
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,10 @@ class Manifest:
 
     def save(self, path: Path) -> Path:
         """Write the manifest as a safetensors file, all or nothing and durably."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         arrays = {"ids": np.ascontiguousarray(self.ids), "groups": np.ascontiguousarray(self.groups)}
-        save_file(arrays, partial, {"features": json.dumps(dict(self.features)), "window": str(self.window)})
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        with durable_file(path) as partial:
+            save_file(arrays, partial, {"features": json.dumps(dict(self.features)), "window": str(self.window)})
+            make_durable(partial)
         return path
 
     @classmethod

@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from sur.cache.contents.assets import has_asset, write_asset
 from sur.cache.contents.catalog import Catalog
+from sur.cache.contents.claims import Claims
 from sur.cache.contents.datasets import dataset_names, read_members, write_members
-from sur.cache.contents.features import Packed
-from sur.cache.contents.reader import ArrayReader
+from sur.cache.contents.features import SECTIONS, Counts, Feature, Packed, Reasons, Values, missing_slots
+from sur.cache.contents.opening import create_store, open_or_create_store, open_store
 from sur.cache.contents.rows import RECEIPTS, TEXTS, Rows
 from sur.cache.errors import CacheError, StoreBusy
 from sur.cache.format import metadata
 from sur.cache.format.dtypes import to_float32
 from sur.cache.format.receipts import Receipt
-from sur.cache.format.root import read_root, recover_root, require_free, write_root
+from sur.cache.format.root import read_root
 from sur.cache.format.shard import Layout
 from sur.cache.format.spec import FeatureSpec, RowRecord
-from sur.cache.storage.base import Storage, join, open_storage
+from sur.cache.storage.base import Storage, open_storage
 from sur.cache.upkeep.describe import StoreSummary, summarize
 from sur.cache.upkeep.repair import repair
-from sur.cache.upkeep.verify import Damage, inspect
+from sur.cache.upkeep.verify import Damage, verify
 
 
 class Store:
     """A feature cache on a local disk or in object storage; make one with `create`, `open` or `open_or_create`.
 
-    A `path` is a folder or a URL (s3://bucket/prefix). Slots are numbered from 0; partition p holds slots
-    p * rows_per_partition and on. Any number of processes may read and write at once. Readers see what was
-    committed, writers lock what they write.
+    A `path` is a folder or a URL (s3://bucket/prefix). Slots are numbered from 0; partition p holds slots from
+    p * rows_per_partition on. Any number of processes may read and write at once: readers see what is committed,
+    writers lock what they write. Values of bfloat16 are uint16 bit patterns, read and written.
+
+    Raises:
+        UnknownFeature: a method gets the name of a feature that is not stored; the message lists the stored ones.
+        IncompleteFeature, CorruptStore: on reading, a partition is not done, or bytes do not match their checksum.
+        DiskFull, NotWritable: on writing, the disk is full or may not be written.
+        CacheError: on writing, the store was opened for reading.
     """
 
     def __init__(self, storage: Storage, rows_per_partition: int, writable: bool) -> None:
         self.rows_per_partition = rows_per_partition
         self.writable = writable
         self._storage = storage
+        self._claims = Claims(storage)
         self._rows = Rows(storage, rows_per_partition)
         self._catalog = Catalog(storage, self._rows, rows_per_partition)
-        self._claimed: set[tuple[str, int]] = set()
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
@@ -49,70 +57,45 @@ class Store:
 
     @classmethod
     def create(cls, path: str | Path, rows_per_partition: int = 512) -> Store:
-        """Make an empty store at `path`, which must not hold one.
-
-        Raises:
-            CacheError: there is something at `path` already.
-        """
-        storage = open_storage(path)
-        with storage.locked("", wait=True):
-            if metadata.read_metadata(storage, "") is not None:
-                raise CacheError(f"{path} holds a store already; open it, or choose another path.")
-            return cls._create(storage, rows_per_partition)
+        """Make an empty store at `path`. Raises CacheError when there is something already."""
+        return cls(*create_store(path, rows_per_partition), writable=True)
 
     @classmethod
     def open(cls, path: str | Path, writable: bool = False, recover: bool = False) -> Store:
-        """Open an existing store; `recover`: also one whose own zarr.json is damaged, to verify and repair it.
+        """Open an existing store; `recover` opens one with a damaged zarr.json too, to verify and repair it.
 
         Raises:
-            CacheError: no store at `path`.
-            NewerFormat: it was written by a newer version.
-            CorruptStore: its zarr.json is damaged.
+            CacheError, NewerFormat, CorruptStore: no store, one of a newer version, or its zarr.json is damaged.
         """
-        storage = open_storage(path)
-        recovered = recover_root(storage) if recover else None
-        return cls(storage, read_root(storage) if recovered is None else recovered, writable)
+        return cls(*open_store(path, recover), writable)
 
     @classmethod
     def open_or_create(cls, path: str | Path, rows_per_partition: int = 512) -> Store:
         """Open for writing, or create; an existing store keeps its own `rows_per_partition`."""
-        storage = open_storage(path)
-        with storage.locked("", wait=True):
-            if metadata.read_metadata(storage, "") is None:
-                return cls._create(storage, rows_per_partition)
-            size = read_root(storage)
-            write_root(storage, size)
-        return cls(storage, size, writable=True)
-
-    @classmethod
-    def _create(cls, storage: Storage, rows_per_partition: int) -> Store:
-        require_free(storage, rows_per_partition)
-        store = cls(storage, rows_per_partition, writable=True)
-        store._rows.publish_metadata()
-        write_root(storage, rows_per_partition)
-        return store
+        return cls(*open_or_create_store(path, rows_per_partition), writable=True)
 
     @property
     def path(self) -> str | Path:
-        """Where the store is: a folder, or a URL."""
+        """Folder or URL of the store."""
         return self._storage.location
 
     @property
+    def random_reads(self) -> bool:
+        """Whether the storage reads single rows in random order cheaply, as a local disk does."""
+        return self._storage.random_reads
+
+    @property
     def n_partitions(self) -> int:
-        """Partitions that hold rows."""
+        """Number of partitions that hold rows."""
         return self._rows.n_partitions
 
     @property
     def n_rows(self) -> int:
-        """Rows stored (filled slots)."""
+        """Number of stored rows (filled slots)."""
         return int(self._rows.counts().sum())
 
     def add_rows(self, rows: Iterable[RowRecord]) -> int:
-        """Append rows whose ids are new, in new partitions, and commit them; returns how many were new.
-
-        Raises:
-            BadValues: an id that is not 16 bytes.
-        """
+        """Append rows with new ids in new partitions; returns how many were new. Raises BadValues for a wrong id."""
         with self._locked():
             for folder in ("rows", RECEIPTS):
                 self._storage.clear_leftovers(folder)
@@ -121,257 +104,162 @@ class Store:
         return added
 
     def rows(self, partition: int | None = None) -> list[RowRecord]:
-        """Stored rows with their slots, of one partition or all."""
+        """Stored rows with their slots, of one partition or of all."""
         partitions = range(self.n_partitions) if partition is None else [partition]
-        return [record for records in self._storage.every(self._rows.records, partitions) for record in records]
+        return [record for records in self._storage.map(self._rows.records, partitions) for record in records]
 
     def row_ids(self) -> np.ndarray:
         """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
         return self._rows.slot_ids()
 
+    def filled(self) -> np.ndarray:
+        """Which slots hold a row, bool (slots,)."""
+        return (np.arange(self.rows_per_partition) < self._rows.counts()[:, None]).reshape(-1)
+
     def replaced(self) -> bool:
-        """Whether other rows lie at this place than those this object knows: the store was removed and made anew."""
-        if read_root(self._storage) != self.rows_per_partition:
-            return True
-        return self.n_partitions > 0 and self._rows.receipt(0).rows_digest != self._rows.digest(0)
-
-    def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
-        """Make a data set exactly the rows of these ids; returns how many left it, and how many it has now.
-
-        Raises:
-            BadValues: an id that the store does not hold; nothing is changed.
-        """
-        with self._locked():
-            return write_members(self._storage, self._rows, dataset, ids)
-
-    def members(self, dataset: str) -> np.ndarray:
-        """Which slots hold a row that a data set has now, bool (slots,).
-
-        Raises:
-            CacheError: no such data set; names those that exist.
-        """
-        return read_members(self._storage, dataset, self._slots())
+        """Whether the store at this path was removed and made anew since this object opened it."""
+        return read_root(self._storage) != self.rows_per_partition or self._rows.replaced()
 
     def datasets(self) -> list[str]:
         """Names of the data sets."""
         return dataset_names(self._storage)
 
-    def ensure_feature(self, spec: FeatureSpec) -> None:
-        """Create the feature, or check that the stored one was made alike.
+    def members(self, dataset: str) -> np.ndarray:
+        """Which slots hold a row that a data set has now, bool (slots,). Raises CacheError when it does not exist."""
+        return read_members(self._storage, dataset, self._slots())
 
-        Raises:
-            IdentityMismatch: names every differing field; nothing is changed.
+    def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
+        """Make a data set exactly the rows of these ids; returns how many rows left it, and how many it has now.
+
+        Raises BadValues when the name is not valid, or the store has no row with one of the ids; nothing is changed.
         """
+        with self._locked():
+            return write_members(self._storage, self._rows, dataset, ids)
+
+    def ensure_feature(self, spec: FeatureSpec) -> None:
+        """Create the feature. Raises IdentityMismatch, which names the fields, if a stored one was made differently."""
         self._ensure("features", spec)
 
     def features(self) -> dict[str, FeatureSpec]:
-        """Specs of the stored features, by name; those whose declaration is damaged are left out, said in the log."""
+        """Specs of the stored features, by name. Those with a damaged declaration are left out, with a warning."""
         return {feature.spec.name: feature.spec for feature in self._catalog.intact("features")}
 
     def spec(self, feature: str) -> FeatureSpec:
-        """Spec of one stored feature.
-
-        Raises:
-            UnknownFeature: names those that exist.
-        """
+        """Spec of one stored feature."""
         return self._catalog.get(feature).spec
 
-    def assets(self) -> dict[str, FeatureSpec]:
-        """Specs of the stored assets, by name."""
-        return {asset.spec.name: asset.spec for asset in self._catalog.intact("assets")}
+    def layouts(self, feature: str) -> Mapping[str, Layout]:
+        """Layout of the shards of each array of a feature, by array."""
+        return self._catalog.get(feature).layouts
+
+    def receipt(self, feature: str, partition: int) -> Receipt | None:
+        """Receipt of a partition; None if it is not done."""
+        return self._catalog.get(feature).receipt(partition)
+
+    def receipts(self, feature: str, partitions: Iterable[int] | None = None) -> list[Receipt | None]:
+        """Receipts of these partitions, or of all that hold rows; None for each one that is not done."""
+        numbers = range(self.n_partitions) if partitions is None else partitions
+        return self._storage.map(self._catalog.get(feature).receipt, numbers)
 
     def pending(self, feature: str) -> list[int]:
         """Partitions that hold rows but no matching receipt of the feature."""
         return [p for p, receipt in enumerate(self.receipts(feature)) if receipt is None]
 
-    @contextmanager
-    def claim(self, feature: str, partition: int, wait: bool = False) -> Iterator[bool]:
-        """Lock one partition of a feature for writing; yields True if it is ours and still to do.
+    def missing(self, feature: str) -> dict[int, str]:
+        """Slots without a value in the partitions that are done, with the reasons."""
+        return missing_slots(self.receipts(feature), self.rows_per_partition)
 
-        Yields False if it is done already, or, unless `wait`, if another writer holds it.
+    def claim(self, feature: str, partition: int, wait: bool = False) -> AbstractContextManager[bool]:
+        """Lock one partition of a feature for writing during a block; gives True if it is locked here and still to do.
+
+        Gives False if it is done already or, unless `wait`, if another writer holds the lock.
         """
         self._need_writable()
-        directory = self._catalog.get(feature, fresh=True).receipt_directory(partition)
-        with self._storage.locked(directory, wait) as ours:
-            todo = ours and self.receipt(feature, partition) is None
-            if todo:
-                self._claimed.add((feature, partition))
-            try:
-                yield todo
-            finally:
-                if todo:
-                    self._claimed.discard((feature, partition))
+        return self._claims.claim(self._catalog.get(feature, fresh=True), partition, wait)
 
     def write_partition(
-        self,
-        feature: str,
-        partition: int,
-        values: Mapping[str, np.ndarray],
-        missing: Mapping[int, str] | None = None,
-        stats: Mapping[str, int] | None = None,
+        self, feature: str, partition: int, values: Values, missing: Reasons | None = None, stats: Counts | None = None
     ) -> Receipt:
-        """Publish the values of a partition's filled slots, in order; a done partition is left alone.
+        """Publish the values of a partition's rows, in slot order; a partition that is done is left alone.
 
-        `missing` maps a row's place in the partition to the reason why it has no value (zeros are stored).
+        `missing` maps the place of a row in the partition to the reason why it has no value (zeros are stored).
 
         Raises:
             BadValues: wrong arrays, shape or dtype, or not finite; nothing was published.
             StoreBusy: another writer holds the partition.
-            DiskFull: no space left.
         """
-        if (feature, partition) not in self._claimed:
-            with self.claim(feature, partition) as ours:
-                if ours:
-                    return self.write_partition(feature, partition, values, missing, stats)
-            done = self.receipt(feature, partition)
-            if done is None:
-                raise StoreBusy(f"Another writer holds partition {partition} of {feature!r}; skip it or wait.")
-            return done
-        return self.publish_partition(feature, self.pack_partition(feature, partition, values, missing, stats))
+        if (feature, partition) in self._claims:
+            return self.publish_partition(feature, self.pack_partition(feature, partition, values, missing, stats))
+        with self.claim(feature, partition) as to_do:
+            if to_do:
+                return self.write_partition(feature, partition, values, missing, stats)
+        receipt = self.receipt(feature, partition)
+        if receipt is None:
+            raise StoreBusy(f"Another writer holds partition {partition} of {feature!r}; skip it or wait.")
+        return receipt
 
     def pack_partition(
-        self,
-        feature: str,
-        partition: int,
-        values: Mapping[str, np.ndarray],
-        missing: Mapping[int, str] | None = None,
-        stats: Mapping[str, int] | None = None,
+        self, feature: str, partition: int, values: Values, missing: Reasons | None = None, stats: Counts | None = None
     ) -> Packed:
-        """The first half of `write_partition`: check the values and make files of them, in memory.
+        """The first half of `write_partition`: check the values and encode them as files in memory.
 
-        Values that need no packing are not copied: leave them alone until they are published.
-
-        Raises:
-            BadValues: as `write_partition`.
+        Values of codec `raw` are not copied: do not change them until they are published.
         """
         rows = len(self._rows.ids(partition))
         return self._catalog.get(feature).pack(partition, values, rows, missing or {}, stats or {})
 
     def publish_partition(self, feature: str, packed: Packed) -> Receipt:
-        """The second half: write the files, then the receipt. The partition is claimed; any thread may do it.
-
-        Raises:
-            StoreBusy: it is not claimed.
-            DiskFull, NotWritable: as `write_partition`.
-        """
-        if (feature, packed.receipt.partition) not in self._claimed:
-            raise StoreBusy(
-                f"Partition {packed.receipt.partition} of {feature!r} has to be claimed before it is written."
-            )
+        """The second half: write the files, then the receipt, in any thread. Raises StoreBusy without a claim."""
+        self._claims.require(feature, packed.receipt.partition)
         return self._catalog.get(feature).publish(packed)
 
     def discard(self, feature: str, partition: int) -> None:
-        """Remove the receipt of a feature's partition, or of an asset (partition 0), to have it computed anew."""
+        """Remove the receipt of a partition, or of an asset (partition 0), so that it is computed anew."""
         self._need_writable()
-        section = "features" if feature in self._catalog.names("features") else "assets"
-        directory = self._catalog.get(feature, section).receipt_directory(partition)
-        with self._storage.locked(directory, wait=True):
-            self._storage.remove(join(directory, metadata.FILE))
-        self._catalog.forget(feature, section)
-
-    def receipt(self, feature: str, partition: int) -> Receipt | None:
-        """Receipt of a done partition, None if it is not done."""
-        return self._catalog.get(feature).receipt(partition)
-
-    def receipts(self, feature: str, partitions: Iterable[int] | None = None) -> list[Receipt | None]:
-        """`receipt` of these partitions, or of all that hold rows."""
-        wanted = range(self.n_partitions) if partitions is None else partitions
-        return self._storage.every(self._catalog.get(feature).receipt, wanted)
-
-    def missing(self, feature: str) -> dict[int, str]:
-        """Slots of done partitions without a value, with the reason."""
-        return {
-            receipt.partition * self.rows_per_partition + row: reason
-            for receipt in self.receipts(feature)
-            if receipt is not None
-            for row, reason in sorted(receipt.missing.items())
-        }
+        self._catalog.discard(feature, partition)
 
     def read(
         self, feature: str, slots: np.ndarray | None = None, arrays: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Stored elements at `slots` (n,), or at every filled slot in order; bfloat16 as uint16 bits.
+        """Stored elements at `slots`, int64 (n,), or at every filled slot in order: (n, *row shape) by array.
 
-        `arrays`: only these. Missing rows read as zeros. Every chunk is checked against its receipt on the first touch.
-
-        Raises:
-            IncompleteFeature: a slot's partition is not done.
-            CorruptStore: a checksum does not match.
-            IndexError: a slot that holds no row.
+        `arrays` limits what is read. Missing rows are zeros. Every chunk is checked against its receipt on the first
+        touch. Raises IndexError when a slot holds no row.
         """
         slots = np.flatnonzero(self.filled()) if slots is None else np.asarray(slots, dtype=np.int64)
         self._rows.require(slots)
-        return {name: reader.gather(slots) for name, reader in self._readers(feature, arrays)}
+        return self._catalog.get(feature).read(slots, arrays)
 
     def read_float32(self, feature: str, slots: np.ndarray, array: str) -> np.ndarray:
-        """One array of a feature at `slots`, int64 (n,): float32 (n, ...).
-
-        Raises:
-            IncompleteFeature, CorruptStore: as `read`.
-        """
+        """One array of a feature at `slots`, int64 (n,): float32 (n, *row shape)."""
         return to_float32(self.read(feature, slots, {array})[array], self.spec(feature).arrays[array].dtype)
 
     def read_partition(
         self, feature: str, partition: int, arrays: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Stored elements of a partition's rows in order, read shard by shard; every chunk is checked.
+        """Stored elements of a partition's rows in slot order, read shard by shard; every chunk is checked.
 
-        `arrays`: only these.
-
-        Raises:
-            IncompleteFeature, CorruptStore: as `read`.
+        `arrays` limits what is read.
         """
         rows = len(self._rows.ids(partition))
-        return {name: reader.whole(partition, rows) for name, reader in self._readers(feature, arrays)}
+        return self._catalog.get(feature).read_partition(partition, rows, arrays)
 
-    def _readers(self, feature: str, arrays: Collection[str] | None) -> list[tuple[str, ArrayReader]]:
-        readers = self._catalog.get(feature).readers
-        return [(name, reader) for name, reader in readers.items() if arrays is None or name in arrays]
-
-    def layouts(self, feature: str) -> Mapping[str, Layout]:
-        """How each array of a feature lies in its shards."""
-        return self._catalog.get(feature).layouts
-
-    @property
-    def random_reads(self) -> bool:
-        """Whether the store's storage reads single rows here and there cheaply (a local disk does)."""
-        return self._storage.random_reads
-
-    def filled(self) -> np.ndarray:
-        """Which slots hold a row, bool (slots,)."""
-        return (np.arange(self.rows_per_partition) < self._rows.counts()[:, None]).reshape(-1)
+    def assets(self) -> dict[str, FeatureSpec]:
+        """Specs of the stored assets, by name."""
+        return {asset.spec.name: asset.spec for asset in self._catalog.intact("assets")}
 
     def write_asset(self, spec: FeatureSpec, values: Mapping[str, np.ndarray]) -> None:
-        """Store arrays that belong to no row; an asset that is there already, made alike, is left alone.
-
-        Raises:
-            IdentityMismatch, BadValues, DiskFull: as for features.
-        """
+        """Store arrays that belong to no row, unless they are stored already. Raises IdentityMismatch or BadValues."""
         self._ensure("assets", spec)
-        asset = self._catalog.get(spec.name, "assets")
-        with self._storage.locked(asset.receipt_directory(0), wait=True):
-            if asset.receipt(0) is None:
-                asset.publish(asset.pack(0, values, 0, {}, {}))
+        write_asset(self._storage, self._catalog, spec, values)
 
     def read_asset(self, name: str) -> dict[str, np.ndarray]:
-        """Arrays of an asset, checked; bfloat16 as uint16 bits.
-
-        Raises:
-            UnknownFeature, IncompleteFeature, CorruptStore
-        """
+        """Arrays of an asset, every byte checked."""
         return self._catalog.get(name, "assets").read_asset()
 
     def has_asset(self, spec: FeatureSpec) -> bool:
-        """Whether the asset is stored in full.
-
-        Raises:
-            IdentityMismatch: it is stored, but was made differently.
-        """
-        if spec.name not in self.assets():
-            return False
-        asset = self._catalog.get(spec.name, "assets")
-        asset.check_identity(spec)
-        return asset.receipt(0) is not None
+        """Whether an asset is stored in full. Raises IdentityMismatch when it was made differently."""
+        return has_asset(self._catalog, spec)
 
     def drop_feature(self, name: str) -> None:
         """Remove a feature (or an asset) and all its values."""
@@ -379,18 +267,18 @@ class Store:
             self._catalog.drop(name)
 
     def verify(self, progress: Callable[[str], None] | None = None) -> list[Damage]:
-        """Check every file against checksums, receipts and metadata; `progress` hears of each file."""
-        return inspect(self._storage, self.rows_per_partition, progress)
+        """Damage found by checking every file against checksums, receipts and metadata; `progress` gets each file."""
+        return verify(self._storage, self.rows_per_partition, progress)
 
     def n_files(self) -> int:
-        """Files of rows, features and assets that have receipts: what `verify` reads."""
-        held = self._catalog.intact("features") + self._catalog.intact("assets")
-        return (1 + len(TEXTS)) * len(self._storage.folders(RECEIPTS)) + sum(feature.n_files() for feature in held)
+        """Number of files with a receipt, of rows, features and assets: those that `verify` reads."""
+        rows = (1 + len(TEXTS)) * len(self._storage.folders(RECEIPTS))
+        return rows + sum(feature.n_files() for feature in self._features_and_assets())
 
     def repair(self, damages: Sequence[Damage], records: Sequence[RowRecord] = ()) -> list[Damage]:
-        """Mend what `verify` found, so that the next extraction recomputes just what is broken (upkeep/repair.py).
+        """Mend the damage that `verify` found, for the next extraction to recompute what is broken (upkeep/repair.py).
 
-        `records`, the rows of the data source, help where rows are damaged. Returns what is beyond repair.
+        `records`, the rows of the data source, help where rows are damaged. Returns the damage that is beyond repair.
         """
         with self._locked():
             beyond = repair(self._storage, self.rows_per_partition, damages, records)
@@ -399,14 +287,12 @@ class Store:
         return beyond
 
     def describe(self) -> StoreSummary:
-        """What is in the store, for people and programs."""
-        return summarize(
-            self.path,
-            self.rows_per_partition,
-            self.n_partitions,
-            self.n_rows,
-            self._catalog.intact("features") + self._catalog.intact("assets"),
-        )
+        """A summary of the store's contents, for people and programs."""
+        stored = self._features_and_assets()
+        return summarize(self.path, self.rows_per_partition, self.n_partitions, self.n_rows, stored)
+
+    def _features_and_assets(self) -> list[Feature]:
+        return [feature for section in SECTIONS for feature in self._catalog.intact(section)]
 
     def _ensure(self, section: str, spec: FeatureSpec) -> None:
         with self._locked():

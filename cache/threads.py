@@ -1,4 +1,4 @@
-"""Work in background threads: a bounded amount behind its making or ahead of its use, and many waits side by side."""
+"""Work in background threads: writes behind the work, reads ahead of it, and many waits at a time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self, TypeVar
 
-_SIDE_BY_SIDE = 16  # requests under way at a time
+_REQUESTS = 16  # under way at a time
 T = TypeVar("T")
 A = TypeVar("A")
 logger = logging.getLogger(__name__)
 
 
-class Behind:
-    """Runs jobs in `depth` threads, begun in the order in which they came.
+class WriteBehind:
+    """Runs jobs in `depth` background threads, in the order in which they are submitted.
 
-    When `submit` returns, at most `depth` jobs are unfinished: it waits for the oldest. Each job runs, whatever became
-    of those before it; what one raises is raised by the next `submit` or `drain`. Leaving the block waits for all jobs,
-    whatever ended it.
+    At most `depth` jobs are unfinished when `submit` returns: it waits for the oldest one. A job runs even if an
+    earlier job failed. The next `submit` or `drain` raises the error of a failed job. Leaving the block waits for all
+    jobs, also when an error ends the block.
     """
 
     def __init__(self, depth: int = 2) -> None:
@@ -30,7 +30,7 @@ class Behind:
         self._jobs: deque[Future[None]] = deque()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have a job run in its turn, in the caller's context."""
+        """Add a job, which runs in a copy of the caller's context."""
         self._jobs.append(self._pool.submit(contextvars.copy_context().run, job))
         while self._jobs and (len(self._jobs) > self._depth or self._jobs[0].done()):
             self._finish_oldest()
@@ -41,7 +41,7 @@ class Behind:
             self._finish_oldest()
 
     def _finish_oldest(self) -> None:
-        wait([self._jobs[0]])  # an interrupt here leaves it to be reported
+        wait([self._jobs[0]])  # an interrupt during the wait leaves the job in the queue, to be reported at the end
         self._jobs.popleft().result()
 
     def __enter__(self) -> Self:
@@ -55,26 +55,26 @@ class Behind:
             if error is None:
                 self.drain()
         finally:
-            for failed in filter(None, (job.exception() for job in self._jobs)):
-                logger.error("background work failed too: %s", failed)
+            for failure in filter(None, (job.exception() for job in self._jobs)):
+                logger.error("background work failed too: %s", failure)
 
 
-def ahead(make: Callable[[int], T], numbers: Iterable[int], count: int, threads: int = 1) -> Iterator[T]:
-    """`map(make, numbers)` in background threads, up to `count` results before they are asked for."""
+def prefetch(make: Callable[[int], T], numbers: Iterable[int], count: int, threads: int = 1) -> Iterator[T]:
+    """Yield the results of `map(make, numbers)`; background threads compute up to `count` of them in advance."""
     with ThreadPoolExecutor(threads, thread_name_prefix="cache-loader") as pool:
-        made: deque[Future[T]] = deque()
+        results: deque[Future[T]] = deque()
         try:
             for number in numbers:
-                made.append(pool.submit(make, number))
-                if len(made) > count:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
+                results.append(pool.submit(make, number))
+                if len(results) > count:
+                    yield results.popleft().result()
+            while results:
+                yield results.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def side_by_side(work: Callable[[A], T], items: Iterable[A], threads: int = _SIDE_BY_SIDE) -> list[T]:
-    """`work` of every item, in their order, several at a time: for requests that are mostly waiting."""
+def map_parallel(work: Callable[[A], T], items: Iterable[A], threads: int = _REQUESTS) -> list[T]:
+    """The results of `work` in the order of `items`, computed in several threads: for work that mostly waits."""
     with ThreadPoolExecutor(threads, thread_name_prefix="cache-requests") as pool:
         return list(pool.map(work, items))

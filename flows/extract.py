@@ -1,7 +1,8 @@
-"""Flow `extract`: plan, then one task a batch of partitions of each encoder, in order."""
+"""Flow `extract`: plan, then encode with one encoder after the other, one task for each batch of partitions."""
 
 import logging
 import sys
+from typing import ClassVar
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
     from sur.flows.runtime.launch import main
@@ -18,37 +19,56 @@ from prefect.tasks import Task, exponential_backoff
 from sur.cache import StoreBusy
 from sur.config.run import RunConfig
 from sur.features.devices import claim_device, on_device
-from sur.features.extraction import (
-    PartitionsDone,
-    close_encoders,
-    encoder_keys,
-    extract_partitions,
-    make_assets,
-    pending_partitions,
-    prepare,
-)
+from sur.features.extraction import Extraction, PartitionsDone, make_assets
 from sur.features.plan import Plan
+from sur.features.prepare import prepare
 from sur.flows.runtime.progress import flow_progress
 from sur.flows.runtime.stopping import partitions_done
 from sur.flows.runtime.workers import Workers
 from sur.support.errors import EngineGone, WorkerLost, shown_errors
-from sur.support.formatting import arrays_of, format_bytes
+from sur.support.formatting import format_arrays, format_bytes
 from sur.support.timings import timed
 
-LOSSES_IN_VAIN = 3  # times that workers may die before anything gets done in between
+LOSSES_IN_VAIN = 3  # deaths of workers in a row without a finished partition in between
 _log = logging.getLogger(__name__)
 
 
+class ProcessExtraction:
+    """The one extraction that is open in this process, so that models stay loaded from one task to the next.
+
+    It opens with the first task, and closes with `close` or when a task brings another store, other rows or encoders.
+    It is the class itself that keeps it: a task is sent to its worker with its globals, a class by name, an instance
+    by value.
+    """
+
+    _open: ClassVar[Extraction | None] = None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Extraction:
+        """The open extraction of a configuration."""
+        if cls._open is None or not cls._open.fits(config):
+            cls.close()
+            cls._open = Extraction(config)
+        return cls._open
+
+    @classmethod
+    def close(cls) -> None:
+        """Let go of models, servers and the store; the next task opens them again."""
+        extraction, cls._open = cls._open, None
+        if extraction is not None:
+            extraction.close()
+
+
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
-    """Whether trying again can help: not when the user has to mend something."""
+    """Whether a retry can help; it cannot when the user has to change something."""
     error = state.data if isinstance(state.data, BaseException) else None
     return isinstance(error, (StoreBusy, EngineGone)) or not isinstance(error, shown_errors())
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
 def plan_rows(config: RunConfig) -> Plan:
-    """Scan rows, check the space, add new rows to the store, create the features."""
-    return prepare(config)
+    """Scan rows, check the space, add new rows to the store, create the features; returns the plan."""
+    return prepare(config, list(ProcessExtraction.of(config).encoders.values()))
 
 
 @task(
@@ -61,24 +81,24 @@ def plan_rows(config: RunConfig) -> Plan:
 def encode_partitions(
     config: RunConfig, encoder: str, partitions: list[int], scope: str | None = None
 ) -> PartitionsDone:
-    """Encode a batch of partitions with one encoder; what has its receipt is skipped.
+    """Encode a batch of partitions with one encoder, and skip those that have a receipt; returns what was done.
 
-    scope: of the devices that the workers of a run share out among them.
+    scope: name under which the workers of a run share out their devices.
     """
     if scope is not None:
         config = on_device(config, claim_device(config.flow.devices, scope))
-    return extract_partitions(config, encoder, partitions)
+    return ProcessExtraction.of(config).encode(encoder, partitions)
 
 
 @task(name="assets", cache_policy=NO_CACHE, persist_result=False)
 def store_assets(config: RunConfig) -> None:
-    """Store what belongs to no row, such as the denoiser's read-out; nothing to do when it is there."""
+    """Store what belongs to no row, such as the denoiser's read-out, unless the store has it."""
     make_assets(config)
 
 
 @flow(name="extract", persist_result=False)
 def extract(config: RunConfig) -> dict[str, float]:
-    """Bring the store up to date with the rows, the encoders and, where a loss asks for it, the denoiser's read-out.
+    """Bring the store up to date with rows and encoders, and with the denoiser's read-out where a loss needs it.
 
     Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
     """
@@ -96,24 +116,26 @@ def extract(config: RunConfig) -> dict[str, float]:
 
 
 def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
-    """The flow's tasks in their order; returns the plan and what each batch did."""
-    plan = plan_rows(config)
-    create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
+    """Run the flow's tasks in their order; returns the plan and what each batch did."""
     done: list[PartitionsDone] = []
     try:
+        plan = plan_rows(config)
+        create_table_artifact(feature_table(plan), key="features", description="Features and what was left to write")
         with Workers(config.flow) as workers:
-            for key in encoder_keys(config):
+            for key in ProcessExtraction.of(config).encoders:
                 done += encode_with(workers, config, key)
     finally:
-        close_encoders()
+        ProcessExtraction.close()
     store_assets(config)
     return plan, done
 
 
 def encode_with(workers: Workers, config: RunConfig, key: str) -> list[PartitionsDone]:
-    """Compute what one encoder's features lack, again where a worker died, until nothing is left that can be done.
+    """Encode all partitions that one encoder's features lack; returns what each batch did.
 
-    Raises: WorkerLost when workers die and nothing gets done in between.
+    When a worker dies, the partitions that are still missing are handed out again.
+
+    Raises: WorkerLost when workers die several times in a row and finish no partition in between.
     """
     encode = encode_partitions.with_options(
         retries=config.flow.retries,
@@ -122,24 +144,25 @@ def encode_with(workers: Workers, config: RunConfig, key: str) -> list[Partition
     )
     done: list[PartitionsDone] = []
     in_vain = 0
-    pending, step = pending_partitions(config, key), config.flow.partitions_per_task
+    extraction = ProcessExtraction.of(config)
+    pending, step = extraction.pending(key), config.flow.partitions_per_task
     with flow_progress(key, len(pending), "partitions") as progress:
         while pending:
             batches = [pending[start : start + step] for start in range(0, len(pending), step)]
             calls = ({"config": config, "encoder": key, "partitions": b, "scope": workers.scope} for b in batches)
             try:
-                for batch, made in zip(batches, workers.run(encode, calls), strict=True):
-                    done.append(made)
-                    progress.advance(len(batch))  # those that another run has computed meanwhile included
+                for batch, result in zip(batches, workers.run(encode, calls), strict=True):
+                    done.append(result)
+                    progress.advance(len(batch))  # including those that another run has computed in the meantime
                 break
             except WorkerLost as loss:
-                left = pending_partitions(config, key)
+                left = extraction.pending(key)
                 in_vain = in_vain + 1 if len(left) == len(pending) else 0
                 if in_vain == LOSSES_IN_VAIN:
                     raise WorkerLost(
                         f"{key}: workers died {in_vain} times and finished none of {len(left)} partitions (the last: "
-                        f"{loss}). What kills them is most often memory, see the kernel's log (dmesg): lower "
-                        "the encoder's batch size or flow.workers, or give them more"
+                        f"{loss}). The usual reason is too little memory, see the kernel's log (dmesg): lower "
+                        "the encoder's batch size or flow.workers, or give the workers more memory"
                     ) from loss
                 _log.warning("%s: %s; %d partitions are handed out again", key, loss, len(left))
                 pending = left
@@ -147,21 +170,21 @@ def encode_with(workers: Workers, config: RunConfig, key: str) -> list[Partition
 
 
 def feature_table(plan: Plan) -> list[dict[str, str]]:
-    """One line for each feature: arrays, bytes a row, partitions done before this run, bytes to write."""
+    """One line for each feature: partitions done before this run, bytes to write, bytes a row, arrays."""
     return [
         {
             "feature": feature.name,
             "partitions done": f"{feature.partitions_done} of {feature.partitions_total}",
             "to write": format_bytes(feature.bytes_to_write),
             "bytes a row": str(feature.bytes_per_row or ""),
-            "arrays": arrays_of(feature.arrays),
+            "arrays": format_arrays(feature.arrays),
         }
         for feature in plan.features
     ]
 
 
 def summary_table(plan: Plan, done: list[PartitionsDone]) -> list[dict[str, str]]:
-    """One line for each encoder that had work, and one for the rows."""
+    """One line for the rows, and one for each encoder that had work."""
     table = [
         {
             "what": "rows",

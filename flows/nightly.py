@@ -1,4 +1,4 @@
-"""Flow `nightly`: encode what is new; if enough came, train a candidate, evaluate it, promote it if it is better."""
+"""Flow `nightly`: encode new rows; if there are enough, train a candidate, evaluate it, promote it if it is better."""
 
 import sys
 
@@ -26,13 +26,17 @@ from sur.evaluation.promotion import (
 from sur.evaluation.results import Single, read_singles
 from sur.flows.extract import extract
 from sur.flows.pipeline import evaluate_adapter
+from sur.flows.runtime.tag import TAG
 from sur.flows.train import train
 from sur.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Night:
-    """What a night did. partitions: computed by it. waiting: new rows that were too few to train on, else None."""
+    """What a night did.
+
+    partitions: number that this night computed. waiting: number of new rows, when they were too few to train on.
+    """
 
     rows: int
     partitions: int
@@ -42,17 +46,17 @@ class Night:
 
 @flow(name="nightly", persist_result=False)
 def nightly(config: RunConfig) -> Night:
-    """Bring the store up to date, and the adapter in use, which lies behind <run_dir>/promoted."""
-    with tags("sur"):  # by which the server finds runs whose process is gone
+    """Bring the store up to date, then the adapter in use, to which the link <run_dir>/promoted points."""
+    with tags(TAG):
         done = extract(config)
     candidate = next_candidate(config)
     if isinstance(candidate, int):
         night = Night(int(done["rows"]), int(done["partitions"]), candidate, None)
     else:
         try:
-            with tags("sur"):
+            with tags(TAG):
                 adapter = train(candidate.config)
-        except ConfigError as error:  # its checkpoints belong to other settings, which no later night has again
+        except ConfigError as error:  # the checkpoints belong to other settings; no later night could go on from them
             abandon_candidate(candidate, error)
             raise
         evaluation = evaluate_adapter(candidate.config, adapter)
@@ -66,7 +70,7 @@ def nightly(config: RunConfig) -> Night:
 
 
 def _in_use(config: RunConfig) -> list[Single] | None:
-    """What the promoted adapter draws for the prompts of a candidate's settings; nothing is drawn twice."""
+    """Scores of the promoted adapter for the prompts of a candidate's settings; None before the first promotion."""
     folder = RunFolder(config.run_dir.parents[1]).promoted
     if not folder.is_symlink():
         return None
@@ -76,7 +80,7 @@ def _in_use(config: RunConfig) -> list[Single] | None:
 
 
 def _summary(config: RunConfig, night: Night) -> str:
-    """The night in words, and every candidate so far."""
+    """Markdown: what the night did, and a table of every candidate so far."""
     need = config.promote.min_new_rows
     if night.verdict is None:
         head = f"{night.waiting} new rows of the {need} that make a training worth it: **nothing was trained**."
@@ -89,11 +93,17 @@ def _summary(config: RunConfig, night: Night) -> str:
         "| candidate | rows | new | judged by | against | gain a prompt, 95 % | promoted | why not |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for each in reversed(read_verdicts(config.run_dir)):
-        value, low, high = each.gain
-        judged, yes = f"{each.scorer}, {each.prompts} prompts", "yes" if each.promoted else "no"
-        gain = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-        lines.append(
-            f"| {each.candidate} | {each.rows} | {each.new_rows} | {judged} | {each.against} | {gain} | {yes} |"
+    for verdict in reversed(read_verdicts(config.run_dir)):
+        value, low, high = verdict.gain
+        judged, promoted = f"{verdict.scorer}, {verdict.prompts} prompts", "yes" if verdict.promoted else "no"
+        cells = (
+            verdict.candidate,
+            verdict.rows,
+            verdict.new_rows,
+            judged,
+            verdict.against,
+            f"{value:+.3f} [{low:+.3f}, {high:+.3f}]",
+            promoted,
         )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

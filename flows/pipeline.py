@@ -18,12 +18,13 @@ from sur.evaluation import Evaluation, Subject
 from sur.evaluation.report.report import write_report
 from sur.flows.extract import extract
 from sur.flows.runtime.progress import flow_progress
+from sur.flows.runtime.tag import TAG
 from sur.flows.train import train
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, persist_result=False)
 def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
-    """Generate and score pictures with and without the adapter, unless that is done already."""
+    """Scores of pictures with and without the adapter; an evaluation of the same adapter is not repeated."""
     from sur.evaluation import evaluate, kept_evaluation
     from sur.evaluation.drawing import pictures_of
     from sur.evaluation.prompts.sets import prompt_sets
@@ -38,8 +39,8 @@ def evaluate_adapter(config: RunConfig, adapter: Path) -> Evaluation:
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(config: RunConfig) -> Path:
-    """The whole way from rows to a report; returns the report's path, or the adapter's when nothing is evaluated."""
-    with tags("sur"):  # by which the server finds runs whose process is gone
+    """From rows to a report; returns the report's path, or the adapter's folder when nothing is evaluated."""
+    with tags(TAG):
         extract(config)
         adapter = train(config)
     if not config.evaluate.asked:

@@ -1,4 +1,4 @@
-"""Flow `sweep`: train, and evaluate if asked to, every run of a sweep on one store, and compare them."""
+"""Flow `sweep`: train every run of a sweep on one store, evaluate them if asked to, and compare them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from sur.training.sweep.runs import Outcome, SweepRun, run_sweep
 
 @flow(name="sweep", persist_result=False)
 def sweep(config: RunConfig, runs: list[SweepRun], evaluate: bool = False) -> list[Outcome]:
-    """Train every run; returns what became of each. The comparison lies in <run_dir>/sweep."""
+    """Train every run and write a comparison to <run_dir>/sweep; returns the outcome of each run."""
     outcomes = run_sweep(runs, _train, _score if evaluate else None)
     compared = write_comparison(RunFolder(config.run_dir).sweep, outcomes)
     create_markdown_artifact(compared.read_text(encoding="utf-8"), key="sweep")

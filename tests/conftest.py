@@ -18,7 +18,7 @@ import pytest
 from sur.config.run import RunConfig, load_config
 from sur.features.extraction import extract
 from sur.shapes.dataset import write_dataset
-from sur.support.log import OURS
+from sur.support.log import ROOT_LOGGER
 
 
 def pytest_configure() -> None:
@@ -55,7 +55,7 @@ def own_config(shapes_config: RunConfig, tmp_path: Path) -> RunConfig:
 @pytest.fixture(autouse=True)
 def _prefect_logs_where_this_test_reads() -> None:
     """Prefect's log handlers keep the stderr of the test that first imported it, which is closed in later ones."""
-    for name in OURS:
-        for handler in logging.getLogger(name).handlers:
-            if hasattr(handler, "console"):
-                handler.console.file = sys.stderr
+    for handler in logging.getLogger(ROOT_LOGGER).handlers:
+        console = getattr(handler, "console", None)
+        if console is not None:
+            console.file = sys.stderr

@@ -98,6 +98,14 @@ class Catalog:
         self._storage.remove_tree(directory)
         self.forget(name, section)
 
+    def discard(self, name: str, partition: int) -> None:
+        """Remove the receipt of a feature's partition, or of an asset (partition 0)."""
+        section = "features" if name in self.names("features") else "assets"
+        directory = self.get(name, section).receipt_directory(partition)
+        with self._storage.locked(directory, wait=True):
+            self._storage.remove(join(directory, metadata.FILE))
+        self.forget(name, section)
+
     def _feature(self, section: str, spec: FeatureSpec) -> Feature:
         return Feature(self._storage, section, spec, self._per_partition, self._rows.digest)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from sur.cache.contents.reader import ArrayReader
+from sur.cache.contents.array_reader import ArrayReader
 from sur.cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
 from sur.cache.format import metadata
 from sur.cache.format.checksum import CRC_BYTES, with_crc, without_crc
@@ -21,6 +21,9 @@ from sur.cache.storage.base import Storage, join
 from sur.cache.storage.keys import parse_key
 
 SECTIONS = ("features", "assets")
+Values = Mapping[str, np.ndarray]  # by array
+Reasons = Mapping[int, str]  # why a row has no value, by its place in the partition
+Counts = Mapping[str, int]  # by name
 logger = logging.getLogger(__name__)
 
 
@@ -176,14 +179,7 @@ class Feature:
             )
         return self._done[partition]
 
-    def pack(
-        self,
-        partition: int,
-        values: Mapping[str, np.ndarray],
-        rows: int,
-        missing: Mapping[int, str],
-        stats: Mapping[str, int],
-    ) -> Packed:
+    def pack(self, partition: int, values: Values, rows: int, missing: Reasons, stats: Counts) -> Packed:
         """Check a partition's values and make the files that hold them; nothing is written, or copied without need."""
         checked = self._checked(values, rows, missing, partition * self._per_partition)
         digest = self.rows_digest(partition) or ""
@@ -203,6 +199,17 @@ class Feature:
             self._storage.publish(key, *pieces)
         publish_receipt(self._storage, self.receipt_directory(packed.receipt.partition), packed.receipt)
         return packed.receipt
+
+    def read(self, slots: np.ndarray, arrays: Collection[str] | None) -> dict[str, np.ndarray]:
+        """Rows of a feature at `slots`, int64 (n,), by array; `arrays` limits what is read."""
+        return {name: reader.gather(slots) for name, reader in self._chosen_readers(arrays)}
+
+    def read_partition(self, partition: int, rows: int, arrays: Collection[str] | None) -> dict[str, np.ndarray]:
+        """The first `rows` rows of a partition of a feature, by array; `arrays` limits what is read."""
+        return {name: reader.whole(partition, rows) for name, reader in self._chosen_readers(arrays)}
+
+    def _chosen_readers(self, arrays: Collection[str] | None) -> list[tuple[str, ArrayReader]]:
+        return [(name, reader) for name, reader in self.readers.items() if arrays is None or name in arrays]
 
     def read_asset(self) -> dict[str, np.ndarray]:
         """Whole arrays of an asset, every byte checked.
@@ -226,9 +233,7 @@ class Feature:
         data = with_crc(values.tobytes())
         return [data], np.frombuffer(data[-CRC_BYTES:], dtype="<u4")
 
-    def _checked(
-        self, values: Mapping[str, np.ndarray], rows: int, missing: Mapping[int, str], first_slot: int
-    ) -> dict[str, np.ndarray]:
+    def _checked(self, values: Values, rows: int, missing: Reasons, first_slot: int) -> dict[str, np.ndarray]:
         name = self.spec.name
         if set(values) != set(self.spec.arrays):
             raise BadValues(f"{name}: expected arrays {sorted(self.spec.arrays)}, got {sorted(values)}.")
@@ -255,3 +260,13 @@ class Feature:
                 )
             checked[key] = stored
         return checked
+
+
+def missing_slots(receipts: Iterable[Receipt | None], rows_per_partition: int) -> dict[int, str]:
+    """Slots without a value in the partitions of these receipts, with the reasons."""
+    return {
+        receipt.partition * rows_per_partition + row: reason
+        for receipt in receipts
+        if receipt is not None
+        for row, reason in sorted(receipt.missing.items())
+    }

@@ -39,8 +39,8 @@ class Rows:
         with self._growing:
             if not self._ids:
                 listed = {int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()}
-                there = self._storage.every(self._committed, range(max(listed, default=-1) + 1))
-                self._ids = self._storage.every(self._read_ids, range((*there, False).index(False)))
+                committed = self._storage.map(self._committed, range(max(listed, default=-1) + 1))
+                self._ids = self._storage.map(self._read_ids, range((*committed, False).index(False)))
             while self._committed(len(self._ids)):
                 self._ids.append(self._read_ids(len(self._ids)))
             return len(self._ids)
@@ -100,6 +100,10 @@ class Rows:
             where = self._storage.where(join(directory, metadata.FILE))
             raise CorruptStore(f"{where}: not the receipt of rows partition {partition}.")
         return receipt
+
+    def replaced(self) -> bool:
+        """Whether the rows on disk are others than those that this object has read."""
+        return self.n_partitions > 0 and self.receipt(0).rows_digest != self.digest(0)
 
     def mismatch(self, receipt: Receipt, partition: int) -> str:
         """Why a receipt is not that of this partition, "" if it is."""

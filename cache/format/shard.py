@@ -57,10 +57,6 @@ class Layout:
         """Bytes of the index: offset and length as uint64 a chunk, and its CRC32C."""
         return self.chunks * 16 + CRC_BYTES
 
-    def shard_bytes(self, rows: int) -> int:
-        """Bytes of a shard file of so many rows, of codec `raw`; an estimate from above of the others'."""
-        return self._stored(rows) * (self.chunk_bytes + CRC_BYTES) + self.index_bytes
-
     @cached_property
     def raw_places(self) -> list[tuple[int, int]]:
         """Offset and length of each chunk with its checksum, the same in every shard of codec `raw` that stores it."""
@@ -92,10 +88,6 @@ class Layout:
             whole[: len(values)] = values
             values = whole
         return values.reshape(-1).view(np.uint8).reshape(-1, self.chunk_bytes)
-
-    def _stored(self, rows: int) -> int:
-        """Chunks that hold `rows` rows."""
-        return -(-rows // self.rows_per_chunk)
 
     def read_index(self, data: bytes | np.ndarray, where: str) -> np.ndarray:
         """Offset and length of each chunk, uint64 (chunks, 2), from the index's bytes.

@@ -37,6 +37,11 @@ class Storage(Protocol):
     random_reads: bool  # whether reading single rows here and there is cheap
 
     @property
+    def max_open_files(self) -> int:
+        """Number of files that random reads may keep open in this process."""
+        ...
+
+    @property
     def location(self) -> str | Path:
         """Folder or URL, as the user gave it."""
         ...
@@ -64,8 +69,8 @@ class Storage(Protocol):
         """
         ...
 
-    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
-        """`work`, which reads files, of every number in order: several at a time where files are far away."""
+    def map(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """Results of `work`, which reads files, in the order of `numbers`; a remote storage runs several at a time."""
         ...
 
     def remove(self, key: str) -> None:

@@ -30,7 +30,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from sur.cache.errors import CacheError, CorruptStore, NotWritable, StoreBusy
-from sur.cache.threads import side_by_side
+from sur.cache.threads import map_parallel
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ class BucketStorage:
     """Objects below a URL's prefix. Credentials and endpoint come from the environment, and are never stored."""
 
     random_reads = False
+    max_open_files = 4096  # an open object takes a little memory, and no file descriptor
 
     def __init__(self, url: str) -> None:
         self.location = url.rstrip("/")
@@ -112,9 +113,9 @@ class BucketStorage:
         if self.read(key) != data:
             raise CorruptStore(f"{self.where(key)}: the bytes read back differ from those written.")
 
-    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
-        """`work` of every number, several at a time."""
-        return side_by_side(work, numbers)
+    def map(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """Results of `work` in the order of `numbers`, several at a time."""
+        return map_parallel(work, numbers)
 
     def remove(self, key: str) -> None:
         """Remove an object."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,13 +17,12 @@ from typing import TypeVar
 import numpy as np
 
 from sur.cache.errors import CorruptStore, DiskFull, NotWritable
+from sur.cache.storage.durable import DISK_FULL, PARTIAL, durable_file, make_durable, make_folder
 from sur.cache.storage.keys import parse_key
 
 T = TypeVar("T")
-PARTIAL = ".partial"
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux has it
 _PIECES = 1024  # written in one call, the most that Linux and macOS take
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -69,6 +69,11 @@ class LocalStorage:
 
     random_reads = True
 
+    @property
+    def max_open_files(self) -> int:
+        """A quarter of the files that this process may open, within 16 and 4096."""
+        return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+
     def __init__(self, root: Path) -> None:
         self.location = root.absolute()  # the same store wherever the process goes
 
@@ -100,24 +105,15 @@ class LocalStorage:
         Order: `<name>.partial` written, fsynced, read back and compared, renamed, directory fsynced.
         """
         path = self.location / key
-        partial = path.with_name(path.name + PARTIAL)
-        with _explained(path, sum(map(len, pieces))):
-            try:
-                _make_directory(path.parent)
-                with open(partial, "wb", buffering=0) as file:
-                    _write_all(file.fileno(), pieces)
-                    os.fsync(file.fileno())
-                _read_back(partial, pieces)
-                os.replace(partial, path)
-                sync(path.parent)
-            except OSError as error:
-                if error.errno in _FULL:
-                    partial.unlink(missing_ok=True)
-                raise
+        with _explained(path, sum(map(len, pieces))), durable_file(path) as partial:
+            with open(partial, "wb", buffering=0) as file:
+                _write_all(file.fileno(), pieces)
+                os.fsync(file.fileno())
+            _read_back(partial, pieces)
 
-    def every(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
-        """`work` of every number: a local disk does not keep one waiting."""
-        return list(map(work, numbers))
+    def map(self, work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """Results of `work` in the order of `numbers`, one after the other: a local disk answers at once."""
+        return [work(number) for number in numbers]
 
     def remove(self, key: str) -> None:
         """Remove a file, durably."""
@@ -125,7 +121,7 @@ class LocalStorage:
         with _explained(path):
             if path.exists():
                 path.unlink()
-                sync(path.parent)
+                make_durable(path.parent)
 
     def remove_tree(self, folder: str) -> None:
         """Remove a folder with everything in it."""
@@ -223,7 +219,7 @@ def _read_back(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 def _lock(directory: Path, wait: bool) -> int | None:
     """Descriptor that holds the lock of a directory; None if another does and not `wait`."""
     while True:
-        _make_directory(directory)
+        make_folder(directory)
         try:
             descriptor = os.open(directory, os.O_RDONLY)
         except FileNotFoundError:
@@ -249,7 +245,7 @@ def _explained(path: Path, size: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise DiskFull(
                 f"No space left for {path} ({size:,} bytes). Committed partitions are safe; "
                 "free some space and run the same command again to resume."
@@ -260,21 +256,3 @@ def _explained(path: Path, size: int = 0) -> Iterator[None]:
                 "to write there (or mount the disk writable), and run the same command again to resume."
             ) from error
         raise
-
-
-def _make_directory(path: Path) -> None:
-    """Create `path` and its parents durably; nothing happens to those that exist."""
-    if path.is_dir():
-        return
-    _make_directory(path.parent)
-    path.mkdir(exist_ok=True)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or renames and removals in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

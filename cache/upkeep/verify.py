@@ -32,22 +32,22 @@ class Damage:
     problem: str
 
 
-def inspect(storage: Storage, rows_per_partition: int, progress: Callable[[str], None] | None = None) -> list[Damage]:
+def verify(storage: Storage, rows_per_partition: int, progress: Callable[[str], None] | None = None) -> list[Damage]:
     """All damage found in a store; an empty list means that every byte is as it was committed.
 
     Partitions not written yet are no damage; what an interrupted write left is, until it is written anew.
     """
-    inspection = _Inspection(storage, rows_per_partition, progress)
-    inspection.rows()
+    verification = _Verification(storage, rows_per_partition, progress)
+    verification.rows()
     for section in SECTIONS:
         for name in storage.folders(section):
-            inspection.feature(section, name)
-    inspection.datasets()
-    inspection.strays()
-    return inspection.damage
+            verification.feature(section, name)
+    verification.datasets()
+    verification.strays()
+    return verification.damage
 
 
-class _Inspection:
+class _Verification:
     def __init__(self, storage: Storage, rows_per_partition: int, progress: Callable[[str], None] | None) -> None:
         self.storage = storage
         self.per_partition = rows_per_partition

@@ -1,8 +1,8 @@
-"""What `sur deploy` registers with a Prefect server, and `prefect.yaml` says for Prefect's own command.
+"""What `sur deploy` registers with a Prefect server; `prefect.yaml` holds the same for Prefect's own command.
 
-A deployment carries the whole configuration as its parameter, so that Prefect's form shows every setting with its
-meaning and refuses what does not fit. Its runs are started by workers of a process pool, in the folder that `sur
-deploy` was called in, since a configuration's paths may be relative.
+The parameter of a deployment is the whole configuration. Prefect's form therefore shows every setting with its
+meaning, and refuses a value that does not fit. Workers of a process pool start the runs, in the folder in which
+`sur deploy` was called, since a configuration's paths may be relative.
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ from prefect.schedules import Cron, Interval, Schedule
 
 from sur.config.curation import BuildConfig
 from sur.config.run import RunConfig, load_config
+from sur.flows.runtime.launch import LOGGING_ENVIRONMENT
+from sur.flows.runtime.tag import TAG
 from sur.support.errors import ConfigError
 
-POOL, TAG = "sur", "sur"
+POOL = "sur"
 HEARTBEAT_SECONDS = 30  # Prefect's shortest
-SILENT_SECONDS = 100  # three heartbeats: no process is behind a run that is silent for so long
+SILENT_SECONDS = 100  # three heartbeats; the process of a run that is silent for so long is gone
 AUTOMATION = "sur: a run whose process is gone has crashed"
 
 
 @dataclass(frozen=True)
 class Deployable:
-    """A flow that can be deployed. A second run of it waits (`enqueue`) or is dropped (`cancel_new`)."""
+    """A flow that can be deployed.
+
+    second: what happens to a second run beside a first one. `enqueue`: it waits. `cancel_new`: it is dropped.
+    """
 
     flow: str
     description: str
@@ -62,14 +67,12 @@ DEPLOYABLES = (
         cron="0 2 * * *",
     ),
 )
-
-
-BUILD = Deployable("build", "Make rows from new pictures or prompts.")  # of a configuration of its own
+BUILD = Deployable("build", "Make rows from new pictures or prompts.")  # its configuration is of another kind
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where deployments go, and when they run. name: distinguishes those of several configurations."""
+    """Where deployments go, and when they run. name: tells the deployments of several configurations apart."""
 
     name: str
     pool: str = POOL
@@ -82,24 +85,24 @@ class Target:
 def deploy(config: RunConfig | BuildConfig, flows: Sequence[str], target: Target) -> list[str]:
     """Register deployments, or bring them up to date; returns their full names, such as `nightly/shapes`.
 
-    Makes the work pool where there is none, and the automation that ends the runs of processes that are gone.
+    Also makes the work pool if it is missing, and the automation that ends the runs of processes that are gone.
 
-    Raises: ConfigError for a flow that there is not, or not for this kind of configuration.
+    Raises: ConfigError for a flow that does not exist, or that does not take this kind of configuration.
     """
-    known = {each.flow: each for each in (DEPLOYABLES if isinstance(config, RunConfig) else (BUILD,))}
+    known = {deployable.flow: deployable for deployable in (DEPLOYABLES if isinstance(config, RunConfig) else (BUILD,))}
     if unknown := [name for name in flows if name not in known]:
         other = "; build is for a build's file" if BUILD.flow not in known else ""
         raise ConfigError(f"there is no flow {', '.join(unknown)} to deploy; there are {', '.join(known)}{other}")
     ensure_pool(target.pool)
     ensure_automation()
-    made = [_deployment(known[name], config, target) for name in flows]
-    for each in made:
-        each.apply()
-    return [each.full_name for each in made]
+    deployments = [_deployment(known[name], config, target) for name in flows]
+    for deployment in deployments:
+        deployment.apply()
+    return [deployment.full_name for deployment in deployments]
 
 
 def ensure_pool(name: str) -> None:
-    """Make the process work pool where there is none."""
+    """Make a work pool of type process with this name, unless a pool of this name exists."""
     with get_client(sync_client=True) as client:
         try:
             client.read_work_pool(name)
@@ -108,9 +111,9 @@ def ensure_pool(name: str) -> None:
 
 
 def ensure_automation() -> None:
-    """Have the server call a run crashed when it is silent for some heartbeats, as after SIGKILL or a power cut."""
+    """Have the server mark a run as crashed after some missed heartbeats, as after SIGKILL or a power cut."""
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
-    wanted = AutomationCore(
+    automation = AutomationCore(
         name=AUTOMATION,
         description=f"No heartbeat for {SILENT_SECONDS} seconds. What is in the store is safe; the next run goes on.",
         trigger=EventTrigger(
@@ -133,13 +136,16 @@ def ensure_automation() -> None:
     )
     with get_client(sync_client=True) as client:
         for known in client.read_automations_by_name(AUTOMATION):
-            client.update_automation(known.id, wanted)
+            client.update_automation(known.id, automation)
             return
-        client.create_automation(wanted)
+        client.create_automation(automation)
 
 
 def schedule_of(cron: str | None, every_minutes: float | None, timezone: str | None) -> tuple[Schedule, ...]:
-    """The schedule that a user gave, none if none."""
+    """The schedule that a user asked for, as a tuple of at most one.
+
+    Raises: ConfigError for options that exclude each other, and for a cron line or time zone that is not valid.
+    """
     if cron is not None and every_minutes is not None:
         raise ConfigError("give either a cron schedule or an interval, not both")
     if timezone is not None and every_minutes is not None:
@@ -162,9 +168,9 @@ def schedule_of(cron: str | None, every_minutes: float | None, timezone: str | N
 
 
 def read_config(config: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Step of `prefect.yaml`: what a configuration's file gives its deployments."""
+    """Name, parameter and job variables of a configuration's deployments: a build step of `prefect.yaml`."""
     if not config:
-        raise ConfigError("set SUR_CONFIG to the configuration that is to be deployed: SUR_CONFIG=configs/shapes.yaml")
+        raise ConfigError("set SUR_CONFIG to the configuration to deploy: SUR_CONFIG=configs/shapes.yaml")
     return {
         "name": Path(config).stem,
         "config": parameter(load_config(config, overrides)),
@@ -173,17 +179,19 @@ def read_config(config: str | None = None, overrides: Sequence[str] = ()) -> dic
 
 
 def parameter(config: RunConfig | BuildConfig) -> dict[str, Any]:
-    """A configuration as Prefect keeps it."""
+    """A configuration as plain values, as Prefect keeps parameters."""
     return config.model_dump(mode="json")
 
 
-def _deployment(each: Deployable, config: RunConfig | BuildConfig, target: Target) -> RunnerDeployment:
-    flow: Flow[..., Any] = getattr(importlib.import_module(f"flows.{each.flow}"), each.flow)
-    schedules = list(target.schedules) or ([Cron(each.cron, timezone=target.timezone)] if each.cron else [])
-    strategy = ConcurrencyLimitStrategy(each.second.upper())
+def _deployment(deployable: Deployable, config: RunConfig | BuildConfig, target: Target) -> RunnerDeployment:
+    module = importlib.import_module(f"sur.flows.{deployable.flow}")
+    flow: Flow[..., Any] = getattr(module, deployable.flow)
+    cron = deployable.cron
+    schedules = list(target.schedules) or ([Cron(cron, timezone=target.timezone)] if cron else [])
+    strategy = ConcurrencyLimitStrategy(deployable.second.upper())
     return flow.to_deployment(  # pyright: ignore[reportReturnType]
         target.name,
-        description=each.description,
+        description=deployable.description,
         tags=[TAG, *target.tags],
         schedules=schedules,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategy),
@@ -195,9 +203,9 @@ def _deployment(each: Deployable, config: RunConfig | BuildConfig, target: Targe
 
 
 def job_variables(working_dir: Path) -> dict[str, Any]:
-    """What a worker starts a run with."""
+    """Folder and environment in which a worker starts a run."""
     environment = {
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "cache,sur,flows",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": LOGGING_ENVIRONMENT["PREFECT_LOGGING_EXTRA_LOGGERS"],
     }
     return {"working_dir": str(working_dir.absolute()), "env": environment}

@@ -1,9 +1,8 @@
 """Start a flow: environment first, then Prefect.
 
-Prefect reads its settings when it is imported, so nothing here imports it at the top. Without a
-configured server (PREFECT_API_URL, or the active profile's), an embedded one is started with its home in
-`<run_dir>/prefect`, no telemetry, and the end of this process as its own end. A configured server is used
-as it is.
+Prefect reads its settings when it is imported, so nothing here imports it at the top. A server that the user has
+configured (PREFECT_API_URL, or the active profile's) is used as it is. Without one, an embedded server is started: its
+home is `<run_dir>/prefect`, it sends no telemetry, and it ends with this process.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ from typing import Any
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError
-from sur.support.log import OURS, log_to_stderr
+from sur.support.log import ROOT_LOGGER, log_to_stderr
+from sur.support.processes import launched
+from sur.support.requirements import missing_package
 from sur.support.signals import Stopped, stop_on_signals
-from sur.training.distributed import launched
 
 LOGGING_ENVIRONMENT = {
-    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(OURS),
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ROOT_LOGGER,
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 PRIVATE_ENVIRONMENT = {
@@ -39,28 +39,28 @@ _log = logging.getLogger(__name__)
 
 
 def run_flow(name: str, config: Any, **parameters: Any) -> Any:
-    """Run `flows.<name>.<name>(config, **parameters)` and return its result.
+    """Result of `sur.flows.<name>.<name>(config, **parameters)`.
 
-    config: a `sur.config.run.RunConfig`, or flow build's `sur.data.curation.BuildConfig`.
+    config: a `sur.config.run.RunConfig`, or a `sur.config.curation.BuildConfig` for flow build.
 
-    Raises Stopped, saying what is kept, when Ctrl-C or SIGTERM ends the run; Prefect has it as crashed then.
+    Raises: Stopped, which says what is kept, when Ctrl-C or SIGTERM ends the run; Prefect marks the run as crashed.
     """
     process, processes = launched()
     if processes > 1 and name != "train":
         raise ConfigError(f"flow {name} is for one process; start only `train` by accelerate launch or torchrun")
-    if process > 0:  # of those that train together the first alone speaks to Prefect
+    if process > 0:  # only the first of the training processes reports to Prefect
         with stop_on_signals():
             return importlib.import_module("sur.training.fit").fit(config)
-    served = configured_server(os.environ) is not None
+    has_server = configured_server(os.environ) is not None
     try:
         with stop_on_signals(), ExitStack() as stack:
             with log_to_stderr():
-                if not served:
+                if not has_server:
                     _log.info("starting Prefect, with a server for this run alone (%s)", config.run_dir / "prefect")
                 stack.enter_context(prefect_ready(config.run_dir))
                 _log.info("loading what flow %s needs", name)
                 flow = getattr(importlib.import_module(f"sur.flows.{name}"), name)
-            stack.enter_context(_tidy_log(served))
+            stack.enter_context(_tidy_log(has_server))
             return flow(config, **parameters)
     except KeyboardInterrupt as error:
         raise stopped(error, config) from None
@@ -90,7 +90,7 @@ def prefect_ready(run_dir: Path) -> Iterator[None]:
 
 
 def configured_server(environment: Mapping[str, str]) -> str | None:
-    """Address of the Prefect server that the user has set up, by environment or active profile."""
+    """Address of the Prefect server that the environment or the active profile names; None without one."""
     if environment.get("PREFECT_API_URL"):
         return environment["PREFECT_API_URL"]
     home = Path(environment.get("PREFECT_HOME", "~/.prefect")).expanduser()
@@ -112,13 +112,18 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
     from sur.support.errors import shown_errors
 
     parser = argparse.ArgumentParser(prog=f"python -m sur.flows.{name}", description=f"Run the {name} flow.")
-    parser.add_argument("config", help="YAML file")
+    parser.add_argument("config", help="YAML file, or the name of a shipped one")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_args()
     try:
         run_flow(name, (load or load_config)(arguments.config, arguments.overrides))
     except shown_errors() as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except ModuleNotFoundError as error:
+        if (message := missing_package(error)) is None:
+            raise
+        sys.stderr.write(f"error: {message}\n")
         return 2
     except Stopped as stop:
         sys.stderr.write(f"{stop}\n")
@@ -135,7 +140,7 @@ def _require_answer(address: str) -> None:
     if problem is not None:
         raise ConfigError(
             f"the Prefect server {address} does not answer ({problem}); start it (`sur up`), correct PREFECT_API_URL "
-            "or Prefect's active profile, or unset it to run with a server of the run's own"
+            "or Prefect's active profile, or unset it: the run then starts a server of its own"
         )
 
 
@@ -156,7 +161,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _settings(home: Path, api_url: str) -> Iterator[None]:
-    """Point an already imported Prefect at this server too: a process may run several flows."""
+    """Point a Prefect that is imported already at this server too, since a process may run several flows."""
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     with temporary_settings({PREFECT_HOME: home, PREFECT_API_URL: api_url}):
@@ -173,11 +178,11 @@ def _drain() -> None:
 
 
 class _RunLog(logging.Filter):
-    """Leaves out what misleads: errors and stops that the command itself tells the user, links to a UI not served."""
+    """Drops lines that mislead: errors and stops that the command reports itself, links to a UI that does not run."""
 
-    def __init__(self, served: bool) -> None:
+    def __init__(self, has_ui: bool) -> None:
         super().__init__()
-        self.served = served
+        self.has_ui = has_ui
 
     def filter(self, record: logging.LogRecord) -> bool:
         from prefect.exceptions import TerminationSignal
@@ -188,15 +193,14 @@ class _RunLog(logging.Filter):
             return False
         if record.exc_info and isinstance(record.exc_info[1], shown_errors()):
             return False
-        return self.served or not str(record.msg).startswith("View at")
+        return self.has_ui or not str(record.msg).startswith("View at")
 
 
 @contextmanager
-def _tidy_log(served: bool) -> Iterator[None]:
-    """Have our own lines in the run's log, and filter Prefect's, inside the block; served: whether its UI is there."""
-    for ours in OURS:
-        logging.getLogger(ours).setLevel(logging.INFO)
-    tidy = _RunLog(served)
+def _tidy_log(has_ui: bool) -> Iterator[None]:
+    """Inside the block, put our own lines into the run's log and filter Prefect's. has_ui: the server shows pages."""
+    logging.getLogger(ROOT_LOGGER).setLevel(logging.INFO)
+    tidy = _RunLog(has_ui)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
         logger.addFilter(tidy)

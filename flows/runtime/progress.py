@@ -1,4 +1,4 @@
-"""Progress of a flow: `sur.support.progress`, and a Prefect progress artifact."""
+"""Progress of a flow: the bar of `sur.support.progress` and a progress artifact in Prefect."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ARTIFACT_SECONDS = 2.0  # at most one update of the artifact in this time
 
 
 def flow_progress(name: str, total: int, unit: str) -> Progress:
-    """Counts units of work, for the user and for Prefect."""
+    """A progress bar for the user that also keeps an artifact in Prefect up to date."""
     return Progress(name, total, unit, _artifact(name, total) if total else None)
 
 
 def _artifact(name: str, total: int) -> Callable[[int], None]:
-    """A new progress artifact; the function brings it up to date with the units done."""
+    """A function that writes the number of units done to a new progress artifact."""
     key = re.sub(r"[^a-z0-9]+", "-", f"progress-{name}".lower())
     artifact = create_progress_artifact(0.0, key=key, description=name)
     updated = time.monotonic()

@@ -1,8 +1,8 @@
-"""The embedded Prefect server: lives exactly as long as the process that started it.
+"""The embedded Prefect server, which lives exactly as long as the process that started it.
 
-Prefect's own temporary server outlives a killed parent. This one holds the reading end of a pipe from
-its parent and ends when the pipe does, whatever ended the parent. It listens on a loopback socket that
-the parent has bound, so no port is guessed.
+Prefect's own temporary server outlives a killed parent. This server holds the reading end of a pipe from its parent,
+and ends when the pipe closes, whatever ended the parent. It listens on a loopback socket that the parent has bound, so
+no port is guessed.
 """
 
 import http.client
@@ -49,13 +49,13 @@ class EmbeddedServer:
 
     @property
     def api_url(self) -> str:
-        """What PREFECT_API_URL has to be to reach this server."""
+        """The value of PREFECT_API_URL that reaches this server."""
         return f"http://127.0.0.1:{self.port}/api"
 
     def wait_until_ready(self) -> None:
         """Return once the server answers.
 
-        Raises: RuntimeError when it has ended or does not answer in time.
+        Raises: RuntimeError when the server has ended, or does not answer in time.
         """
         deadline = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -67,7 +67,7 @@ class EmbeddedServer:
         raise RuntimeError(f"the embedded Prefect server {problem}; its log is {self._log}")
 
     def stop(self) -> None:
-        """End the server: politely through its pipe, then by force."""
+        """End the server by closing its pipe; kill it if it does not end in time."""
         if self._process.stdin:
             self._process.stdin.close()
         try:
@@ -88,7 +88,7 @@ class EmbeddedServer:
 
 
 def _end_with_parent() -> None:
-    """Wait for the pipe from the parent to end, then end this process."""
+    """Wait until the pipe from the parent closes, then end this process."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A Prefect server and a worker for those who have none, on this machine alone, for as long as the command runs."""
+"""A Prefect server and a worker on this machine, for users without a server; both end with the command."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _log = logging.getLogger(__name__)
 
 
 def server_address(port: int) -> str:
-    """What PREFECT_API_URL is for the server of `sur up`."""
+    """The value of PREFECT_API_URL for the server of `sur up`."""
     return f"http://127.0.0.1:{port}/api"
 
 
 def up(port: int, pool: str, runs: int, logs: Path, ready: Callable[[], None]) -> None:
-    """Serve until a signal or the end of either process; `ready` is called when both are up.
+    """Run a server and a worker until a signal comes, or one of the two ends; calls `ready` when both are up.
 
-    Server and worker end with this process, however it ends. runs: that the worker starts at a time.
+    Server and worker end with this process, however this process ends. runs: how many the worker starts at a time.
 
-    Raises: ConfigError when the port is taken, or either process ends.
+    Raises: ConfigError when the port is taken, or one of the two processes ends.
     """
     address, environment = server_address(port), {**os.environ, "DO_NOT_TRACK": "1"}
     environment |= {"PREFECT_API_URL": address, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     if _answers(address):
-        raise ConfigError(f"something serves port {port} already; give another one by --port, or end what is there")
+        raise ConfigError(f"something serves port {port} already; give another port by --port, or stop that server")
     logs.mkdir(parents=True, exist_ok=True)
     prefect = [sys.executable, "-m", "prefect"]
     server = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -54,7 +54,7 @@ def up(port: int, pool: str, runs: int, logs: Path, ready: Callable[[], None]) -
 
 @contextmanager
 def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with this one, with all its children."""
+    """A child process that ends, with all its own children, when this process does."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, supervise.__file__, "", *command],

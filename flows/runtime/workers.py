@@ -1,7 +1,7 @@
-"""Where an extraction's tasks run: in the flow's process, in processes of this host, on a Dask or on a Ray cluster.
+"""Where the tasks of an extraction run: in the flow's process, in processes of this host, on a Dask or a Ray cluster.
 
-All four run the same task on the same store. A worker that dies takes nothing with it but the partitions it was at:
-what has no receipt afterwards is handed out again.
+All four run the same task on the same store. When a worker dies, only the partitions at which it was working are lost:
+the partitions without a receipt are handed out again.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from sur.support.errors import ConfigError, WorkerLost
 if TYPE_CHECKING:
     from uuid import UUID
 
-RAY_OBJECT_BYTES = 100_000_000  # tasks pass numbers, no tensors; Ray would take a third of the memory
-BATCHES_A_WORKER = 3  # handed out at a time: one runs, the others wait where they are needed
+RAY_OBJECT_BYTES = 100_000_000  # tasks pass numbers, no tensors; by default Ray takes a third of the memory
+PACKAGES = {"dask": "prefect-dask distributed", "ray": "prefect-ray ray"}
+BATCHES_A_WORKER = 3  # handed out at a time: one runs, two wait at the worker
 _log = logging.getLogger(__name__)
 
 
 class Workers:
-    """Runs tasks as the configuration says; use as a context manager."""
+    """Runs tasks where the configuration says; use it as a context manager."""
 
     def __init__(self, config: FlowConfig) -> None:
         self._config = config
@@ -46,12 +47,12 @@ class Workers:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether tasks run in other processes than this one."""
+        """Whether tasks run in processes other than this one."""
         return self._config.runner != "inline"
 
     @property
     def scope(self) -> str | None:
-        """What the workers' device slots are named by; None where no devices are given."""
+        """Name under which the workers share out their devices; None where no devices are configured."""
         return str(flow_run.id or os.getpid()) if self._config.devices and self.elsewhere else None
 
     def __enter__(self) -> Workers:
@@ -63,9 +64,9 @@ class Workers:
             forget_devices(self.scope)
 
     def run(self, task: Task[..., Any], calls: Iterable[dict[str, Any]]) -> Iterator[Any]:
-        """Results of a task called with each set of parameters, in that order, a few calls at a time.
+        """Results of a task for each set of parameters, in their order; a few calls run at a time.
 
-        Raises: WorkerLost, after the results of those that were not lost; what a task raised.
+        Raises: WorkerLost, after the results of the calls that were not lost; any exception that the task raised.
         """
         if not self.elsewhere:
             yield from (task(**call) for call in calls)
@@ -93,7 +94,7 @@ class Workers:
             raise WorkerLost(str(lost)) from lost
 
     def _next(self) -> Any:
-        """Result of the task that was handed out first."""
+        """Result of the task that has waited longest."""
         future = self._waiting.popleft()
         try:
             return future.result()
@@ -109,7 +110,7 @@ class Workers:
         return self._runner
 
     def _close(self, at_once: bool) -> None:
-        """End the workers that were started for this run; `at_once`: without waiting for what they are at."""
+        """End the workers that were started for this run; `at_once`: without waiting for their tasks."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -124,7 +125,7 @@ class Workers:
 
 
 def _runner(config: FlowConfig) -> TaskRunner[Any]:
-    """The task runner of Prefect that a configuration names.
+    """Prefect's task runner of a configuration.
 
     Raises: ConfigError when its package is missing.
     """
@@ -134,7 +135,7 @@ def _runner(config: FlowConfig) -> TaskRunner[Any]:
         if config.runner == "dask":
             from prefect_dask import DaskTaskRunner
 
-            logging.getLogger("distributed").setLevel(logging.WARNING)  # each connection is a line else
+            logging.getLogger("distributed").setLevel(logging.WARNING)  # or each connection is a line
             if config.address:
                 return DaskTaskRunner(address=config.address)
             own = {"n_workers": config.workers, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
@@ -142,8 +143,8 @@ def _runner(config: FlowConfig) -> TaskRunner[Any]:
         from prefect_ray import RayTaskRunner
     except ImportError as error:
         raise ConfigError(
-            f"flow.runner={config.runner} needs a package that is not installed ({error.name}); "
-            f"pip install 'sur-feature-cache[{config.runner}]', or use flow.runner=processes"
+            f"flow.runner={config.runner} needs a package that is not installed ({error.name}): "
+            f"pip install {PACKAGES[config.runner]}, or use flow.runner=processes"
         ) from error
     if config.address:
         return RayTaskRunner(address=config.address)
@@ -154,7 +155,7 @@ def _runner(config: FlowConfig) -> TaskRunner[Any]:
 
 
 def _losses(runner: str) -> tuple[type[BaseException], ...]:
-    """What a future raises when its worker has died, more often than the runner tries again by itself."""
+    """Exceptions by which a future says that its worker has died, after the runner's own retries."""
     if runner == "dask":
         from distributed.scheduler import KilledWorker
 
@@ -167,7 +168,7 @@ def _losses(runner: str) -> tuple[type[BaseException], ...]:
 
 
 def _mark_crashed(task_run: UUID, error: BaseException) -> None:
-    """Say so to Prefect, for which the task would run for ever: its process could not."""
+    """Mark a task as crashed. Its process could not do so, and Prefect would take it for running for ever."""
     with suppress(Exception), get_client(sync_client=True) as client:  # never in place of the loss itself
         state = Crashed(
             message=f"the worker process ended ({type(error).__name__}); its partitions are handed out again"
@@ -176,7 +177,7 @@ def _mark_crashed(task_run: UUID, error: BaseException) -> None:
 
 
 def end_with_parent() -> None:
-    """Have this worker process end when the one that started it does, however that ends: no orphan holds a GPU."""
+    """Have this worker process end when its parent does, however the parent ends, so that no orphan holds a GPU."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -9,17 +9,36 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
-from sur.adapter.adapter import Adapter
 from sur.models.families import STABLE_DIFFUSION_3, family_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ORIGINAL, _ATTACHED = "_encode_prompt_without_adapter", "_attached_adapter"
 
 
-def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
+class AdaptsStates(Protocol):
+    """Anything that can be attached: it maps text states to text states of the same width."""
+
+    trained_on: dict[str, Any]  # `text`: identity of the feature it was trained on, with its `pipeline`
+
+    @property
+    def dim(self) -> int:
+        """Width of the states."""
+        ...
+
+    def eval(self) -> Any:
+        """Switch dropout off."""
+        ...
+
+    def adapt(self, states: Tensor, weight: float | None = None, mask: Tensor | None = None) -> Tensor:
+        """Adapted states in the dtype and on the device of `states` (batch, tokens, dim)."""
+        ...
+
+
+def attach(adapter: AdaptsStates, pipe: Any, weight: float | None = None) -> Any:
     """Wrap `pipe.encode_prompt`; `weight` stands in for the adapter's own while attached (0 = off, 1 = as trained).
 
     The adapter computes in its own dtype (float32) and hands back the pipeline's, so fp16, bf16 and fp32
@@ -32,10 +51,10 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
         raise RuntimeError("this pipeline has another adapter already; call detach first")
     family = family_of(type(pipe).__name__)
     denoiser = getattr(pipe, family.denoiser, None)
-    width = adapter.config.dim if denoiser is None else denoiser.config[family.width]
-    if width != adapter.config.dim:
+    width = adapter.dim if denoiser is None else denoiser.config[family.width]
+    if width != adapter.dim:
         raise ValueError(
-            f"the adapter was trained on states {adapter.config.dim} wide, {type(pipe).__name__} makes {width}; "
+            f"the adapter was trained on states {adapter.dim} wide, {type(pipe).__name__} makes {width}; "
             "train one for this pipeline's text encoder"
         )
     trained = adapter.trained_on.get("text", {}).get("pipeline")
@@ -58,7 +77,7 @@ def attach(adapter: Adapter, pipe: Any, weight: float | None = None) -> Any:
             raise ValueError("the adapter was trained on the last layer's states; leave clip_skip unset, or detach it")
         encoded = original(*args, **kwargs)
         mask = None if family.mask is None else encoded[family.mask]
-        return (adapt(adapter, encoded[0], weight, mask), *encoded[1:])
+        return (adapter.adapt(encoded[0], weight, mask), *encoded[1:])
 
     setattr(pipe, _ORIGINAL, original)
     setattr(pipe, _ATTACHED, adapter)
@@ -74,14 +93,3 @@ def detach(pipe: Any) -> Any:
     delattr(pipe, _ORIGINAL)
     delattr(pipe, _ATTACHED)
     return pipe
-
-
-@torch.no_grad()
-def adapt(
-    adapter: Adapter, states: torch.Tensor, weight: float | None = None, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Adapted states in the dtype and on the device of `states`; the adapter follows to that device."""
-    parameter = next(adapter.parameters())
-    if parameter.device != states.device:
-        adapter.to(states.device)
-    return adapter(states.to(parameter.dtype), weight, None if mask is None else mask.bool()).states.to(states.dtype)

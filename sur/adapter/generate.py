@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.models.libraries import quiet_libraries
+from sur.models.locate import library_name
 from sur.support.errors import ConfigError
 
 
@@ -25,7 +26,9 @@ def load_pipeline(model: str | Path, revision: str | None = None, dtype: torch.d
     try:
         with quiet_libraries(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="diffusers|transformers")
-            pipe = DiffusionPipeline.from_pretrained(model, revision=revision, torch_dtype=dtype, use_safetensors=True)
+            pipe = DiffusionPipeline.from_pretrained(
+                library_name(model), revision=revision, torch_dtype=dtype, use_safetensors=True
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no pipeline could be loaded from {str(model)!r}: {error}\nCorrect the path or hub id; a hub model must "
@@ -40,7 +43,7 @@ def generate(
     pipe: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    adapter: Adapter | None = None,
+    adapter: BaseAdapter | None = None,
     *,
     steps: int = 25,
     guidance: float = 7.5,

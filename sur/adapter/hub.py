@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sur.support.errors import ConfigError, NotFound
 
-ADAPTER_FILES = ("config.json", "adapter.safetensors")
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "adapter.safetensors"
+ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 PUBLISHED = (*ADAPTER_FILES, "README.md", "*.png")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -18,14 +19,14 @@ def adapter_folder(name: str | Path, revision: str | None = None) -> Path:
     Raises NotFound when there is neither.
     """
     folder = Path(name)
-    if (folder / ADAPTER_FILES[0]).is_file():
+    if (folder / CONFIG_FILE).is_file():
         return folder
     name = str(name)
     if folder.exists() or not _HUB_ID.fullmatch(name):
         own = folder / "adapter"
-        instead = str(own) if (own / ADAPTER_FILES[0]).is_file() else "the folder that `sur train` printed"
+        instead = str(own) if (own / CONFIG_FILE).is_file() else "the folder that `sur train` printed"
         raise NotFound(
-            f"no adapter in {folder}: {ADAPTER_FILES[0]} is missing; give {instead}, or a hub id such as "
+            f"no adapter in {folder}: {CONFIG_FILE} is missing; give {instead}, or a hub id such as "
             "somebody/their-adapter"
         )
     from huggingface_hub import snapshot_download

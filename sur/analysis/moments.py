@@ -1,4 +1,8 @@
-"""Mean, deviation, range and covariance of vectors that are seen once, a batch at a time."""
+"""Mean, deviation, range and covariance of vectors that are seen once, some at a time.
+
+Everything is summed in float64. Two sets of vectors are merged as Chan, Golub and LeVeque (1979) do, which loses no
+digits to a mean that is large beside the spread; a sum of squares does.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Moments:
-    """Of n rows: their mean (dim,) and the sum of (x - mean)(x - mean)^T, (dim, dim), float64.
-
-    Sets of rows are joined and taken apart by the formulas of Chan, Golub and LeVeque (1979), which lose no digits to
-    a mean that is large beside the spread, as a sum of squares does.
-    """
-
-    n: int
-    mean: Float[np.ndarray, " dim"]
-    comoment: Float[np.ndarray, "dim dim"]
-
-    @classmethod
-    def none(cls, dim: int) -> Moments:
-        """Of no row."""
-        return cls(0, np.zeros(dim), np.zeros((dim, dim)))
-
-    @classmethod
-    def of(cls, rows: NDArray[np.floating]) -> Moments:
-        """Of rows (n, dim)."""
-        if len(rows) == 0:
-            return cls.none(rows.shape[1])
-        rows = rows.astype(np.float64)
-        mean = rows.mean(0)
-        centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred)
-
-    def __add__(self, other: Moments) -> Moments:
-        """Of both sets of rows."""
-        n = self.n + other.n
-        if other.n == 0 or self.n == 0:
-            return self if other.n == 0 else other
-        apart = other.mean - self.mean
-        comoment = self.comoment + other.comoment
-        comoment += np.outer(apart * (self.n * other.n / n), apart)
-        return Moments(n, self.mean + apart * (other.n / n), comoment)
-
-    def __sub__(self, part: Moments) -> Moments:
-        """Of the rows that are not in `part`, which are all among these."""
-        n = self.n - part.n
-        if part.n == 0 or n == 0:
-            return self if part.n == 0 else Moments.none(len(self.mean))
-        mean = (self.n * self.mean - part.n * part.mean) / n
-        apart = part.mean - mean
-        comoment = self.comoment - part.comoment
-        comoment -= np.outer(apart * (n * part.n / self.n), apart)
-        return Moments(n, mean, comoment)
+_CHUNK = 4096  # vectors that are summed at once
 
 
-CHUNK = 4096  # vectors that are summed at once
-
-
-class RunningMoments:
-    """Running moments in float64, merged block by block as Chan, Golub & LeVeque 1979 do, so nothing cancels."""
+class DimensionMoments:
+    """Count, mean, deviation and range of each dimension; the memory is that of a few vectors."""
 
     def __init__(self, dim: int) -> None:
         self.count = 0
@@ -71,12 +25,16 @@ class RunningMoments:
         self.largest = np.full(dim, -np.inf)
         self._squares = np.zeros(dim)  # summed squared deviations from the mean
 
-    def add(self, vectors: np.ndarray) -> None:
+    def add(self, vectors: NDArray[np.floating]) -> None:
         """Count vectors, float32 (n, dim)."""
-        for start in range(0, len(vectors), CHUNK):
-            self._merge(vectors[start : start + CHUNK])
+        for start in range(0, len(vectors), _CHUNK):
+            self._merge(vectors[start : start + _CHUNK].astype(np.float64))
         np.minimum(self.smallest, vectors.min(axis=0), out=self.smallest)
         np.maximum(self.largest, vectors.max(axis=0), out=self.largest)
+
+    def deviation(self) -> Float[np.ndarray, " dim"]:
+        """Standard deviation of each dimension, float64."""
+        return np.sqrt(self._squares / max(self.count, 1))
 
     def overall_mean(self) -> float:
         """Mean of all numbers."""
@@ -86,54 +44,86 @@ class RunningMoments:
         """Standard deviation of all numbers."""
         return float(np.sqrt(self._squares.mean() / self.count + self.mean.var())) if self.count else 0.0
 
-    def deviation(self) -> np.ndarray:
-        """Standard deviation of each dimension, float64 (dim,)."""
-        return np.sqrt(self._squares / max(self.count, 1))
-
-    def _merge(self, vectors: np.ndarray) -> None:
-        wide = vectors.astype(np.float64)
-        mean = wide.mean(axis=0)
-        wide -= mean
-        np.square(wide, out=wide)
-        apart, both = mean - self.mean, self.count + len(wide)
-        self._squares += wide.sum(axis=0) + apart**2 * (self.count * len(wide) / both)
-        self.mean += apart * (len(wide) / both)
-        self.count = both
+    def _merge(self, vectors: NDArray[np.float64]) -> None:
+        mean = vectors.mean(axis=0)
+        vectors -= mean
+        np.square(vectors, out=vectors)
+        self.count, self.mean, delta, weight = _merged(self.count, self.mean, len(vectors), mean)
+        self._squares += vectors.sum(axis=0) + delta**2 * weight
 
 
+@dataclass
 class Covariance:
-    """Sums of products in float64 around `origin`, float32 (dim,): near the mean, so that no digits are lost."""
+    """Count, mean (dim,) and comoment (dim, dim) of some vectors: the sum of (x - mean)(x - mean)^T, float64."""
 
-    def __init__(self, origin: np.ndarray) -> None:
-        self.origin = origin
-        self.count = 0
-        self._sum = np.zeros(len(origin))
-        self._products = np.zeros((len(origin), len(origin)))
+    count: int
+    mean: Float[np.ndarray, " dim"]
+    comoment: Float[np.ndarray, "dim dim"]
 
-    def add(self, vectors: np.ndarray) -> None:
-        """Count vectors, float32 (n, dim)."""
-        for start in range(0, len(vectors), CHUNK):
-            apart = vectors[start : start + CHUNK] - self.origin
-            self._products += apart.T @ apart
-            self._sum += apart.sum(axis=0, dtype=np.float64)
-        self.count += len(vectors)
+    @classmethod
+    def empty(cls, dim: int) -> Covariance:
+        """That of no vector."""
+        return cls(0, np.zeros(dim), np.zeros((dim, dim)))
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.floating]) -> Covariance:
+        """That of vectors (n, dim), computed in float64."""
+        if len(vectors) == 0:
+            return cls.empty(vectors.shape[1])
+        vectors = vectors.astype(np.float64)
+        mean = vectors.mean(0)
+        centred = vectors - mean
+        return cls(len(vectors), mean, centred.T @ centred)
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Count more vectors, float32 (n, dim), in place; products of deviations are float32, sums of them float64."""
+        for start in range(0, len(vectors), _CHUNK):
+            chunk = vectors[start : start + _CHUNK]
+            mean = chunk.mean(axis=0, dtype=np.float64)
+            self.count, self.mean, delta, weight = _merged(self.count, self.mean, len(chunk), mean)
+            # One more row adds the outer product of the means' difference, without a second matrix of dim x dim.
+            deviations = np.vstack([chunk - mean.astype(np.float32), (delta * np.sqrt(weight)).astype(np.float32)])
+            self.comoment += deviations.T @ deviations
 
     def __add__(self, other: Covariance) -> Covariance:
-        """Of the vectors of both, which have the same origin."""
-        both = Covariance(self.origin)
-        both.count = self.count + other.count
-        both._sum = self._sum + other._sum
-        both._products = self._products + other._products
-        return both
+        """That of both sets of vectors."""
+        if other.count == 0 or self.count == 0:
+            return self if other.count == 0 else other
+        count, mean, delta, weight = _merged(self.count, self.mean, other.count, other.mean)
+        comoment = self.comoment + other.comoment
+        comoment += np.outer(delta * weight, delta)
+        return Covariance(count, mean, comoment)
+
+    def __sub__(self, part: Covariance) -> Covariance:
+        """That of the vectors that are not in `part`, all of which are among these."""
+        rest = self.count - part.count
+        if part.count == 0 or rest == 0:
+            return self if part.count == 0 else Covariance.empty(len(self.mean))
+        mean = (self.count * self.mean - part.count * part.mean) / rest
+        _, _, delta, weight = _merged(rest, mean, part.count, part.mean)
+        comoment = self.comoment - part.comoment
+        comoment -= np.outer(delta * weight, delta)
+        return Covariance(rest, mean, comoment)
 
     def effective_rank(self) -> float | None:
         """exp(-sum p log p), p the eigenvalues over their sum (Roy & Vetterli 2007); None without a spread."""
         if self.count < 2:
             return None
-        mean = self._sum / self.count
-        spectrum = np.linalg.eigvalsh(self._products / self.count - np.outer(mean, mean)).clip(min=0)
+        spectrum = np.linalg.eigvalsh(self.comoment / self.count).clip(min=0)
         if spectrum.sum() <= 0:
             return None
         share = spectrum / spectrum.sum()
         share = share[share > 0]
         return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _merged(
+    count: int, mean: NDArray[np.float64], other_count: int, other_mean: NDArray[np.float64]
+) -> tuple[int, NDArray[np.float64], NDArray[np.float64], float]:
+    """Count and mean of two sets of vectors, the difference of their means, and the weight of its square.
+
+    The squared deviations of both sets together are those of each set plus weight * difference^2.
+    """
+    both = count + other_count
+    delta = other_mean - mean
+    return both, mean + delta * (other_count / both), delta, count * other_count / both

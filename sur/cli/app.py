@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli import data, evaluation, features, flows, inspect, probe, store, training, view
+from sur.cli import data, evaluation, features, flows, init, inspect, probe, store, training, view
 from sur.support.signals import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for command in (
+    init.init,
     data.build,
     data.lint,
     features.plan,
@@ -89,6 +90,13 @@ def main() -> None:
     """Entry point of the `sur` command."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        from sur.support.requirements import missing_package
+
+        if (message := missing_package(error)) is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
+        sys.exit(2)
     except Exception as error:
         from sur.support.errors import shown_errors
 

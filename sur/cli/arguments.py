@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and how they show the same things."""
+"""Arguments that several commands share, and what the arguments name."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
 ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/shapes.yaml.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file, or the name of a shipped one, such as shapes.", show_default=False
+    ),
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="section.key=value", help="Values that replace the file's.")
+    list[str] | None, typer.Argument(metavar="section.key=value", help="Settings that replace those of the file.")
 ]
 StoreArgument = Annotated[
     str,
@@ -27,36 +30,38 @@ PIPE_WIDTH = 160  # columns when the output is not a terminal, so that tables ar
 
 
 def read_config(path: Path, overrides: list[str] | None) -> "RunConfig":
-    """The configuration that the arguments describe."""
+    """The configuration of a file with overrides."""
     from sur.config.run import load_config
 
     return load_config(path, overrides or [])
 
 
 def run_config(argument: str, overrides: list[str] | None = None) -> "RunConfig | None":
-    """The configuration of a run named by its config file or its folder; None for anything else.
+    """The configuration of a run given by its config file, a shipped file's name or its folder; None for others.
 
-    Raises: ConfigError for a folder whose file is another run's, as a copied one's is.
+    Raises: ConfigError for a folder whose file belongs to another run, as in a copied folder.
     """
-    from sur.config.load import RESOLVED_NAME
+    from sur.config.example_files import config_file
+    from sur.config.run_folder import RunFolder
     from sur.support.errors import ConfigError
 
-    path = Path(argument)
+    path = Path(argument) if Path(argument).exists() else config_file(argument)
     if path.suffix in (".yaml", ".yml"):
         return read_config(path, overrides)
-    file = path / RESOLVED_NAME
+    file = RunFolder(path).config
     if not file.is_file() or not re.search(rb"^run_dir:", file.read_bytes(), re.MULTILINE):
         return None
     config = read_config(file, overrides)
     if config.run_dir.resolve() != path.resolve():
         raise ConfigError(
-            f"{file} is of the run folder {config.run_dir} (from here), not of {path}; give a store or a config file"
+            f"{file} is of the run folder {config.run_dir} (seen from the current directory), not of {path}; "
+            "give a store or a config file"
         )
     return config
 
 
 def store_path(argument: str) -> Path | str:
-    """The store that an argument names, itself or through its run's config file or folder."""
+    """Folder or URL of the store that an argument names, directly or by its run's config file or folder."""
     if (config := run_config(argument)) is not None:
         return config.store.path
     from sur.cache import store_location
@@ -65,6 +70,6 @@ def store_path(argument: str) -> Path | str:
 
 
 def console() -> Console:
-    """Where tables go."""
+    """The console that tables are printed to."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)

@@ -1,11 +1,11 @@
-"""Commands of rows: build and lint."""
+"""Commands of the data stage: build, lint."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,24 +20,26 @@ def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
 
     Reads metadata, captions, rewrites, filters; goes on where it was stopped.
     """
-    from rich.table import Table
-
     from sur.config.curation import load_build_config
-    from sur.data.curation.rows_folder import QUARANTINE
-    from sur.flows.runtime.launch import run_flow
 
     settings = load_build_config(config, overrides or [])
+
+    from rich.table import Table
+
+    from sur.config.build_folder import BuildFolder
+    from sur.flows.runtime.launch import run_flow
+
     summary = run_flow("build", settings)
     typer.echo(
         f"{summary.rows} rows of {summary.candidates} candidates, {summary.pictures} with a picture, "
         f"{summary.paired} with a complex prompt: {settings.data_dir}"
     )
     if summary.left_out:
-        shown = Table("left out", "rows")
+        table = Table("left out", "rows")
         for name, count in summary.left_out.items():
-            shown.add_row(name, str(count))
-        console().print(shown)
-        typer.echo(f"each with its reason: {settings.run_dir / QUARANTINE}")
+            table.add_row(name, str(count))
+        console().print(table)
+        typer.echo(f"each with its reason: {BuildFolder(settings.run_dir).quarantine}")
 
 
 def lint(
@@ -49,21 +51,26 @@ def lint(
         ),
     ],
     overrides: OverridesArgument = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Just this check. Repeatable.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="All but this check. Repeatable.")] = None,
-    language: Annotated[str | None, typer.Option(help="Expected language, such as en; default: most rows'.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK", help="Check to run, instead of all; repeatable.")
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option(metavar="CHECK", help="Check to leave out; repeatable.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Language of the simple prompts, such as en (default: that of most rows).")
+    ] = None,
     similarity: Annotated[
-        float, typer.Option(min=0, max=1, help="Of prompts, from which they are near-duplicates.")
+        float, typer.Option(min=0, max=1, help="Prompts at least this similar count as near-duplicates.")
     ] = 0.8,
     validation_fraction: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share that training holds back; default: the config's, or 0.05.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the rows in the validation split (default: the config's, or 0.05)."),
     ] = None,
     safety_checker: Annotated[
         Path | None, typer.Option(help="Folder of diffusers' safety checker, or of a pipeline that has one.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Findings of a check that are shown.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Findings of each check to print, at most.")] = 10,
     write: Annotated[
-        Path | None, typer.Option(help="Add the ids of rows to leave out to this file, for data.exclude.")
+        Path | None, typer.Option(help="File to add the ids of rows to leave out to, for data.exclude.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
@@ -71,68 +78,70 @@ def lint(
 
     Duplicates, leakage, cut-off prompts, odd pictures, outliers; exit code 1 when something is found.
     """
-    from sur.analysis.lint.lint import LintOptions
     from sur.data.exclude import write_exclude
     from sur.support.log import log_to_stderr
 
-    options = {
+    options: dict[str, Any] = {
         "only": tuple(only or ()),
         "skip": tuple(skip or ()),
         "language": language,
         "text_similarity": similarity,
+        "safety_checker": safety_checker,
     }
-    options |= {"safety_checker": safety_checker}
     if validation_fraction is not None:
         options["validation_fraction"] = validation_fraction
     with log_to_stderr():
-        report = _report(source, overrides or [], options, LintOptions)
-    held = write_exclude(write, report.leave_out) if write is not None else 0
+        report = _report(source, overrides or [], options)
+    excluded = write_exclude(write, report.leave_out) if write is not None else 0
     if as_json:
         typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
     else:
-        _print_report(report, limit, write, held)
+        _print_report(report, limit, write, excluded)
     if report.findings:
         raise typer.Exit(1)
 
 
-def _report(source: str, overrides: list[str], given: dict, options: type) -> "LintReport":
-    """The report of what `source` is: a config file, a store, or a data source."""
+def _report(source: str, overrides: list[str], options: dict[str, Any]) -> "LintReport":
+    """The report on `source`, which is a config file, a store or a data source."""
     import logging
 
-    from sur.analysis.lint.lint import lint_data, lint_store
+    from sur.analysis.lint.lint import LintOptions, lint_data, lint_store
     from sur.cache import Store, store_location
     from sur.cli.arguments import run_config
     from sur.config.data import DataConfig
     from sur.support.errors import ConfigError
 
-    def say(check: str) -> None:
+    def on_check(check: str) -> None:
         logging.getLogger("sur.analysis.lint").info("checking: %s", check)
 
     if (config := run_config(source, overrides)) is not None:
-        settings = options(**{"validation_fraction": config.train.validation_fraction} | given)
+        settings = LintOptions(**{"validation_fraction": config.train.validation_fraction} | options)
         if Path(source).is_dir() and Store.exists(config.store.path):
-            return lint_store(Store.open(config.store.path), settings, say)
-        return lint_data(config.data, config, settings, say)
+            return lint_store(Store.open(config.store.path), settings, on_check)
+        return lint_data(config.data, config, settings, on_check)
     if overrides:
-        raise ConfigError(f"{overrides[0]} is taken for a setting of a config file, and {source} is none")
+        raise ConfigError(f"{overrides[0]} is taken for a setting of a config file, but {source} is no config file")
     location = store_location(source)
     if Store.exists(location):
-        return lint_store(Store.open(location), options(**given), say)
+        return lint_store(Store.open(location), LintOptions(**options), on_check)
     if not Path(source).expanduser().exists():
         raise ConfigError(f"there is no store, config file or data folder {source}; correct the path")
-    return lint_data(DataConfig(path=Path(source)), None, options(**given), say)
+    return lint_data(DataConfig(path=Path(source)), None, LintOptions(**options), on_check)
 
 
-def _print_report(report: "LintReport", limit: int, written: Path | None, held: int) -> None:
-    """Each check's findings, the first `limit` of each, then what ran and what did not; `held`: ids in the file."""
+def _print_report(report: "LintReport", limit: int, written: Path | None, excluded: int) -> None:
+    """Print the first `limit` findings of each check, then the checks that ran and those that did not.
+
+    excluded: ids in the file `written`, those of earlier runs included.
+    """
     counts = Counter(finding.check for finding in report.findings)
-    shown: Counter[str] = Counter()
+    printed: Counter[str] = Counter()
     for finding in report.findings:
-        shown[finding.check] += 1
-        if shown[finding.check] <= limit:
+        printed[finding.check] += 1
+        if printed[finding.check] <= limit:
             ids = " ".join(row[:8] for row in finding.rows[:6]) + " …" * (len(finding.rows) > 6)
             typer.echo(f"{finding.check}: {finding.message}\n    {f'rows {ids}; ' if ids else ''}{finding.remedy}")
-        if shown[finding.check] == limit and counts[finding.check] > limit:
+        if printed[finding.check] == limit and counts[finding.check] > limit:
             typer.echo(f"{finding.check}: … and {counts[finding.check] - limit} more (--limit, or --json for all)")
     typer.echo(f"{report.source}: {report.rows} rows")
     for check, how in report.checked.items():
@@ -140,5 +149,5 @@ def _print_report(report: "LintReport", limit: int, written: Path | None, held: 
     for check, why in report.skipped.items():
         typer.echo(f"  {check:24}     -   not checked: {why}")
     if written is not None:
-        more = f" ({held} in all)" if held != len(report.leave_out) else ""
+        more = f" ({excluded} in all)" if excluded != len(report.leave_out) else ""
         typer.echo(f"{len(report.leave_out)} rows to leave out{more}: data.exclude={written}")

@@ -1,4 +1,4 @@
-"""Commands of trained adapters: generate, evaluate, publish, convert."""
+"""Commands for trained adapters: generate, evaluate, publish, convert."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 
 def generate(
-    base_model: Annotated[str, typer.Argument(help="Diffusers pipeline folder.", show_default=False)],
+    base_model: Annotated[str, typer.Argument(help="Folder of the diffusers pipeline.", show_default=False)],
     prompts: Annotated[list[str], typer.Argument(help="One or more prompts.", show_default=False)],
     adapter: Annotated[
-        Path | None, typer.Option(help="Adapter folder or hub id; none: the bare pipeline only.")
+        Path | None, typer.Option(help="Folder or hub id of the adapter (default: the pipeline alone is drawn).")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("runs/generated"),
-    seed: Annotated[int, typer.Option(help="Seed, the same with and without the adapter.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every picture, the same with and without the adapter.")] = 0,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 7.5,
-    weight: Annotated[float | None, typer.Option(help="How much of the adapter: 0 = off, 1 = as trained.")] = None,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance.")] = 7.5,
+    weight: Annotated[
+        float | None, typer.Option(help="Weight of the adapter: 0 is off, 1 as trained (default: the adapter's own).")
+    ] = None,
 ) -> None:
     """Draw each prompt without and with the adapter.
 
@@ -39,12 +41,12 @@ def generate(
     from sur.support.errors import ConfigError
 
     if adapter is None and weight is not None:
-        raise ConfigError("--weight is how much of the adapter; name it with --adapter")
+        raise ConfigError("--weight is the weight of an adapter; name the adapter with --adapter")
     loaded = Adapter.from_pretrained(adapter) if adapter is not None else None
     pipe = load_pipeline(base_model)
     out.mkdir(parents=True, exist_ok=True)
-    for variant, worn in (("plain", None), ("adapter", loaded))[: 1 if loaded is None else 2]:
-        pictures = draw(pipe, prompts, [seed] * len(prompts), worn, steps=steps, guidance=guidance, weight=weight,
+    for variant, applied in (("plain", None), ("adapter", loaded))[: 1 if loaded is None else 2]:
+        pictures = draw(pipe, prompts, [seed] * len(prompts), applied, steps=steps, guidance=guidance, weight=weight,
                         t5_tokens=loaded.t5_tokens if loaded else None)  # fmt: skip
         for index, picture in enumerate(pictures):
             path = out / f"{index:03d}-{variant}.png"
@@ -54,18 +56,20 @@ def generate(
 
 def evaluate(
     config: Annotated[
-        str | None, typer.Argument(help="YAML file, such as configs/shapes.yaml; none with --pipeline.")
+        str | None, typer.Argument(help="YAML file, such as configs/shapes.yaml; leave it out with --pipeline.")
     ] = None,
     overrides: OverridesArgument = None,
-    adapter: Annotated[Path | None, typer.Option(help="Adapter folder or hub id; default: the run folder's.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Folder or hub id of the adapter (default: that in the run folder).")
+    ] = None,
     pipeline: Annotated[
-        str | None, typer.Option(help="Pipeline folder or hub id, to evaluate an adapter without a config.")
+        str | None, typer.Option(help="Folder or hub id of a pipeline, to evaluate an adapter without a config.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompt file (.jsonl, .yaml), in place of the config's sets and files.")
+        Path | None, typer.Option(help="Prompt file (.jsonl, .yaml) to use instead of the config's sets and files.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for what is made; default: the run folder, or runs/evaluation.")
+        Path | None, typer.Option(help="Folder for pictures and report (default: the run folder, or runs/evaluation).")
     ] = None,
 ) -> None:
     """Score pictures without and with the adapter.
@@ -102,9 +106,10 @@ def _subject(
     prompts: Path | None,
     out: Path | None,
 ) -> "tuple[RunConfig | None, Subject]":
-    """What to judge: a run's adapter, or with `pipeline` one that has no run; then every argument is an override."""
+    """The run and the adapter to judge; with `pipeline` there is no run, and `config` is an override."""
     from sur.adapter.hub import adapter_folder
     from sur.config.run import evaluation_settings
+    from sur.config.run_folder import RunFolder
     from sur.evaluation import Subject
     from sur.support.errors import ConfigError
 
@@ -114,8 +119,8 @@ def _subject(
         if config is None:
             raise ConfigError("give a config file, or --pipeline FOLDER --adapter FOLDER --prompts FILE")
         run = read_config(Path(config), overrides)
-        chosen = run.run_dir / "adapter" if adapter is None else adapter_folder(adapter)
-        return run, Subject(run.base, chosen, run.evaluate, out or run.run_dir)
+        folder = RunFolder(run.run_dir).adapter if adapter is None else adapter_folder(adapter)
+        return run, Subject(run.base, folder, run.evaluate, out or run.run_dir)
     if adapter is None:
         raise ConfigError("--pipeline wants --adapter FOLDER beside it")
     adapter = adapter_folder(adapter)
@@ -124,36 +129,40 @@ def _subject(
 
 
 def print_scores(result: "Evaluation") -> None:
-    """Every score, the adapter against the narrative, and the share of the gap that it closes."""
+    """Print every score, the adapter against the narrative, and the share of the gap that the adapter closes."""
     table = Table("set", "scorer", "group", "prompt", "pictures", "score", "outline fit", "fréchet")
     for row in result.rows:
-        fit, distance = ("" if each is None else f"{each:.{n}f}" for each, n in ((row.fit, 3), (row.frechet, 2)))
+        fit, distance = (
+            "" if value is None else f"{value:.{digits}f}" for value, digits in ((row.fit, 3), (row.frechet, 2))
+        )
         pictures = str(row.pictures)
         table.add_row(row.set, row.scorer, row.group, row.condition, pictures, str(row.score), fit, distance)
     console().print(table)
     closed = {(gap.set, gap.scorer, gap.group): gap.closed for gap in result.gaps}
-    for each in result.comparisons:
-        share = closed.get((each.set, each.scorer, each.group))
+    for one in result.comparisons:
+        share = closed.get((one.set, one.scorer, one.group))
         gap = "no gap to close" if share is None or math.isnan(share.value) else f"share of the gap closed {share}"
         typer.echo(
-            f"{each.set}, {each.scorer}, {each.group}: {gap}; adapter - narrative {each.difference}, "
-            f"prompts better {each.wins}, worse {each.losses}, the same {each.ties}, p = {each.p:.2g}"
+            f"{one.set}, {one.scorer}, {one.group}: {gap}; adapter - narrative {one.difference}, "
+            f"prompts better {one.wins}, worse {one.losses}, the same {one.ties}, p = {one.p:.2g}"
         )
 
 
 def publish(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/shapes.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="New folder for adapter, card and pictures.", show_default=False)],
-    license: Annotated[str, typer.Option(help="Licence of the adapter, an SPDX name or other.")] = "",
-    data_license: Annotated[str, typer.Option(help="Licence of the rows that it was trained on.")] = "",
+    license: Annotated[str, typer.Option(help="Licence of the adapter: an SPDX name, or other.")] = "",
+    data_license: Annotated[str, typer.Option(help="Licence of the rows that the adapter was trained on.")] = "",
     base_license: Annotated[str, typer.Option(help="Licence of the base model.")] = "",
     llm_license: Annotated[str, typer.Option(help="Licence of the LLM whose features were used.")] = "",
-    push: Annotated[str | None, typer.Option(help="Hub repository to push it to, such as you/your-adapter.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; default: private.")] = False,
+    push: Annotated[
+        str | None, typer.Option(help="Hub repository to push the folder to, such as you/your-adapter.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public (default: private).")] = False,
 ) -> None:
-    """Write an adapter with a model card of what was measured.
+    """Write an adapter with a model card of its measured scores.
 
-    The licences of what went in are asked for.
+    The licences of rows and models are required.
     """
     from sur.adapter.hub import push as push_folder
     from sur.evaluation.report.model_card import publish_adapter
@@ -165,12 +174,15 @@ def publish(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="The authors' .pt file, or an adapter's folder.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="The authors' .pt file, or the folder of an adapter.", show_default=False)
+    ],
     target: Annotated[
-        Path, typer.Argument(help="New folder for a .pt file, new .pt file for a folder.", show_default=False)
+        Path, typer.Argument(help="New folder for a .pt file, or new .pt file for a folder.", show_default=False)
     ],
     weight: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Their adapter_weight (0.1 in run.sh); no .pt file holds it.")
+        float | None,
+        typer.Option(min=0, max=1, help="The authors' adapter_weight (0.1 in run.sh), which no .pt file holds."),
     ] = None,
 ) -> None:
     """Convert the authors' checkpoint to an adapter, or back.

@@ -1,4 +1,4 @@
-"""Commands of features: plan, extract, serve, dequantise."""
+"""Commands of the feature stage: plan, extract, serve, dequantise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from rich.table import Table
 
 from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
 
@@ -17,52 +16,66 @@ def plan(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Instead: bytes, hours, tasks and requests of any number of rows.")
+        bool,
+        typer.Option("--cluster", help="Estimate bytes, hours, tasks and requests of any number of rows instead."),
     ] = False,
-    rows: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: rows; may be repeated.")] = None,
-    gpus: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: GPUs; may be repeated.")] = None,
-    assume: Annotated[list[str] | None, typer.Option(help="With --cluster: name=value; may be repeated.")] = None,
+    rows: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: a number of rows; repeatable.")] = None,
+    gpus: Annotated[list[int] | None, typer.Option(min=1, help="With --cluster: a number of GPUs; repeatable.")] = None,
+    assume: Annotated[
+        list[str] | None, typer.Option(help="With --cluster: an assumption to change, as name=value; repeatable.")
+    ] = None,
 ) -> None:
     """Say what extraction would write, and whether it fits.
 
     Rows, tokens, bytes for each feature, free space.
     """
     if cluster:
-        from sur.cli.show.cost import print_sizes
+        from sur.cli.show.cost import print_costs
 
-        print_sizes(read_config(config, overrides), rows or [], gpus or [], assume or [])
+        print_costs(read_config(config, overrides), rows or [], gpus or [], assume or [])
         return
     if rows or gpus or assume:
         from sur.support.errors import ConfigError
 
         raise ConfigError("--rows, --gpus and --assume are for --cluster; add it, or leave them out")
-    from sur.features.plan import plan_extraction
-    from sur.support.formatting import arrays_of, format_bytes
+    settings = read_config(config, overrides)  # a fault in it is shown before the models' libraries are loaded
+
+    from rich.table import Table
+
+    from sur.features.prepare import plan_extraction
+    from sur.support.formatting import format_arrays, format_bytes
     from sur.support.log import log_to_stderr
 
     with log_to_stderr():
-        made = plan_extraction(read_config(config, overrides))
+        extraction = plan_extraction(settings)
     out = console()
     out.print(
-        f"{made.rows_valid} valid rows ({made.rows_new} new, {made.rows_stored} in the store before), "
-        f"{len(made.quarantined)} quarantined"
+        f"{extraction.rows_valid} valid rows ({extraction.rows_new} new, {extraction.rows_stored} in the store before),"
+        f" {len(extraction.quarantined)} quarantined"
     )
-    for entry in made.quarantined[:5]:
+    for entry in extraction.quarantined[:5]:
         out.print(f"  {entry.location}: {entry.field}: {entry.reason}", markup=False)
     table = Table("feature", "arrays", "bytes a row", "partitions done", "tokens", "to write")
-    for feature in made.features:
+    for feature in extraction.features:
         table.add_row(
             feature.name,
-            arrays_of(feature.arrays),
+            format_arrays(feature.arrays),
             f"{feature.bytes_per_row:,}" if feature.bytes_per_row else "",
             f"{feature.partitions_done} of {feature.partitions_total}",
             _tokens(feature.tokens, feature.consumes),
             format_bytes(feature.bytes_to_write),
         )
     out.print(table)
-    free = "" if made.bytes_free is None else f", free {format_bytes(made.bytes_free)}"
-    out.print(f"to write {format_bytes(made.bytes_to_write)}{free} at {made.store}")
-    made.require_space()
+    free = "" if extraction.bytes_free is None else f", free {format_bytes(extraction.bytes_free)}"
+    out.print(f"to write {format_bytes(extraction.bytes_to_write)}{free} at {extraction.store}")
+    extraction.require_space()
+
+
+def _tokens(count: int | None, consumes: str) -> str:
+    """Tokens of a feature's prompts; "" for a feature of pictures."""
+    if consumes not in ("simple", "complex"):
+        return ""
+    return "unknown (no tokenizer here)" if count is None else f"about {count:,}"
 
 
 def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
@@ -70,54 +83,55 @@ def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None
 
     Rows first, then every configured encoder.
     """
+    settings = read_config(config, overrides)
+
     from sur.flows.runtime.launch import run_flow
     from sur.support.formatting import format_bytes
 
-    done = run_flow("extract", read_config(config, overrides))
+    summary = run_flow("extract", settings)
     typer.echo(
-        f"{done['rows']} rows, {done['quarantined']} quarantined, {done['partitions']} partitions computed, "
-        f"{format_bytes(done['bytes'])} written, {done['tokens']} tokens, {done['wall_seconds']:.1f} s"
+        f"{summary['rows']} rows, {summary['quarantined']} quarantined, {summary['partitions']} partitions computed, "
+        f"{format_bytes(summary['bytes'])} written, {summary['tokens']} tokens, {summary['wall_seconds']:.1f} s"
     )
-
-
-def _tokens(count: int | None, consumes: str) -> str:
-    if consumes not in ("simple", "complex"):
-        return ""
-    return "unknown (no tokenizer here)" if count is None else f"about {count:,}"
 
 
 def serve(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
-    run: Annotated[bool, typer.Option("--run", help="Run it here instead of printing it.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Run the command here instead of printing it.")] = False,
     python: Annotated[
-        str | None, typer.Option(help="Python with vLLM; default: llm.vllm.launch's, else python.")
+        str | None,
+        typer.Option(help="Python that has vLLM (default: that of llm.vllm if it launches a server, else python)."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Port; default: that of llm.vllm.endpoint, else 8000.")] = None,
+    host: Annotated[str, typer.Option(help="Address that the server listens on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port of the server (default: that of llm.vllm.endpoint, else 8000).")
+    ] = None,
     exchange: Annotated[
-        Path | None, typer.Option(help="Folder of the states, seen by both sides; default: <run_dir>/exchange.")
+        Path | None,
+        typer.Option(help="Folder for hidden states, which both sides can see (default: <run_dir>/exchange)."),
     ] = None,
 ) -> None:
     """Print or run the command of a vLLM server.
 
     To be started here or on another machine.
     """
+    settings = read_config(config, overrides)
+
     from sur.features.encoders import LLMEncoder
     from sur.models.vllm.server import connector_path, serve_command, serve_environment, shell_line
     from sur.support.errors import ConfigError
 
-    settings = read_config(config, overrides)
     if settings.llm is None or settings.llm.vllm is None:
         raise ConfigError(
             "nothing to serve: the configuration has no llm.vllm; set llm.backend=vllm and llm.vllm.endpoint"
         )
     vllm = settings.llm.vllm
-    chosen = python or (str(vllm.python) if vllm.launch is not None else "python")
-    told = urlsplit(vllm.endpoint or "").port
+    interpreter = python or (str(vllm.python) if vllm.launch is not None else "python")
+    endpoint_port = urlsplit(vllm.endpoint or "").port
     folder = (exchange or settings.run_dir / "exchange").absolute()
     serving = LLMEncoder(settings.llm).serving()
-    command = serve_command(serving, vllm, chosen, folder, host, port or told or 8000)
+    command = serve_command(serving, vllm, interpreter, folder, host, port or endpoint_port or 8000)
     path = connector_path((settings.run_dir / "vllm-path").absolute())
     environment = {"PYTHONPATH": str(path), **serve_environment(vllm)}
     if not run:

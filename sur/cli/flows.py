@@ -13,17 +13,20 @@ from sur.cli.arguments import ConfigArgument, OverridesArgument, read_config
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
+POOL_HELP = "Work pool whose workers start the runs; created if there is none."
+
 
 def pipeline(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     """Extract, train, evaluate and report in one go."""
+    settings = read_config(config, overrides)
+
     from sur.flows.runtime.launch import run_flow
 
-    settings = read_config(config, overrides)
-    _say_outcome(settings, run_flow("pipeline", settings))
+    _print_outcome(settings, run_flow("pipeline", settings))
 
 
 def demo(
-    config: Annotated[Path, typer.Option(help="YAML file of the demo.")] = Path("configs/shapes.yaml"),
+    config: Annotated[Path, typer.Option(help="YAML file of the demo, or the name of a shipped one.")] = Path("shapes"),
     rows: Annotated[int, typer.Option(min=1, help="Rows with picture, narrative and complex prompt.")] = 3600,
     unpaired: Annotated[int, typer.Option(min=0, help="Narrative prompts without picture or complex prompt.")] = 2400,
     overrides: OverridesArgument = None,
@@ -32,28 +35,15 @@ def demo(
 
     Ends with a report.
     """
+    settings = read_config(config, overrides)
+
     from sur.flows.runtime.launch import run_flow
     from sur.shapes.dataset import write_dataset
     from sur.support.log import log_to_stderr
 
-    settings = read_config(config, overrides)
     with log_to_stderr():
         write_dataset(settings.data.path, rows, unpaired)
-    _say_outcome(settings, run_flow("pipeline", settings))
-
-
-def _say_outcome(settings: "RunConfig", made: Path) -> None:
-    """The scores of a pipeline that has evaluated, and what it made."""
-    if settings.evaluate.asked:
-        from sur.cli.evaluation import print_scores
-        from sur.config.run_folder import RunFolder
-        from sur.evaluation.results import Evaluation
-
-        print_scores(Evaluation.model_validate_json(RunFolder(settings.run_dir).evaluation.read_text()))
-    typer.echo(f"{'report' if settings.evaluate.asked else 'adapter'}: {made}")
-
-
-POOL_HELP = "Work pool whose workers start the runs; made where there is none."
+    _print_outcome(settings, run_flow("pipeline", settings))
 
 
 def nightly(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
@@ -61,21 +51,23 @@ def nightly(config: ConfigArgument, overrides: OverridesArgument = None) -> None
 
     The adapter is promoted if it is better than the one in use.
     """
+    settings = read_config(config, overrides)
+
+    from sur.config.run_folder import RunFolder
     from sur.flows.runtime.launch import run_flow
 
-    settings = read_config(config, overrides)
     night = run_flow("nightly", settings)
     typer.echo(f"{night.rows} rows, {night.partitions} partitions computed")
     if night.verdict is None:
         typer.echo(f"{night.waiting} new rows of the {settings.promote.min_new_rows} that make a training worth it")
         return
     verdict, (gain, low, high) = night.verdict, night.verdict.gain
-    done = "promoted" if verdict.promoted else "not promoted"
+    outcome = "promoted" if verdict.promoted else "not promoted"
     typer.echo(
         f"candidate {verdict.candidate} against {verdict.against} by {verdict.scorer}: {gain:+.3f} "
-        f"[{low:+.3f}, {high:+.3f}] on {verdict.prompts} prompts: {done}"
+        f"[{low:+.3f}, {high:+.3f}] on {verdict.prompts} prompts: {outcome}"
     )
-    typer.echo(f"in use: {settings.run_dir / 'promoted'}")
+    typer.echo(f"in use: {RunFolder(settings.run_dir).promoted}")
 
 
 def deploy(
@@ -83,16 +75,18 @@ def deploy(
     overrides: OverridesArgument = None,
     flow: Annotated[
         list[str] | None,
-        typer.Option(help="extract, train, pipeline or nightly (default: all four), or build, of a build's file."),
+        typer.Option(help="Flow to deploy: extract, train, pipeline or nightly (default: all four), or build."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the deployments; default: the file's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the deployments (default: the file's name).")] = None,
     pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
-    cron: Annotated[str | None, typer.Option(help="When they run; nightly: '0 2 * * *' if not given.")] = None,
-    every: Annotated[float | None, typer.Option(min=0.1, help="Minutes between runs, instead of --cron.")] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="Of the cron schedule, such as Europe/Berlin; default: UTC.")
+    cron: Annotated[
+        str | None, typer.Option(help="Cron schedule of the runs (default for nightly: '0 2 * * *').")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Beside the tag `sur`; may be repeated.")] = None,
+    every: Annotated[float | None, typer.Option(min=0.1, help="Minutes between two runs, instead of --cron.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of the cron schedule, such as Europe/Berlin (default: UTC).")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Extra tag of the deployments; repeatable.")] = None,
 ) -> None:
     """Register the flows with your Prefect server.
 
@@ -120,15 +114,15 @@ def deploy(
         target = Target(
             name or config.stem, pool, tuple(tag or ()), Path.cwd(), timezone, schedule_of(cron, every, timezone)
         )
-        for full in register(settings, flow or [each.flow for each in DEPLOYABLES], target):
-            typer.echo(f"deployed {full}")
+        for full_name in register(settings, flow or [deployable.flow for deployable in DEPLOYABLES], target):
+            typer.echo(f"deployed {full_name}")
     typer.echo(f"run one by: prefect deployment run '{(flow or ['extract'])[0]}/{target.name}'")
 
 
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server on 127.0.0.1.")] = 4200,
     pool: Annotated[str, typer.Option(help=POOL_HELP)] = "sur",
-    runs: Annotated[int, typer.Option(min=1, help="Runs that the worker starts at a time.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Runs that the worker executes at a time.")] = 1,
     logs: Annotated[Path, typer.Option(help="Folder of the server's and the worker's logs.")] = Path("runs/up"),
 ) -> None:
     """Start a Prefect server and a worker on this machine.
@@ -152,3 +146,14 @@ def up(
         typer.echo(f"in another terminal: export PREFECT_API_URL={address}")
 
     serve(port, pool, runs, logs, ready)
+
+
+def _print_outcome(settings: "RunConfig", result: Path) -> None:
+    """Print the scores of a pipeline that has evaluated, and the path of its report or adapter."""
+    if settings.evaluate.asked:
+        from sur.cli.evaluation import print_scores
+        from sur.config.run_folder import RunFolder
+        from sur.evaluation.results import Evaluation
+
+        print_scores(Evaluation.model_validate_json(RunFolder(settings.run_dir).evaluation.read_text()))
+    typer.echo(f"{'report' if settings.evaluate.asked else 'adapter'}: {result}")

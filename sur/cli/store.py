@@ -1,4 +1,4 @@
-"""Commands that check a store, or take something out of it: verify, drop, compact."""
+"""Commands that check a store or remove a part of it: verify, drop, compact."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 def verify(
     store: StoreArgument,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend, or forget what is damaged, so that `sur extract` computes it anew.")
+        bool,
+        typer.Option("--repair", help="Mend what is damaged, or remove it, so that `sur extract` computes it anew."),
     ] = False,
 ) -> None:
     """Check every checksum and receipt of a store.
 
-    Exit code 1 when something is wrong and, with --repair, beyond it.
+    Exit code 1 when something is wrong and, with --repair, cannot be repaired.
     """
     from sur.cache import Store
     from sur.support.log import log_to_stderr
@@ -34,34 +35,32 @@ def verify(
     if not damages:
         typer.echo(f"{opened.path}: {opened.n_rows} rows, every checksum and receipt is right")
         return
-    beyond = damages
+    left = damages
     remedy = "`sur verify --repair` forgets what is damaged, `sur extract` then computes it anew"
     if repair:
-        beyond = opened.repair(damages, _source_rows(store) if any(d.feature == "rows" for d in damages) else [])
-        remedy = (
-            f"{len(damages) - len(beyond)} mended or forgotten; now run `sur extract`, which computes anew what was"
-        )
-        if beyond:
-            remedy += f". Beyond repair: {', '.join(sorted({damage.file for damage in beyond}))}. "
+        left = opened.repair(damages, _source_rows(store) if any(d.feature == "rows" for d in damages) else [])
+        remedy = f"{len(damages) - len(left)} mended or forgotten; now run `sur extract`, which computes anew what was"
+        if left:
+            remedy += f". Beyond repair: {', '.join(sorted({damage.file for damage in left}))}. "
             remedy += "Rows are restored from their source when the run's config file is given in place of the store; "
             remedy += "remove files that do not belong here"
     typer.echo(f"{len(damages)} fault{'' if len(damages) == 1 else 's'}; {remedy}", err=True)
-    if beyond:
+    if left:
         raise typer.Exit(1)
 
 
 def _source_rows(argument: str) -> "list[RowRecord]":
-    """Rows of the data source, if the argument is a config file or a run's folder."""
+    """Rows of the data source of a config file or run folder; none for any other argument."""
     if (config := run_config(argument)) is None:
         return []
-    from sur.features.plan import scan_rows
+    from sur.data import scan_rows
 
-    return scan_rows(config)[0]
+    return scan_rows(config.data, need_image=config.vae is not None)[0]
 
 
 def drop(
     store: StoreArgument,
-    name: Annotated[str, typer.Argument(help="Feature or asset, as `sur inspect` names it.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the feature or asset, as in `sur inspect`.", show_default=False)],
 ) -> None:
     """Remove a feature (or an asset) from a store.
 
@@ -78,7 +77,7 @@ def compact(
     store: StoreArgument,
     target: Annotated[str, typer.Argument(help="Folder or URL of the new store.", show_default=False)],
     keep: Annotated[
-        list[Path] | None, typer.Option(help="manifest.safetensors of a run whose rows are to stay. Repeatable.")
+        list[Path] | None, typer.Option(help="A run's manifest.safetensors whose rows are to stay; repeatable.")
     ] = None,
 ) -> None:
     """Copy a store without what no data set has any more.
@@ -91,15 +90,15 @@ def compact(
     from sur.support.progress import Progress
 
     source = Store.open(store_path(store))
-    made = Store.open_or_create(store_location(target), source.rows_per_partition)
+    compacted = Store.open_or_create(store_location(target), source.rows_per_partition)
     total = sum(len(source.receipts(name)) for name in source.features())
     with log_to_stderr(), Progress("compact", total, "partitions") as progress:
         left = copy(
-            source, made, [Manifest.load(path) for path in keep or []],
+            source, compacted, [Manifest.load(path) for path in keep or []],
             lambda name, partition: progress.advance(1, f"{name} {partition}"),
         )  # fmt: skip
     typer.echo(
-        f"{made.path}: {made.n_rows} rows in {made.n_partitions} partitions; {left} rows of {source.path}, which are "
-        f"in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "
+        f"{compacted.path}: {compacted.n_rows} rows in {compacted.n_partitions} partitions; {left} rows of "
+        f"{source.path}, which are in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "
         "Set store.path to it, and remove the old store when nothing needs it any more"
     )

@@ -13,7 +13,8 @@ RunsArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders, such as runs/shapes.", show_default=False)
 ]
 VaeOption = Annotated[
-    str | None, typer.Option(help="Folder of the VAE that made the latents; default: that of the run beside the store.")
+    str | None,
+    typer.Option(help="Folder of the VAE that made the latents (default: that of the run beside the store)."),
 ]
 
 
@@ -21,11 +22,11 @@ def view(
     store: StoreArgument,
     runs: RunsArgument = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; other than loopback, others can read.")
+        str, typer.Option(help="Address to listen on; with any but loopback, other machines can read.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = a free one.")] = 8600,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8600,
     opened: Annotated[
-        bool | None, typer.Option("--open/--no-open", help="Open a browser; default: where there is a screen.")
+        bool | None, typer.Option("--open/--no-open", help="Open a browser (default: where there is a screen).")
     ] = None,
     vae: VaeOption = None,
 ) -> None:
@@ -35,7 +36,7 @@ def view(
     """
     import webbrowser
 
-    from sur.analysis.web.app import create_app, serve
+    from sur.analysis.web.app import create_app, serve_app
     from sur.analysis.web.security import is_loopback
     from sur.analysis.web.viewer import Viewer
     from sur.support.log import log_to_stderr
@@ -52,14 +53,14 @@ def view(
             webbrowser.open(address)
 
     with log_to_stderr(once=True):
-        serve(create_app(viewer, host), host, port, ready)
+        serve_app(create_app(viewer, host), host, port, ready)
 
 
 def report(
     store: StoreArgument,
     runs: RunsArgument = None,
     to: Annotated[
-        Path | None, typer.Option(help="HTML file; default: store.html beside the store.", show_default=False)
+        Path | None, typer.Option(help="HTML file to write (default: store.html beside the store).", show_default=False)
     ] = None,
     statistics: Annotated[
         bool, typer.Option(help="Read every value of every feature for histograms; slow on large stores.")
@@ -70,11 +71,11 @@ def report(
 
     It needs no network and no server.
     """
-    from sur.analysis.reports.store_report import NAME, write_store_report
+    from sur.analysis.reports.store_report import STORE_REPORT, write_store_report
     from sur.support.log import log_to_stderr
 
     location = store_path(store)
-    target = to or (location.parent / NAME if isinstance(location, Path) else Path(NAME))
+    target = to or (location.parent / STORE_REPORT if isinstance(location, Path) else Path(STORE_REPORT))
     with log_to_stderr():
         write_store_report(location, runs or _own_run(store), target, statistics, vae)
     typer.echo(f"report: {target}")
@@ -82,12 +83,12 @@ def report(
 
 def _own_run(store: str) -> list[Path]:
     """The run whose config file or folder names the store, if it has begun."""
-    from sur.config.load import RESOLVED_NAME
+    from sur.config.run_folder import RunFolder
 
     config = run_config(store)
-    return [config.run_dir] if config is not None and (config.run_dir / RESOLVED_NAME).is_file() else []
+    return [config.run_dir] if config is not None and RunFolder(config.run_dir).config.is_file() else []
 
 
 def _has_screen() -> bool:
-    """Whether a browser would have somewhere to open."""
+    """Whether this machine has a screen for a browser."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

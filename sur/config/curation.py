@@ -1,4 +1,4 @@
-"""A build's whole configuration: which pictures or prompts, what is cleaned, who writes what is missing, what stays."""
+"""The whole configuration of a build: source, cleaning, the models that write missing texts, filters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sur.config.build_folder import BuildFolder
 from sur.config.features import FloatName, VLLMConfig
-from sur.config.load import load_settings
+from sur.config.load import OtherFile, load_settings
 
 TO_SIMPLE = """Write one plain English sentence that says what the picture shows. Keep every person, animal, thing, \
 number and colour. Leave out words about style, quality, camera and artists.
@@ -45,20 +46,27 @@ Dialect = Literal["a1111", "comfyui", "invokeai", "midjourney", "plain"]
 Side = Literal["simple", "complex"]
 
 
-ASKED = "Describe this picture in one short, plain sentence."  # of models that want to be asked
+ASKED = "Describe this picture in one short, plain sentence."  # the instruction of chat models
 
 
 class GenerationConfig(BaseModel):
-    """Decoding. All of it is in a text's identity: other settings write anew, beside what is there."""
+    """The decoding of a model's texts.
+
+    All of it is in a text's identity: other settings write all texts anew and keep the old ones in the log.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_new_tokens: int = Field(default=80, ge=1, description="tokens of a text, at most")
-    temperature: float = Field(default=0.0, ge=0, description="0: the most likely token each time; above, sampled")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="sampling: from the tokens that make up this probability")
-    repetition_penalty: float = Field(default=1.0, gt=0, description="divides the scores of tokens that were there")
-    num_beams: int = Field(default=1, ge=1, description="beams of the search; backend hf only")
-    seed: int = Field(default=0, ge=0, description="of sampling; every batch has one of its own, made from it")
+    max_new_tokens: int = Field(default=80, ge=1, description="longest text in tokens")
+    temperature: float = Field(default=0.0, ge=0, description="0: always the most likely token; above 0: sampled")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="sampling draws from the most likely tokens that make up this probability"
+    )
+    repetition_penalty: float = Field(
+        default=1.0, gt=0, description="divisor of the scores of tokens that occurred before; 1: none"
+    )
+    num_beams: int = Field(default=1, ge=1, description="number of beams of the search; backend hf only")
+    seed: int = Field(default=0, ge=0, description="seed of sampling; each batch gets its own seed from it")
 
 
 class CaptionConfig(GenerationConfig):
@@ -67,10 +75,10 @@ class CaptionConfig(GenerationConfig):
     model: str = Field(description="folder or hub id, such as Salesforce/blip-image-captioning-base")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     instruction: str | None = Field(
-        default=None, description=f'what chat models are asked (default: "{ASKED}"), or what a caption begins with'
+        default=None, description=f'question to chat models (default: "{ASKED}"), or the beginning of every caption'
     )
-    max_new_tokens: int = Field(default=40, ge=1, description="tokens of a caption, at most")
-    batch_size: int = Field(default=8, ge=1, description="pictures at a time")
+    max_new_tokens: int = Field(default=40, ge=1, description="longest caption in tokens")
+    batch_size: int = Field(default=8, ge=1, description="pictures in one batch")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
 
@@ -78,25 +86,36 @@ class CaptionConfig(GenerationConfig):
 class RewriteConfig(GenerationConfig):
     """The LLM that rewrites prompts."""
 
-    backend: Literal["hf", "vllm"] = Field(default="hf", description="transformers in this process, or vLLM's server")
-    vllm: VLLMConfig | None = Field(default=None, description="vLLM's server, for backend vllm")
-    model: str = Field(description="folder, hub id, .gguf file, or package:<name> of one that ships it")
+    backend: Literal["hf", "vllm"] = Field(
+        default="hf", description="hf: transformers in this process; vllm: a vLLM server"
+    )
+    vllm: VLLMConfig | None = Field(default=None, description="vLLM's server; needed for backend vllm")
+    model: str = Field(
+        description="folder, hub id, .gguf file, or package:NAME of a Python package that contains the model"
+    )
     gguf_file: str | None = Field(default=None, description="name of the GGUF file inside the model's folder")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
     writes: tuple[Side, ...] = Field(
-        default=("simple",), description="which missing text it writes, each from the other: simple, complex or both"
+        default=("simple",),
+        description="the missing prompts that the LLM writes, each from the other one: simple, complex or both",
     )
-    to_simple: str = Field(default=TO_SIMPLE, description='what it is told, around "{prompt}"; complex to narrative')
-    to_complex: str = Field(default=TO_COMPLEX, description='what it is told, around "{prompt}"; narrative to complex')
+    to_simple: str = Field(
+        default=TO_SIMPLE, description='instruction with "{prompt}" in it that turns a complex prompt into a narrative'
+    )
+    to_complex: str = Field(
+        default=TO_COMPLEX, description='instruction with "{prompt}" in it that turns a narrative into a complex prompt'
+    )
     template: str | None = Field(
         default="chat",
-        description='text around the "{prompt}" it is told; "chat": the tokenizer\'s own; null: none',
+        description='text with "{prompt}" for the instruction; "chat": the chat template of the tokenizer; null: none',
     )
-    max_prompt_tokens: int = Field(default=1024, ge=16, description="tokens of what it is told; longer is left out")
-    tokens_per_batch: int = Field(default=4096, ge=1, description="hf: upper bound of rows x padded tokens in a batch")
+    max_prompt_tokens: int = Field(
+        default=1024, ge=16, description="longest instruction in tokens; prompts that need a longer one are left out"
+    )
+    tokens_per_batch: int = Field(default=4096, ge=1, description="hf: most rows x padded tokens in one batch")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights")
     device: str = Field(default="auto", description="hf: torch device; auto: CUDA when there is one")
-    trust_remote_code: bool = Field(default=False, description="run code that the model's folder brings along")
+    trust_remote_code: bool = Field(default=False, description="run Python code from the model's folder")
 
     @field_validator("to_simple", "to_complex", "template")
     @classmethod
@@ -119,17 +138,24 @@ class SourceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pictures: Path | None = Field(default=None, description="folder of pictures, those in its folders included")
+    pictures: Path | None = Field(default=None, description="folder of pictures, subfolders included")
     prompts: Path | None = Field(
         default=None, description="prompts: .txt (one a line), or any source of rows: .jsonl, .csv, Parquet, a folder"
     )
     prompt_column: str = Field(default="prompt", description="column of the prompts")
-    picture_column: str | None = Field(default=None, description="column of their pictures; null: there are none")
-    holds: Literal["complex", "simple"] = Field(default="complex", description="what the prompts are")
-    metadata: Literal["read", "required", "ignored"] = Field(
-        default="read", description="prompts that generators left in pictures; required: pictures without are left out"
+    picture_column: str | None = Field(
+        default=None, description="column of the prompts' pictures; null: they have none"
     )
-    max_image_bytes: int = Field(default=256 * 2**20, ge=1, description="bytes; a larger file is not read")
+    holds: Literal["complex", "simple"] = Field(
+        default="complex", description="kind of the prompts in the file: complex or simple"
+    )
+    metadata: Literal["read", "required", "ignored"] = Field(
+        default="read",
+        description="use of the prompts that generators left in pictures; required: pictures without one are left out",
+    )
+    max_image_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="largest picture file in bytes; a larger one is not read"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> SourceConfig:
@@ -148,7 +174,7 @@ class SourceConfig(BaseModel):
 
 
 class CleaningConfig(BaseModel):
-    """How complex prompts are cleaned; the original stays in the provenance."""
+    """The cleaning of complex prompts; the prompt as written stays in the provenance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -159,22 +185,27 @@ class CleaningConfig(BaseModel):
     drop_quality_tags: bool = Field(
         default=False, description="leave out score_9, masterpiece, best quality, 8k and the like"
     )
-    drop_repeated: bool = Field(default=True, description="leave out a part between commas that is there already")
-    drop_parts: tuple[str, ...] = Field(default=(), description="parts between commas to leave out, as written")
-    underscores: bool = Field(default=False, description="read long_hair as long hair, as booru tags want it")
+    drop_repeated: bool = Field(
+        default=True, description="leave out a part between commas that occurred before in the prompt"
+    )
+    drop_parts: tuple[str, ...] = Field(
+        default=(), description="parts between commas that are left out, exactly as written"
+    )
+    underscores: bool = Field(default=False, description="read long_hair as long hair, for prompts made of booru tags")
 
 
 class FiltersConfig(BaseModel):
-    """What a row must be to be kept. Words of Chinese, Japanese and Korean are counted by characters."""
+    """The conditions that a row has to meet. Words of Chinese, Japanese and Korean are counted by characters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_simple_words: int = Field(default=3, ge=1, description="words of a narrative, at least")
-    max_simple_words: int = Field(default=60, ge=1, description="words of a narrative, at most")
-    min_complex_words: int = Field(default=2, ge=1, description="words of a complex prompt, at least")
-    max_complex_words: int = Field(default=250, ge=1, description="words of a complex prompt, at most")
+    min_simple_words: int = Field(default=3, ge=1, description="fewest words of a narrative")
+    max_simple_words: int = Field(default=60, ge=1, description="most words of a narrative")
+    min_complex_words: int = Field(default=2, ge=1, description="fewest words of a complex prompt")
+    max_complex_words: int = Field(default=250, ge=1, description="most words of a complex prompt")
     languages: tuple[str, ...] = Field(
-        default=(), description="ISO 639-1 codes such as en; () takes any; needs the package py3langid"
+        default=(),
+        description="languages of the texts as ISO 639-1 codes such as en; (): any; needs `pip install py3langid`",
     )
     min_language_share: float = Field(
         default=0.05, ge=0, le=1, description="probability of those languages below which a text is left out"
@@ -182,43 +213,55 @@ class FiltersConfig(BaseModel):
     duplicates: bool = Field(
         default=True, description="leave out rows of the same picture and words, whatever their case and commas"
     )
-    min_image_side: int = Field(default=64, ge=1, description="pixels of a picture's shorter side, at least")
-    max_image_pixels: int = Field(default=64_000_000, ge=1, le=178_956_970, description="pixels of a picture, at most")
+    min_image_side: int = Field(default=64, ge=1, description="smallest shorter side of a picture in pixels")
+    max_image_pixels: int = Field(default=64_000_000, ge=1, le=178_956_970, description="largest picture in pixels")
     min_image_deviation: float = Field(
-        default=2.0, ge=0, description="standard deviation of a picture's grey levels (of 255); below, it is blank"
+        default=2.0,
+        ge=0,
+        description="standard deviation of a picture's grey levels (0 to 255) below which it counts as blank",
     )
-    forbidden_words: tuple[str, ...] = Field(default=(), description="words or phrases that no prompt may hold")
-    forbidden_file: Path | None = Field(default=None, description="file with more of them, one a line")
+    forbidden_words: tuple[str, ...] = Field(default=(), description="words or phrases that no prompt may contain")
+    forbidden_file: Path | None = Field(
+        default=None, description="file with more forbidden words or phrases, one a line"
+    )
     min_kept_share: float = Field(
-        default=0.3, ge=0, le=1, description="share of a prompt's content words that its rewrite must have"
+        default=0.3, ge=0, le=1, description="smallest share of a prompt's content words that its rewrite must have"
     )
     min_grounded_share: float = Field(
-        default=0.6, ge=0, le=1, description="share of a rewritten narrative's content words that its prompt must have"
+        default=0.6,
+        ge=0,
+        le=1,
+        description="smallest share of a rewritten narrative's content words that its prompt must have",
     )
     max_repeated_share: float = Field(
-        default=0.2, ge=0, le=1, description="share of a model's text, in runs of three words, that may be repetition"
+        default=0.2, ge=0, le=1, description="largest share of repeated runs of three words in a model's text"
     )
     keep_unfinished: bool = Field(
         default=False, description="keep a model's text that max_new_tokens cut off before its end"
     )
 
 
-DATA = "data"
-
-
 class BuildConfig(BaseModel):
-    """Everything that a build depends on; each section is documented beside its owner."""
+    """Everything that a build depends on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    FOREIGN: ClassVar = ("data", "source", "this is the file of a run; a build's has a section `source`")
+    OTHER_FILE: ClassVar = OtherFile(
+        has="data", lacks="source", hint="this is the file of a run; a build's has a section `source`"
+    )
 
-    run_dir: Path = Field(description="folder of the build; the rows are in its folder `data`, for data.path")
-    source: SourceConfig = Field(description="pictures, or prompts")
-    cleaning: CleaningConfig = Field(default_factory=CleaningConfig, description="how complex prompts are cleaned")
-    captions: CaptionConfig | None = Field(default=None, description="model that writes narratives of pictures")
-    rewriting: RewriteConfig | None = Field(default=None, description="LLM that writes one prompt from the other")
-    filters: FiltersConfig = Field(default_factory=FiltersConfig, description="which rows stay")
+    run_dir: Path = Field(
+        description="folder of the build; the rows are in its subfolder `data`, for data.path of a run"
+    )
+    source: SourceConfig = Field(description="the pictures or prompts to start from")
+    cleaning: CleaningConfig = Field(default_factory=CleaningConfig, description="the cleaning of complex prompts")
+    captions: CaptionConfig | None = Field(
+        default=None, description="the model that writes narratives of pictures; null: none"
+    )
+    rewriting: RewriteConfig | None = Field(
+        default=None, description="the LLM that writes one prompt from the other; null: none"
+    )
+    filters: FiltersConfig = Field(default_factory=FiltersConfig, description="the conditions for a row to be kept")
     keep_unpaired: bool = Field(
         default=False, description="keep narratives without a complex prompt (data.allow_unpaired reads them)"
     )
@@ -226,11 +269,11 @@ class BuildConfig(BaseModel):
     @property
     def data_dir(self) -> Path:
         """The SURD folder that is built."""
-        return self.run_dir / DATA
+        return BuildFolder(self.run_dir).data
 
     @property
     def has_pictures(self) -> bool:
-        """Whether candidates may have pictures."""
+        """Whether the source has pictures."""
         return self.source.pictures is not None or self.source.picture_column is not None
 
     @model_validator(mode="after")

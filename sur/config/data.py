@@ -1,4 +1,4 @@
-"""Where the rows come from and which columns hold what."""
+"""The settings of a data source: its place, its format, the columns of prompts and images."""
 
 from __future__ import annotations
 
@@ -20,19 +20,32 @@ class DataConfig(BaseModel):
     slug: str = Field(
         default="data", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of this data set in the store"
     )
-    format: Literal["auto", "surd", "parquet", "csv", "jsonl", "hf"] = Field(default="auto", description="kind")
+    format: Literal["auto", "surd", "parquet", "csv", "jsonl", "hf"] = Field(
+        default="auto", description="format of the rows; auto: by the file names"
+    )
     split: str | None = Field(default=None, description="split of a Hugging Face DatasetDict; default: its only one")
     simple_column: str = Field(default="text", description="column of the simple narrative prompt")
-    complex_column: str | None = Field(default="prompt", description="column of the complex prompt; null: none")
+    complex_column: str | None = Field(
+        default="prompt", description="column of the complex prompt; null: there is none"
+    )
     image_column: str | None = Field(default="file_name", description="column of the image; null: text only")
     allow_unpaired: bool = Field(default=False, description="keep rows that have no complex prompt")
     allow_outside_links: bool = Field(default=False, description="follow symbolic links out of the data root")
     max_image_pixels: int = Field(
-        default=64_000_000, ge=1, le=178_956_970, description="pixels; larger images are not decoded (Pillow's limit)"
+        default=64_000_000,
+        ge=1,
+        le=178_956_970,
+        description="largest image in pixels; larger ones are quarantined undecoded",
     )
-    max_image_bytes: int = Field(default=256 * 2**20, ge=1, description="bytes; a larger file is not read")
-    max_prompt_chars: int = Field(default=20_000, ge=1, description="characters; a longer prompt is quarantined")
-    check_images: Literal["decode", "header"] = Field(default="decode", description="how thoroughly")
+    max_image_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="largest image file in bytes; a larger one is not read"
+    )
+    max_prompt_chars: int = Field(
+        default=20_000, ge=1, description="longest prompt in characters; a longer one is quarantined"
+    )
+    check_images: Literal["decode", "header"] = Field(
+        default="decode", description="how images are checked: decode every pixel, or read the header only"
+    )
     exclude: Path | None = Field(
         default=None, description="file of row ids (`sur lint --write`) that extraction and training leave out"
     )

@@ -1,4 +1,4 @@
-"""How a large language model reads the simple prompts: which model, layers, pooling and template."""
+"""The settings of the encoders (LLM, text encoder, VAE) and of the denoiser's read-out."""
 
 from __future__ import annotations
 
@@ -8,55 +8,64 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from sur.cache import Codec
 from sur.support.errors import NotFound
 from sur.support.images import CropPolicy
 
 FloatName = Literal["float32", "bfloat16", "float16"]
+Codec = Literal["raw", "zstd", "blosc-shuffle", "blosc-bitshuffle", "pcodec"]  # those of sur.cache, which is not loaded
 
 
 def slug(name: str) -> str:
-    """Last path part of a model's name, lower case, everything but a-z and 0-9 turned into single dashes."""
+    """Last path part of a model's name, in lower case, with single dashes for everything but a-z and 0-9."""
     last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    made = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
-    if not made:
+    short = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
+    if not short:
         raise ValueError(f"model {name!r} gives an empty slug; set `slug` to a name of a-z, 0-9 and dashes")
-    return made
+    return short
 
 
 class VLLMConfig(BaseModel):
-    """Exactly one of `endpoint` and `launch`. None of this is in a feature's identity; what the server serves is."""
+    """A vLLM server: one that runs (`endpoint`) or one that the run starts (`launch`), never both.
+
+    These settings are not in a feature's identity; the model that the server serves is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     endpoint: str | None = Field(
-        default=None, description="address of a server that runs (see `sur serve`); its key is read from VLLM_API_KEY"
+        default=None, description="address of a running server (see `sur serve`); its key is read from VLLM_API_KEY"
     )
     launch: Path | None = Field(
-        default=None, description="Python of vLLM's environment, or its folder: a server is started with the run"
+        default=None,
+        description="Python of vLLM's environment, or the environment's folder; the run starts a server with it",
     )
     exchange: Path | None = Field(
-        default=None, description="the server's folder of states as it is called here, if under another name than there"
+        default=None,
+        description="path here of the folder into which the server writes states, if the server has another path",
     )
-    concurrency: int = Field(default=128, ge=1, description="prompts under way at a time")
+    concurrency: int = Field(default=128, ge=1, description="number of prompts that are sent to the server at a time")
     timeout_seconds: float = Field(
-        default=900.0, gt=0, description="how long the answer to one prompt may take, its turn on the server included"
+        default=900.0, gt=0, description="longest time for the answer to one prompt, waiting on the server included"
     )
-    patience_seconds: float = Field(default=60.0, ge=0, description="how long a server that fails is asked again")
-    startup_seconds: float = Field(default=1800.0, gt=0, description="how long a server may take to start")
-    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the model")
-    cpu_cache_gib: int = Field(default=2, ge=1, description="memory for keys, values and states without a GPU")
+    patience_seconds: float = Field(
+        default=60.0, ge=0, description="time for which requests to a failing server are repeated"
+    )
+    startup_seconds: float = Field(default=1800.0, gt=0, description="longest time for a server to start")
+    tensor_parallel_size: int = Field(default=1, ge=1, description="number of GPUs that share the model")
+    cpu_cache_gib: int = Field(
+        default=2, ge=1, description="memory in GiB for keys, values and states on a machine without a GPU"
+    )
     also_proven: tuple[str, ...] = Field(
         default=(),
-        description="architectures, beyond those compared here, whose states were found equal to transformers' by "
+        description="further architectures whose states you have found equal to those of transformers with "
         "`python benchmarks/vllm_parity.py FOLDER --model MODEL`",
     )
-    server_args: tuple[str, ...] = Field(default=(), description="further options of vLLM's server")
+    server_args: tuple[str, ...] = Field(default=(), description="further command-line options of vLLM's server")
 
     @model_validator(mode="after")
     def _one_server(self) -> VLLMConfig:
         if (self.endpoint is None) == (self.launch is None):
-            raise ValueError("give either `endpoint` (a server that runs) or `launch` (vLLM's Python, to start one)")
+            raise ValueError("give either `endpoint` (a running server) or `launch` (vLLM's Python, to start one)")
         if self.endpoint is not None and not re.fullmatch(r"https?://[^/]+", self.endpoint):
             raise ValueError(
                 f"endpoint must be an address such as http://127.0.0.1:8000, without a path, got {self.endpoint!r}"
@@ -65,7 +74,7 @@ class VLLMConfig(BaseModel):
 
     @property
     def python(self) -> Path:
-        """Interpreter that `launch` names. Raises NotFound when there is none."""
+        """The interpreter that `launch` names. Raises NotFound when there is no such file."""
         assert self.launch is not None
         for path in (self.launch, self.launch / "bin" / "python"):
             if path.is_file():
@@ -77,37 +86,48 @@ class VLLMConfig(BaseModel):
 
 
 class LLMConfig(BaseModel):
-    """One LLM, any set of its layers, one pooling; every layer becomes a feature of its own."""
+    """The LLM that reads the simple prompts: its layers, pooling and template. Each layer becomes a feature."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     backend: Literal["hf", "vllm"] = Field(
         default="hf", description="engine that runs the model: transformers in this process, or vLLM in its own"
     )
-    vllm: VLLMConfig | None = Field(default=None, description="vLLM's server, for backend vllm")
-    model: str = Field(description="folder, hub id, .gguf file, or package:NAME of one that ships it")
+    vllm: VLLMConfig | None = Field(default=None, description="vLLM's server; needed for backend vllm")
+    model: str = Field(
+        description="folder, hub id, .gguf file, or package:NAME of a Python package that contains the model"
+    )
     gguf_file: str | None = Field(default=None, description="name of the GGUF file inside the model's folder")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")
-    layers: tuple[int, ...] = Field(description="hidden states to keep: 0 embeddings, L after the final norm")
+    slug: str | None = Field(
+        default=None, description="name of the model in the features' names; default: last part of `model`"
+    )
+    layers: tuple[int, ...] = Field(
+        description="layers whose hidden states are kept: 0 is the embeddings, the last is after the final norm"
+    )
     pooling: Literal["mean", "last", "tokens"] = Field(
         default="mean",
-        description="mean or tokens: over the prompt's own tokens only (no template, BOS or EOS); "
-        "last: the last token of all that the model reads (template's end and special tokens included)",
+        description="mean or tokens: of the prompt's own tokens only (no template, BOS or EOS); "
+        "last: the state of the last token that the model reads (it may belong to the template)",
     )
-    template: str | None = Field(default=None, description='text around "{prompt}"; "chat": the tokenizer\'s own')
+    template: str | None = Field(
+        default=None,
+        description='text with "{prompt}" in it; "chat": the tokenizer\'s chat template; null: the prompt alone',
+    )
     add_special_tokens: bool = Field(default=True, description="let the tokenizer add its BOS/EOS (never with chat)")
-    max_tokens: int = Field(default=128, ge=1, description="tokens of the prompt that are kept; template on top")
-    tokens_per_batch: int = Field(default=4096, ge=1, description="upper bound of rows x padded tokens in one batch")
+    max_tokens: int = Field(
+        default=128, ge=1, description="longest prompt in tokens, without its template; the rest is cut off"
+    )
+    tokens_per_batch: int = Field(default=4096, ge=1, description="most rows x padded tokens in one batch")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
-    store_dtype: FloatName = Field(default="bfloat16", description="dtype in the cache")
+    store_dtype: FloatName = Field(default="bfloat16", description="dtype of the states in the cache")
     codec: Codec | None = Field(
         default=None,
-        description="packs the values on disk; none: zstd for tokens, most of which are padding, else raw, the fastest",
+        description="codec of the values on disk; null: zstd for pooling tokens (mostly padding), else raw",
     )
-    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa that are stored; 0: all")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
-    trust_remote_code: bool = Field(default=False, description="run code that the model's folder brings along")
+    trust_remote_code: bool = Field(default=False, description="run Python code from the model's folder")
 
     @field_validator("layers")
     @classmethod
@@ -130,7 +150,7 @@ class LLMConfig(BaseModel):
 
     @property
     def name(self) -> str:
-        """The slug that features carry."""
+        """The slug of the model in the features' names."""
         return self.slug or slug(self.model)
 
     def feature_name(self, layer: int) -> str:
@@ -144,29 +164,31 @@ class LLMConfig(BaseModel):
 
 
 class TextConfig(BaseModel):
-    """Which pipeline's text encoder(s) read the prompts."""
+    """The pipeline whose text encoders read the simple and the complex prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    slug: str | None = Field(default=None, description="name in the features; default: last part of `model`")
-    store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
+    slug: str | None = Field(
+        default=None, description="name of the model in the features' names; default: last part of `model`"
+    )
+    store_dtype: FloatName = Field(default="float16", description="dtype of the values in the cache")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
-    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
-    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
+    codec: Codec = Field(default="raw", description="codec of the values on disk; raw is the fastest to read at random")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa that are stored; 0: all")
     t5_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="states that T5 makes of a prompt (SD 3, PixArt, Flux); default: the pipeline's own. Another "
-        "number has to be given to the pipeline too, as `max_sequence_length`",
+        description="number of states that T5 makes of a prompt (SD 3, PixArt, Flux); default: the pipeline's own. "
+        "Give another number to the pipeline too, as `max_sequence_length`",
     )
-    batch_size: int = Field(default=64, ge=1, description="prompts a forward pass")
+    batch_size: int = Field(default=64, ge=1, description="prompts in one forward pass")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
 
     @property
     def name(self) -> str:
-        """The slug that features carry."""
+        """The slug of the model in the features' names."""
         if self.slug is None and self.model is None:
             raise ValueError("text has no model: set base_model, text.model or text.slug")
         return self.slug or slug(str(self.model))
@@ -177,26 +199,30 @@ class TextConfig(BaseModel):
 
 
 class VAEConfig(BaseModel):
-    """Which VAE sees the images, and how they are brought to its size."""
+    """The VAE that encodes the images, and the way in which images are brought to its size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    slug: str | None = Field(default=None, description="name in the feature; default: last part of `model`")
+    slug: str | None = Field(
+        default=None, description="name of the model in the feature's name; default: last part of `model`"
+    )
     resolution: int = Field(default=512, ge=8, description="side of the square image in pixels")
-    crop: CropPolicy = Field(default="center", description="center: cut the middle square; stretch: scale sides apart")
-    flips: bool = Field(default=False, description="also store the mirrored image's latents, as view 1")
-    store_dtype: FloatName = Field(default="float16", description="dtype in the cache")
+    crop: CropPolicy = Field(
+        default="center", description="center: cut out the middle square; stretch: squeeze the image into a square"
+    )
+    flips: bool = Field(default=False, description="also store the latents of the mirrored image, as view 1")
+    store_dtype: FloatName = Field(default="float16", description="dtype of the values in the cache")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights (SDXL's needs float32)")
-    codec: Codec = Field(default="raw", description="packs the values on disk; raw is the fastest to read at random")
-    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa kept when stored; 0 = all")
-    batch_size: int = Field(default=8, ge=1, description="images a forward pass")
+    codec: Codec = Field(default="raw", description="codec of the values on disk; raw is the fastest to read at random")
+    keep_bits: int = Field(default=0, ge=0, description="bits of the mantissa that are stored; 0: all")
+    batch_size: int = Field(default=8, ge=1, description="images in one forward pass")
     device: str = Field(default="auto", description="torch device; auto: CUDA when there is one")
 
     @property
     def name(self) -> str:
-        """The slug that features carry."""
+        """The slug of the model in the features' names."""
         if self.slug is None and self.model is None:
             raise ValueError("vae has no model: set base_model, vae.model or vae.slug")
         return self.slug or slug(str(self.model))
@@ -208,10 +234,14 @@ class VAEConfig(BaseModel):
 
 
 class ReadoutConfig(BaseModel):
-    """How the denoiser's queries are sampled."""
+    """The sample of the denoiser's queries that the read-out stores."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    queries_per_layer: int = Field(default=2048, ge=1, description="queries kept of each cross-attention layer")
-    rows: int = Field(default=512, ge=1, description="rows whose latents and complex prompts the denoiser is run on")
-    seed: int = Field(default=0, description="of timesteps, noise and the choice of queries")
+    queries_per_layer: int = Field(
+        default=2048, ge=1, description="number of queries stored for each cross-attention layer"
+    )
+    rows: int = Field(
+        default=512, ge=1, description="number of rows whose latents and complex prompts the denoiser reads"
+    )
+    seed: int = Field(default=0, description="seed of timesteps, noise and the choice of queries")

@@ -1,4 +1,7 @@
-"""Settings of any kind: defaults < a YAML file < `section.key=value`, and errors that say where and what instead."""
+"""Settings of any kind, from defaults < a YAML file < `section.key=value` overrides.
+
+An error names the file or override at fault, and the nearest key or value that would be right.
+"""
 
 from __future__ import annotations
 
@@ -9,54 +12,29 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sur.config.example_files import config_file
+from sur.config.run_folder import RunFolder
 from sur.support.errors import ConfigError
+from sur.support.files import write_text
 
-RESOLVED_NAME = "config.yaml"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_settings(model: type[Model], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file, apply `section.key=value` overrides (values parsed as YAML) and validate.
+class OtherFile(NamedTuple):
+    """How to tell that a file is of another kind: it has a section that this kind lacks, and lacks one of this kind."""
 
-    Raises:
-        ConfigError: unreadable file, malformed override, unknown key (with the nearest one), bad value.
-    """
-    return validated(model, _read_yaml(Path(path)), Path(path), overrides)
-
-
-def validated(
-    model: type[Model],
-    values: dict[str, Any],
-    path: Path,
-    overrides: Sequence[str],
-    known: type[BaseModel] | None = None,
-) -> Model:
-    """A configuration from the values of a file and overrides; `known` has the keys to suggest, if not the model.
-
-    Raises: ConfigError as load_settings.
-    """
-    # FOREIGN: a section of another kind of file, one that this kind has to have, and what is said of such a file
-    foreign, own, hint = getattr(model, "FOREIGN", ("", "", ""))
-    if foreign in values and own not in values:
-        raise ConfigError(f"{path}: {hint}")
-    origins: dict[tuple[str, ...], str] = {}
-    for override in overrides:
-        keys, value = _parse_override(override)
-        _assign(values, keys, value, override)
-        origins[keys] = override
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path, origins, known or model)) from None
+    has: str
+    lacks: str
+    hint: str  # for the message
 
 
 class RunSettings(Protocol):
-    """A configuration of a run of any kind."""
+    """The configuration of a run of any kind."""
 
     @property
     def run_dir(self) -> Path:
@@ -68,19 +46,53 @@ class RunSettings(Protocol):
         ...
 
 
+def load_settings(model: type[Model], path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Model:
+    """The validated settings of a YAML file and of `section.key=value` overrides, whose values are parsed as YAML.
+
+    path: the file, or the name of one that the package ships, such as `shapes`.
+
+    Raises:
+        ConfigError: unreadable file, malformed override, unknown key (with the nearest one), bad value.
+    """
+    file = config_file(path)
+    return validated(model, _read_yaml(file), file, overrides)
+
+
+def validated(
+    model: type[Model],
+    values: dict[str, Any],
+    path: Path,
+    overrides: Sequence[str],
+    known: type[BaseModel] | None = None,
+) -> Model:
+    """The validated settings of a file's values and of overrides.
+
+    known: the model whose keys are suggested for an unknown one, if it is not `model`.
+
+    Raises: ConfigError as `load_settings`.
+    """
+    other: OtherFile | None = getattr(model, "OTHER_FILE", None)
+    if other is not None and other.has in values and other.lacks not in values:
+        raise ConfigError(f"{path}: {other.hint}")
+    origins: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        keys, value = _parse_override(override)
+        _assign(values, keys, value, override)
+        origins[keys] = override
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, origins, known or model)) from None
+
+
 def save_config(config: RunSettings) -> Path:
-    """Write the resolved configuration to `<run_dir>/config.yaml`, atomically, and return its path."""
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    target = config.run_dir / RESOLVED_NAME
+    """Write the resolved configuration to `<run_dir>/config.yaml`, all or nothing; returns its path."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    partial = target.with_name(f"{RESOLVED_NAME}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(target)
-    return target
+    return write_text(RunFolder(config.run_dir).config, text)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML would settle silently."""
+    """SafeLoader that refuses a key given twice; YAML itself would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # pyright: ignore[reportArgumentType]
@@ -92,7 +104,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """Read the mapping at the top of a YAML file."""
+    """The mapping at the top of a YAML file."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError:
@@ -100,7 +112,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"no such config file: {path}{hint}") from None
     except IsADirectoryError:
-        own = f"; that of its run is {path / RESOLVED_NAME}" if (path / RESOLVED_NAME).is_file() else ""
+        resolved = RunFolder(path).config
+        own = f"; that of its run is {resolved}" if resolved.is_file() else ""
         raise ConfigError(f"{path} is a folder, and a config file is wanted{own}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
@@ -112,7 +125,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
-    """Split `a.b=value` into keys and the value read as YAML."""
+    """The keys of an override `a.b=value`, and its value read as YAML."""
     name, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in name.split("."))
     if not equals or not all(keys):
@@ -124,7 +137,7 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
 
 
 def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override: str) -> None:
-    """Set a nested key, making sections that are absent or null on the way."""
+    """Set a nested key, and create the sections above it that are absent or null."""
     for depth, key in enumerate(keys[:-1], start=1):
         if values.get(key) is None:
             values[key] = {}
@@ -135,7 +148,7 @@ def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override:
 
 
 def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str], model: type[BaseModel]) -> str:
-    """One line for each fault: where it stands, what is wrong, what would be right."""
+    """A message with one line for each fault: its place, what is wrong, and what would be right."""
     lines = []
     for fault in error.errors():
         location = tuple(str(part) for part in fault["loc"])
@@ -156,24 +169,24 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...
 
 
 def _list_wanted(name: str, value: Any) -> str:
-    """What to write where a single value stands for a list."""
+    """A message that says how to write a list in place of a single value."""
     single = value if isinstance(value, str) else json.dumps(value, default=str)
     return f"must be a list: '{name}=[{single}]' (with the quotes, or some shells read the brackets)"
 
 
 def _changed(origins: Mapping[tuple[str, ...], str]) -> str:
-    """The overrides beside the file, for a fault between settings that no single one of them is to blame for."""
+    """The overrides beside the file, for a fault between several settings."""
     return f" with {' '.join(origins.values())}" if origins else ""
 
 
 def _origin(location: tuple[str, ...], path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
-    """The override that set a location (the longest that touches it), else the file."""
+    """The override that set a location (the one of the most keys in common with it), else the file."""
     touching = [keys for keys in origins if location[: len(keys)] == keys or keys[: len(location)] == location]
     return f"override '{origins[max(touching, key=len)]}'" if touching and location else str(path)
 
 
 def _suggestion(location: tuple[str, ...], model: type[BaseModel]) -> str:
-    """Name the nearest known key: among the siblings first, then anywhere in the tree."""
+    """A hint at the nearest known key: among the siblings first, then anywhere in the tree."""
     names = dict(_field_names(model))
     siblings = {keys[-1]: keys for keys in names if keys[:-1] == location[:-1]}
     near = difflib.get_close_matches(location[-1], siblings, 1, cutoff=0.6)
@@ -187,7 +200,7 @@ def _suggestion(location: tuple[str, ...], model: type[BaseModel]) -> str:
 
 
 def _field_names(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], type]]:
-    """Every field of a model and of the models inside it, as tuples of keys."""
+    """The keys of every field of a model and of the models inside it, each with the field's model."""
     for name, field in model.model_fields.items():
         yield (*prefix, name), model
         for inner in _models_in(field.annotation):

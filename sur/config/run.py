@@ -1,9 +1,8 @@
-"""One run's whole configuration.
+"""The whole configuration of one run.
 
-Relative paths mean relative to the current directory, wherever the YAML file lies.
+Relative paths are relative to the current directory, wherever the YAML file lies.
 """
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,54 +10,60 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from sur.cache import store_location
 from sur.config.adapter import AdapterConfig, ReleasedAdapterConfig, refuse_other_losses, with_released_losses
 from sur.config.data import DataConfig
 from sur.config.evaluation import EvaluateConfig, PromoteConfig
 from sur.config.features import LLMConfig, ReadoutConfig, TextConfig, VAEConfig
-from sur.config.load import load_settings, validated
+from sur.config.load import OtherFile, load_settings, validated
 from sur.config.losses import LossConfig
 from sur.config.training import TrainConfig
 
-logger = logging.getLogger(__name__)
-
 
 class StoreConfig(BaseModel):
-    """Where the feature cache lies and how it is cut."""
+    """The place of the feature cache, and the size of its partitions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path | str = Field(
-        description="folder of the Zarr store, or a URL (s3://bucket/prefix); default: store.zarr in the run folder"
+        description="Folder of the Zarr store, or a URL (s3://bucket/prefix); default: store.zarr in the run folder."
     )
-    rows_per_partition: int = Field(default=512, ge=1, description="rows in a partition, fixed when a store is made")
+    rows_per_partition: int = Field(
+        default=512, ge=1, description="Rows in a partition; fixed when the store is created."
+    )
 
     @field_validator("path", mode="before")
     @classmethod
     def _folder_or_url(cls, value: Any) -> Any:
-        return store_location(value) if isinstance(value, str) else value
+        """The rule of sur.cache.store_location, which is not imported: settings are read without the cache."""
+        return Path(value) if isinstance(value, str) and "://" not in value else value
 
 
 class FlowConfig(BaseModel):
-    """How extraction is cut into tasks, where they run, and what happens when one fails."""
+    """How extraction is divided into tasks, where the tasks run, and what happens when one fails."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    partitions_per_task: int = Field(default=4, ge=1, description="partitions that one task encodes")
-    retries: int = Field(default=3, ge=0, description="times a failed task is tried again")
-    retry_seconds: float = Field(default=2.0, gt=0, description="seconds before the first retry; doubled each time")
+    partitions_per_task: int = Field(default=4, ge=1, description="Partitions that one task encodes.")
+    retries: int = Field(default=3, ge=0, description="Times that a failed task is tried again.")
+    retry_seconds: float = Field(
+        default=2.0, gt=0, description="Seconds before the first retry; doubled before each further one."
+    )
     task_timeout_seconds: float | None = Field(
-        default=None, gt=0, description="seconds after which a task counts as failed and is tried again; none: never"
+        default=None, gt=0, description="Seconds after which a task counts as failed and is tried again; none: never."
     )
     runner: Literal["inline", "processes", "dask", "ray"] = Field(
-        default="inline", description="where tasks run: in the flow's process, in processes of its host, on a cluster"
+        default="inline",
+        description="Where tasks run: in the flow's process, in processes of its machine, or on a Dask or Ray cluster.",
     )
-    workers: int = Field(default=1, ge=1, description="worker processes, or those of the cluster; inline has none")
+    workers: int = Field(
+        default=1, ge=1, description="Worker processes of the machine or cluster; always 1 for the runner inline."
+    )
     address: str | None = Field(
-        default=None, description="address of a Dask scheduler or Ray cluster that runs; none: a local one for this run"
+        default=None,
+        description="Address of a running Dask scheduler or Ray cluster; none: a local cluster is started for the run.",
     )
     devices: tuple[str, ...] = Field(
-        default=(), description="torch devices of a host, one for each worker there, such as [cuda:0, cuda:1]"
+        default=(), description="Torch devices of the machine, one for each worker, such as [cuda:0, cuda:1]."
     )
 
     @model_validator(mode="after")
@@ -75,42 +80,53 @@ class FlowConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that a run depends on; each section is documented beside its owner."""
+    """Everything that a run depends on; each section's class is in its own module of sur.config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    FOREIGN: ClassVar = ("source", "data", "this is the file of a build, for `sur build` or `sur deploy --flow build`")
-
-    run_dir: Path = Field(description="folder for this run's reports, checkpoints and Prefect's own files")
-    base_model: str = Field(description="diffusers pipeline folder or hub id; text.model and vae.model default to it")
-    base_model_revision: str | None = Field(
-        default=None, description="its hub revision (branch, tag or commit), also of text and vae where they say none"
+    OTHER_FILE: ClassVar = OtherFile(
+        has="source",
+        lacks="data",
+        hint="this is the file of a build, for `sur build` or `sur deploy --flow build`",
     )
-    data: DataConfig = Field(description="the rows")
-    store: StoreConfig = Field(description="the feature cache")
-    llm: LLMConfig | None = Field(default=None, description="LLM whose hidden states are cached; none: no distillation")
-    text: TextConfig = Field(description="text encoder of the pipeline, for simple and complex prompts")
-    vae: VAEConfig | None = Field(default=None, description="VAE whose latents are cached; none: rows need no image")
+
+    run_dir: Path = Field(description="Folder for this run's reports, checkpoints and Prefect's own files.")
+    base_model: str = Field(description="Diffusers pipeline: folder or hub id; default of text.model and vae.model.")
+    base_model_revision: str | None = Field(
+        default=None, description="Hub revision of base_model (branch, tag or commit), and of text and vae by default."
+    )
+    data: DataConfig = Field(description="The rows of the run.")
+    store: StoreConfig = Field(description="The feature cache.")
+    llm: LLMConfig | None = Field(
+        default=None, description="LLM whose hidden states are cached; none: no distillation."
+    )
+    text: TextConfig = Field(description="Text encoder of the pipeline, for simple and complex prompts.")
+    vae: VAEConfig | None = Field(default=None, description="VAE whose latents are cached; none: rows need no image.")
     readout: ReadoutConfig = Field(
-        default_factory=ReadoutConfig, description="sample of the denoiser's queries, for attention alignment"
+        default_factory=ReadoutConfig, description="Sample of the denoiser's queries, for attention alignment."
     )
     variant: Literal["corrected", "released"] = Field(
-        default="corrected", description="released: the authors' adapter and losses bug for bug, see docs/released.md"
+        default="corrected",
+        description="corrected: the adapter of this package; released: the authors' adapter and losses bug for bug, "
+        "see docs/released.md.",
     )
     adapter: AdapterConfig | ReleasedAdapterConfig = Field(
-        default_factory=dict, validate_default=True, description="shape of the variant's adapter"
+        default_factory=dict, validate_default=True, description="Shape of the variant's adapter."
     )
-    loss: LossConfig = Field(default_factory=LossConfig, description="what training minimises")
-    train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, schedule, checkpoints")
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
+    loss: LossConfig = Field(default_factory=LossConfig, description="Losses that training minimises.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="Optimiser, schedule and checkpoints.")
+    evaluate: EvaluateConfig = Field(
+        default_factory=EvaluateConfig, description="Prompts that evaluations draw pictures of, and their judges."
+    )
     promote: PromoteConfig = Field(
-        default_factory=PromoteConfig, description="when the nightly flow trains, and what takes the adapter's place"
+        default_factory=PromoteConfig,
+        description="When the nightly flow trains, and when a new adapter replaces the one in use.",
     )
-    flow: FlowConfig = Field(default_factory=FlowConfig, description="tasks, workers and retries of the extraction")
+    flow: FlowConfig = Field(default_factory=FlowConfig, description="Tasks, workers and retries of the extraction.")
 
     @property
     def base(self) -> tuple[str, str | None]:
-        """The base model and its revision."""
+        """Folder or hub id of the base model, and its revision."""
         return self.base_model, self.base_model_revision
 
     @field_validator("adapter", mode="wrap")
@@ -162,7 +178,7 @@ class RunConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_siblings(cls, values: Any) -> Any:
-        """Take text.model and vae.model from base_model, store.path from run_dir, unless given."""
+        """Take text.model and vae.model from base_model and store.path from run_dir, unless they are given."""
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
@@ -183,26 +199,28 @@ class RunConfig(BaseModel):
 
 
 def _keys(section: Any) -> Iterable[str]:
-    """What a section says, be it still plain or a model already."""
+    """The keys that a section sets, whether it is a mapping or a model."""
     return section if isinstance(section, Mapping) else getattr(section, "model_fields_set", ())
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file, apply overrides and validate. Raises: ConfigError as sur.config.load.load_settings."""
+    """The configuration of a YAML file with overrides. Raises: ConfigError as sur.config.load.load_settings."""
     return load_settings(RunConfig, path, overrides)
 
 
 def evaluation_settings(overrides: Sequence[str] = ()) -> EvaluateConfig:
     """The settings of an evaluation without a run: defaults, then `evaluate.key=value` overrides.
 
-    Raises: ConfigError as load_config does.
+    Raises: ConfigError as `load_config`.
     """
     return validated(_EvaluationAlone, {}, Path("the command line"), overrides, known=RunConfig).evaluate
 
 
 class _EvaluationAlone(BaseModel):
-    """A configuration of which only one section is used."""
+    """A configuration with the section `evaluate` alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is generated and scored")
+    evaluate: EvaluateConfig = Field(
+        default_factory=EvaluateConfig, description="Prompts, pictures and judges of the evaluation."
+    )

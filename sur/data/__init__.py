@@ -1,9 +1,9 @@
-"""Rows: (simple prompt, complex prompt, image) from any of five kinds of source, each one checked."""
+"""Rows (simple prompt, complex prompt, image) from files, data sets or memory, each one checked."""
 
 from sur.config.data import DataConfig
 from sur.data.in_memory import ListRows
 from sur.data.open import detect_format, open_rows
-from sur.data.scan import scan, write_quarantine
+from sur.data.scan import scan, scan_rows, write_quarantine
 from sur.data.source import Quarantined, Row, RowSource
 from sur.support.errors import RowError
 
@@ -17,5 +17,6 @@ __all__ = [
     "detect_format",
     "open_rows",
     "scan",
+    "scan_rows",
     "write_quarantine",
 ]

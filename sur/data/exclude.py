@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from sur.support.errors import NotFound, RowError
+from sur.support.files import write_text
 
 HEADING = "# Rows to leave out: data.exclude=THIS_FILE. An id a line; what follows it is a comment.\n"
 
@@ -20,7 +20,7 @@ def read_exclude(path: Path | None) -> frozenset[bytes]:
     if path is None:
         return frozenset()
     if not path.is_file():
-        raise NotFound(f"data.exclude is {path}, which is no file; `sur lint --write FILE` makes one")
+        raise NotFound(f"data.exclude is {path}, which is not a file; `sur lint --write FILE` makes one")
     ids = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         first = line.split(maxsplit=1)[0] if line.strip() else "#"
@@ -34,16 +34,13 @@ def read_exclude(path: Path | None) -> frozenset[bytes]:
 
 
 def write_exclude(path: Path, rows: Mapping[str, str]) -> int:
-    """Add ids (hex), each with the reason behind it, to those that a file has already, if it is there; all or nothing.
+    """Add row ids (hex), each followed by its reason, to a file, which is made where there is none; all or nothing.
 
-    Returns: how many ids the file has then. Raises: RowError when the file has a line that is no id.
+    Returns: the number of ids that the file has then. Raises: RowError when the file has a line that is no id.
     """
-    there = read_exclude(path) if path.is_file() else frozenset()
-    said = path.read_text(encoding="utf-8") if path.is_file() else HEADING
-    new = {row: reason for row, reason in rows.items() if bytes.fromhex(row) not in there}
-    lines = [said, "\n" * (not said.endswith("\n"))] + [f"{row}  {reason}\n" for row, reason in new.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
-    return len(there) + len(new)
+    known = read_exclude(path) if path.is_file() else frozenset()
+    text = path.read_text(encoding="utf-8") if path.is_file() else HEADING
+    new = {row: reason for row, reason in rows.items() if bytes.fromhex(row) not in known}
+    lines = [text, "\n" * (not text.endswith("\n"))] + [f"{row}  {reason}\n" for row, reason in new.items()]
+    write_text(path, "".join(lines))
+    return len(known) + len(new)

@@ -30,22 +30,22 @@ class ImageFolder:
         named = self._inside(str(PurePosixPath(base) / cell.strip().replace("\\", "/")), cell)
         if named.is_file():
             return self._relative(named)
-        found = [
-            candidate
+        files = [
+            file
             for suffix in SUFFIXES
-            for candidate in {
+            for file in {
                 named.with_name(named.name + suffix),
                 named.with_name(named.name + suffix.upper()),
             }
-            if candidate.is_file()
+            if file.is_file()
         ]
-        if not found:
+        if not files:
             reason = f"there is no image {cell!r} in {self.root / base}, with or without extension"
             raise RowError(self._column, reason, "put the file there, correct the path, or remove the row")
-        if len(found) > 1:
-            names = ", ".join(sorted(file.name for file in found))
+        if len(files) > 1:
+            names = ", ".join(sorted(file.name for file in files))
             raise RowError(self._column, f"{cell!r} could be any of {names}", "write the extension out")
-        return self._relative(found[0])
+        return self._relative(files[0])
 
     def read(self, ref: str) -> bytes:
         """Bytes of an image.
@@ -70,20 +70,20 @@ class ImageFolder:
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
 
-    def _inside(self, path: str, shown: str) -> Path:
+    def _inside(self, path: str, cell: str) -> Path:
         """The path under the root, refused when its words or its links lead outside."""
         remedy = "move the image under the data root and name it relative to the rows' file"
         pure = PurePosixPath(path)
         if "\0" in path or any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in pure.parts):
-            raise RowError(self._column, f"{shown[:80]!r} is not a path", "correct the path, or data.image_column")
+            raise RowError(self._column, f"{cell[:80]!r} is not a path", "correct the path, or data.image_column")
         if pure.is_absolute() or ".." in pure.parts or (pure.parts and ":" in pure.parts[0]):
-            raise RowError(self._column, f"{shown!r} leaves the data root {self.root}", remedy)
+            raise RowError(self._column, f"{cell!r} leaves the data root {self.root}", remedy)
         file = self.root / pure
         try:
             leaves = not file.resolve().is_relative_to(self.root)
         except (OSError, RuntimeError) as error:
-            raise RowError(self._column, f"{shown!r} is not a usable path ({error})", "correct the path") from error
+            raise RowError(self._column, f"{cell!r} is not a usable path ({error})", "correct the path") from error
         if leaves and not self.config.allow_outside_links:
             remedy += ", or set data.allow_outside_links=true if you trust its links"
-            raise RowError(self._column, f"{shown!r} is a link out of the data root {self.root}", remedy)
+            raise RowError(self._column, f"{cell!r} is a link out of the data root {self.root}", remedy)
         return file

@@ -1,4 +1,7 @@
-"""The model that tells languages apart: py3langid's (97 languages; 5 MB, offline, no pickle), loaded once."""
+"""The language of prompts, by py3langid: 97 languages, 5 MB, works offline, loads no pickle.
+
+`sur lint` asks for the language of each prompt, the filters of `sur build` for the probability of given languages.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,10 @@ from typing import Any
 
 from sur.support.errors import ConfigError
 
-
-@lru_cache(maxsize=1)
-def identifier() -> Any:
-    """The loaded model, with probabilities. Raises: ImportError when the extra `language` is not installed."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-FEWEST_WORDS = 4  # shorter prompts are not judged: "a cat" is Romanian as much as English
-SURE = 0.7  # probability of another language than the usual one from which a prompt counts as in it
-MISSING = "needs py3langid: pip install 'sur-feature-cache[language]' (5 MB, works offline)"
+FEWEST_WORDS = 4  # in shorter prompts a language cannot be told: "a cat" is Romanian as much as English
+SURE = 0.7  # probability of another language than the usual one from which on a prompt counts as in that language
+INSTALL = "pip install py3langid"
+MISSING = f"needs py3langid: {INSTALL} (5 MB, works offline)"
 
 
 def can_tell_languages() -> bool:
@@ -34,37 +29,41 @@ def languages(prompts: Iterable[str], expected: str | None = None) -> Mapping[st
 
     The usual one is `expected`, or that of most prompts; another needs a probability of 0.7.
 
-    Raises: ValueError when `expected` is no language that py3langid knows.
+    Raises: ConfigError when py3langid is not installed; ValueError when it does not know `expected`.
     """
-    model = identifier()
+    model = _model()
     known = sorted(code for code, _ in model.rank("a"))
     if expected is not None and expected not in known:
         raise ValueError(f"{expected!r} is no language that py3langid knows; give one of {', '.join(known)}")
-    judged = sorted({prompt for prompt in prompts if len(prompt.split()) >= FEWEST_WORDS})
-    found = {prompt: model.classify(prompt) for prompt in judged}
-    if not found:
+    long_enough = sorted({prompt for prompt in prompts if len(prompt.split()) >= FEWEST_WORDS})
+    likeliest = {prompt: model.classify(prompt) for prompt in long_enough}
+    if not likeliest:
         return {}
-    usual = expected or Counter(code for code, _ in found.values()).most_common(1)[0][0]
-    return {prompt: code if code == usual or sure >= SURE else "" for prompt, (code, sure) in found.items()}
+    usual = expected or Counter(code for code, _ in likeliest.values()).most_common(1)[0][0]
+    return {
+        prompt: code if code == usual or probability >= SURE else ""
+        for prompt, (code, probability) in likeliest.items()
+    }
 
 
-def language_shares(text: str, languages: Sequence[str]) -> tuple[float, str]:
-    """Probability that a text is in one of the languages (ISO 639-1 codes), and the most likely one of all.
+def language_probability(text: str, codes: Sequence[str]) -> tuple[float, str]:
+    """Probability that a text is in one of the languages (ISO 639-1 codes), and the likeliest language of all.
 
     Raises: ConfigError when py3langid is not installed, or does not know a language.
     """
-    model = _identifier()
+    model = _model()
     known = {str(label) for label in model.labels}
-    if unknown := sorted(set(languages) - known):
+    if unknown := sorted(set(codes) - known):
         raise ConfigError(f"filters.languages: {', '.join(unknown)} is not known; known are {', '.join(sorted(known))}")
-    ranked = [(str(code), float(share)) for code, share in model.rank(text)]
-    return sum(share for code, share in ranked if code in languages), ranked[0][0]
+    ranked = [(str(code), float(probability)) for code, probability in model.rank(text)]
+    return sum(probability for code, probability in ranked if code in codes), ranked[0][0]
 
 
-def _identifier() -> Any:
+@lru_cache(maxsize=1)
+def _model() -> Any:
+    """The model, loaded once, which gives probabilities. Raises: ConfigError when py3langid is not installed."""
     try:
-        return identifier()
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise ConfigError(
-            "filters.languages needs py3langid: pip install 'sur-feature-cache[language]'; or leave it empty"
-        ) from None
+        raise ConfigError(f"filters.languages needs py3langid: {INSTALL}; or leave it empty") from None
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,9 +1,9 @@
-"""Read every row and image once: what is good becomes records, what is not goes into a report."""
+"""Read every row and image once: good rows become records, bad rows go into a report."""
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,12 +13,23 @@ from rich.console import Console
 from rich.progress import track
 
 from sur.cache import RowRecord, row_id
+from sur.config.data import DataConfig
 from sur.data.exclude import read_exclude
+from sur.data.open import open_rows
 from sur.data.source import Quarantined, Row, RowSource
 from sur.support.errors import RowError
+from sur.support.files import write_text
 from sur.support.images import ImageError, decode, open_checked
 
+logger = logging.getLogger(__name__)
+
 EXCLUDED = "data.exclude"  # field of a row that was left out on purpose
+
+
+def scan_rows(config: DataConfig, need_image: bool) -> tuple[list[RowRecord], list[Quarantined]]:
+    """The valid rows of a data source, and the rows left out with their reasons; see `scan`."""
+    logger.info("reading and checking the rows of %s", config.path)
+    return scan(open_rows(config), need_image)
 
 
 def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Quarantined]]:
@@ -34,10 +45,11 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
     left_out = read_exclude(source.config.exclude)
     for row in track(source, "rows", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()):
         if isinstance(row, Row):
-            at, row = row, _checked(source, row, need_image, first_seen)
+            origin, row = row, _checked(source, row, need_image, first_seen)
             if isinstance(row, RowRecord) and row.id in left_out:
                 reason = f"left out: its id {row.id.hex()} is in {source.config.exclude}"
-                row = Quarantined(at.position, at.location, EXCLUDED, reason, "take it from the file to have it back")
+                remedy = "take it from the file to have it back"
+                row = Quarantined(origin.position, origin.location, EXCLUDED, reason, remedy)
         if isinstance(row, RowRecord):
             records.append(row)
         else:
@@ -46,12 +58,8 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
 
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
-    """Write the report: one JSON object a line with position, location, field, reason and remedy; all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in quarantined]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
+    """Write the report, all or nothing: a JSON object a line with position, location, field, reason and remedy."""
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in quarantined))
 
 
 def _checked(source: RowSource, row: Row, need_image: bool, first_seen: dict[bytes, str]) -> RowRecord | Quarantined:

@@ -1,4 +1,4 @@
-"""A row, a quarantined row, and what every source of them does."""
+"""Rows, quarantined rows, and the source that gives them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A row that was left out: where it stands, which field is at fault, why, and what to do."""
+    """A row that was left out: its place, the field at fault, the reason, and the remedy."""
 
     position: int
     location: str
@@ -33,7 +33,7 @@ class Quarantined:
 
 
 class Record(NamedTuple):
-    """A row as a file holds it: where it stands, and its columns, or why it could not be read."""
+    """A row as a file holds it: its place, and its columns or the error that made it unreadable."""
 
     location: str
     columns: Mapping[str, Any] | RowError
@@ -62,7 +62,7 @@ class Reader(Protocol):
 
 
 class RowSource:
-    """Rows of one reader, in file order, every one checked; bad ones come out as Quarantined."""
+    """The rows of one reader in file order, every one checked; a bad one comes as Quarantined."""
 
     def __init__(self, config: DataConfig, reader: Reader) -> None:
         self.config = config
@@ -97,8 +97,8 @@ class RowSource:
 
     def _prompt(self, columns: Mapping[str, Any], column: str, needed: bool) -> str:
         if column not in columns and needed:
-            there = ", ".join(sorted(map(str, columns))) or "none"
-            raise RowError(column, f"missing column (there are: {there})", "add it, or name another in data.*_column")
+            present = ", ".join(sorted(map(str, columns))) or "none"
+            raise RowError(column, f"missing column (there are: {present})", "add it, or name another in data.*_column")
         value = columns.get(column)
         if value is not None and not isinstance(value, str) and not _is_nothing(value):
             reason = f"expected a string, got {type(value).__name__} {str(value)[:40]!r}"

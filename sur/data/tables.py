@@ -12,8 +12,8 @@ from sur.data.source import Record
 from sur.support.errors import RowError
 
 
-def embedded(cell: Any) -> bytes | None:
-    """The image's bytes when the cell holds them: plain, or the {bytes, path} of Hugging Face's Image."""
+def image_bytes_in(cell: Any) -> bytes | None:
+    """The bytes of the image in a cell, plain or in the {bytes, path} of Hugging Face's Image; None without any."""
     if isinstance(cell, dict):
         cell = cell.get("bytes")
     return bytes(cell) if isinstance(cell, (bytes, bytearray, memoryview)) else None
@@ -53,7 +53,7 @@ class ParquetFiles:
 
     def image_ref(self, cell: Any, location: str) -> str:
         """The location for an embedded image, else the path of the file relative to the data root."""
-        if embedded(cell) is not None:
+        if image_bytes_in(cell) is not None:
             return location
         return self.images.ref(path_of(cell), PurePosixPath(location.rpartition("#")[0]).parent.as_posix())
 
@@ -63,14 +63,14 @@ class ParquetFiles:
         if not mark or not row.isdecimal() or not name.endswith(".parquet"):
             return self.images.read(ref)
         column = self.config.image_column or "image"
-        found = embedded(self._row(name, int(row)).get(column))
-        if found is None:
+        content = image_bytes_in(self._row(name, int(row)).get(column))
+        if content is None:
             raise RowError(column, f"{ref} holds no image any more", "extract again from the changed file")
-        return found
+        return content
 
     def _row(self, name: str, row: int) -> dict[str, Any]:
-        held, first, rows = self._group
-        if held != name or not first <= row < first + len(rows):
+        loaded, first, rows = self._group
+        if loaded != name or not first <= row < first + len(rows):
             for start, count in self._groups(self.root / name):
                 if start <= row < start + count:
                     rows, first = self._load(name, start, count), start
@@ -93,9 +93,9 @@ class ParquetFiles:
         with pq.ParquetFile(self.root / name) as file:
             starts = [start for start, _ in self._groups(self.root / name)]
             index = max(i for i, start in enumerate(starts) if start == first)
-            there = file.schema_arrow.names
-            wanted = [self.config.simple_column, self.config.complex_column, self.config.image_column]
-            rows = file.read_row_group(index, columns=[c for c in wanted if c in there]).to_pylist()
+            present = file.schema_arrow.names
+            needed = [self.config.simple_column, self.config.complex_column, self.config.image_column]
+            rows = file.read_row_group(index, columns=[c for c in needed if c in present]).to_pylist()
         self._group = (name, first, rows)
         return rows
 
@@ -115,17 +115,17 @@ class HFDataset:
 
     def image_ref(self, cell: Any, location: str) -> str:
         """The location for an embedded image, else the path of the file relative to the data root."""
-        return location if embedded(cell) is not None else self.images.ref(path_of(cell))
+        return location if image_bytes_in(cell) is not None else self.images.ref(path_of(cell))
 
     def image_bytes(self, ref: str) -> bytes:
         """Bytes of an embedded image or of an image file."""
         if not ref.startswith("#"):
             return self.images.read(ref)
         column = self.config.image_column or "image"
-        found = embedded(self._dataset()[int(ref[1:])][column])
-        if found is None:
+        content = image_bytes_in(self._dataset()[int(ref[1:])][column])
+        if content is None:
             raise RowError(column, f"row {ref} holds no image any more", "extract again from the changed dataset")
-        return found
+        return content
 
     def _dataset(self) -> Any:
         if self._data is None:
@@ -143,8 +143,8 @@ class HFDataset:
                     reason = f"it is {split!r}, but {self.config.path} has splits {sorted(data)}"
                     raise RowError("data.split", reason, "name one of them")
                 data = data[split]
-            wanted = (self.config.simple_column, self.config.complex_column, self.config.image_column)
-            data = data.select_columns([column for column in wanted if column in data.column_names])
+            needed = (self.config.simple_column, self.config.complex_column, self.config.image_column)
+            data = data.select_columns([column for column in needed if column in data.column_names])
             image = self.config.image_column
             if image in data.column_names and isinstance(data.features[image], datasets.Image):
                 data = data.cast_column(image, datasets.Image(decode=False))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import generate, load_pipeline
 from sur.evaluation.pictures import Recipe
 from sur.evaluation.prompts.prompts import CONDITIONS, Condition, Prompt, PromptSet
@@ -49,7 +49,7 @@ class Drawer:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self._adapter: Adapter | None = None
+        self._adapter: BaseAdapter | None = None
         self._pipe: Any = None
 
     @property
@@ -61,10 +61,10 @@ class Drawer:
         return self._pipe
 
     @property
-    def adapter(self) -> Adapter:
+    def adapter(self) -> BaseAdapter:
         """The adapter. Raises FileNotFoundError when there is none."""
         if self._adapter is None:
-            self._adapter = Adapter.from_pretrained(self.subject.adapter)
+            self._adapter = BaseAdapter.from_pretrained(self.subject.adapter)
         return self._adapter
 
     def draw(self, prompts: Sequence[Prompt], on_pictures: Callable[[int], None] | None = None) -> Drawn:

@@ -113,7 +113,7 @@ def encoder_costs(config: RunConfig, assumptions: Assumptions) -> list[EncoderCo
         tokens = assumptions.tokens if encoder.kind == "llm" else None
         costs.append(
             EncoderCost(
-                key=encoder.kind if encoder.kind != "text" else f"text.{encoder.consumes}",
+                key=encoder.key,
                 features=len(shapes),
                 arrays=len(specs),
                 bytes_per_row=sum(stored_array_bytes(spec, tokens) for spec in specs),
@@ -127,14 +127,14 @@ def cost(config: RunConfig, scenario: Scenario, encoders: Sequence[EncoderCost],
     """What a scenario costs."""
     partitions = math.ceil(scenario.rows / config.store.rows_per_partition)
     rows = partitions * config.store.rows_per_partition
-    bytes_ = rows * sum(each.bytes_per_row for each in encoders)
-    flops = scenario.rows * assumptions.unique * sum(each.flops for each in encoders)
+    bytes_ = rows * sum(encoder.bytes_per_row for encoder in encoders)
+    flops = scenario.rows * assumptions.unique * sum(encoder.flops for encoder in encoders)
     tasks = len(encoders) * math.ceil(partitions / config.flow.partitions_per_task)
     gpu_hours = flops / (assumptions.gpu_flops * assumptions.utilisation) / HOUR
     return Cost(
         scenario=scenario,
         partitions=partitions,
-        shards=partitions * sum(each.arrays for each in encoders),
+        shards=partitions * sum(encoder.arrays for encoder in encoders),
         tasks=tasks,
         bytes=bytes_,
         gpu_hours=gpu_hours,
@@ -153,10 +153,10 @@ def requests_of_a_partition(config: RunConfig, encoders: Sequence[EncoderCost]) 
     receipt are small, and were counted on a real extraction (tests/features/test_cost.py does so again).
     """
     requests = 0
-    for each in encoders:
-        shard = each.bytes_per_row * config.store.rows_per_partition / max(1, each.arrays)
+    for encoder in encoders:
+        shard = encoder.bytes_per_row * config.store.rows_per_partition / max(1, encoder.arrays)
         puts = 1 if shard <= MULTIPART_BYTES else math.ceil(shard / MULTIPART_BYTES) + 2
-        requests += each.arrays * (puts + 1) + each.features * SMALL_REQUESTS
+        requests += encoder.arrays * (puts + 1) + encoder.features * SMALL_REQUESTS
     return requests
 
 
@@ -179,9 +179,9 @@ def _llm(config: RunConfig, tokens: int) -> Any:
     from transformers import AutoConfig, AutoModel
 
     assert config.llm is not None
-    found = locate(config.llm.model, config.llm.revision, config.llm.gguf_file)
-    given = {"gguf_file": found.gguf_file} if found.gguf_file else {}
-    settings = AutoConfig.from_pretrained(found.folder, local_files_only=True, **given)
+    located = locate(config.llm.model, config.llm.revision, config.llm.gguf_file)
+    given = {"gguf_file": located.gguf_file} if located.gguf_file else {}
+    settings = AutoConfig.from_pretrained(located.folder, local_files_only=True, **given)
     settings = settings.get_text_config()
     settings.num_hidden_layers = max(config.llm.layers)
     if getattr(settings, "layer_types", None):
@@ -228,8 +228,8 @@ def scenarios(rows: Sequence[int], gpus: Sequence[int]) -> tuple[Scenario, ...]:
     """Every number of rows on every number of GPUs; without either, those of the documentation."""
     if not rows and not gpus:
         return SCENARIOS
-    counts = list(rows) or [each.rows for each in SCENARIOS]
-    return tuple(Scenario(count, each) for count in counts for each in (gpus or [1]))
+    counts = list(rows) or [scenario.rows for scenario in SCENARIOS]
+    return tuple(Scenario(count, number) for count in counts for number in (gpus or [1]))
 
 
 def assume(settings: Sequence[str]) -> Assumptions:

@@ -1,4 +1,4 @@
-"""From rows to features in the store: the plain functions that the flows wrap.
+"""From rows to features in the store: the plain functions and the class that the flow wraps.
 
 A prompt (or picture) that several rows share is encoded once, for the first slot that holds it (its
 owner); later partitions copy the owner's values. So partitions are computed in ascending order.
@@ -11,30 +11,29 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from sur.cache import Behind, RowRecord, Store
-from sur.config.load import save_config
-from sur.config.run import RunConfig
-from sur.data import RowSource, open_rows, write_quarantine
-from sur.features.assets import compute_empty_prompt, compute_readout, readout_spec
+from sur.cache import RowRecord, Store, WriteBehind
+from sur.data import open_rows
+from sur.features.empty_prompt import compute_empty_prompt
 from sur.features.encoders import Encoder, build_encoders
-from sur.features.partition import OUTSIDE, Duplicates, Items, OfAnotherDataSet, encode_rows, forget_duplicates
-from sur.features.plan import Plan, make_plan, scan_rows, wants_readout
+from sur.features.partition import Duplicates, EncodedRows, Items, copy_values, encode_rows
+from sur.features.prepare import prepare
+from sur.features.readout import compute_readout, needs_readout
 
 if TYPE_CHECKING:
+    from sur.config.data import DataConfig
     from sur.config.run import RunConfig
-
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PartitionsDone:
-    """What one call of `extract_partitions` did; partitions that needed nothing are not counted."""
+    """What one call of `Extraction.encode` did; partitions that needed nothing are not counted."""
 
     encoder: str
     partitions: tuple[int, ...]
@@ -46,182 +45,135 @@ class PartitionsDone:
     wall_seconds: float = 0.0
 
 
-def encoder_keys(config: RunConfig) -> list[str]:
-    """Names of the configured encoders in the order in which they run."""
-    keys = ["llm"] if config.llm else []
-    keys += ["text.simple", "text.complex"]
-    return keys + (["vae"] if config.vae else [])
-
-
-def prepare(config: RunConfig) -> Plan:
-    """Scan the rows, refuse what cannot fit, add the new rows to the store and create the features.
-
-    Writes `config.yaml` and `quarantine.jsonl` into the run folder.
-
-    Raises:
-        DoesNotFit: the disk is too small.
-        cache.IdentityMismatch: a feature of that name was made otherwise.
-    """
-    save_config(config)
-    records, quarantined = scan_rows(config)
-    plan = make_plan(config, records, quarantined)
-    write_quarantine(config.run_dir / "quarantine.jsonl", quarantined)
-    plan.require_space()
-    specs = [spec for key in encoder_keys(config) for spec in load_encoder(config, key).specs()]
-    store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
-    for spec in specs:
-        store.ensure_feature(spec)
-    if wants_readout(config):
-        readout_spec(store, config)  # a denoiser that cannot be read is refused before hours of encoding
-    added = store.add_rows(records)
-    left, now = store.set_members(config.data.slug, (record.id for record in records))
-    logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, len(plan.quarantined))
-    if left:
-        logger.warning(
-            "data set %s: %d rows that it had are gone, edited, unreadable or beyond data.limit; training skips them "
-            "(%d left)",
-            config.data.slug,
-            left,
-            now,
-        )
-    _retry_returned_rows(store, config)
-    for spec in specs:
-        total = store.n_partitions
-        logger.info(
-            "feature %s: %d of %d partitions already done",
-            spec.name,
-            total - len(store.pending(spec.name)),
-            total,
-        )
-    return plan
-
-
-def _retry_returned_rows(store: Store, config: RunConfig) -> None:
-    """Have partitions encoded anew in which a row was without its picture while it was out of the data set."""
-    if config.vae is None:
-        return
-    members, name = store.members(config.data.slug), config.vae.feature_name
-    returned = {slot for slot, why in store.missing(name).items() if why.startswith(OUTSIDE) and members[slot]}
-    for partition in {slot // store.rows_per_partition for slot in returned}:
-        store.discard(name, partition)
-
-
-def pending_partitions(config: RunConfig, key: str) -> list[int]:
-    """Partitions that lack at least one of an encoder's features, ascending."""
-    store = Store.open(config.store.path)
-    return sorted({partition for name in load_encoder(config, key).shapes() for partition in store.pending(name)})
-
-
-def extract_partitions(config: RunConfig, key: str, partitions: Sequence[int]) -> PartitionsDone:
-    """Compute one encoder's features for the given partitions, skipping what has its receipt.
-
-    A partition that another process is computing is left to it, and waited for at the end. What was encoded is
-    written in the background, two partitions at a time. All are on the disk when this returns, or raises.
-
-    key: one of `encoder_keys(config)`.
-    """
-    started = time.monotonic()
-    with Behind() as writes:
-        work = _Work(config, key, writes)
-        busy = [partition for partition in sorted(partitions) if not work.complete(partition)]
-        if busy:
-            logger.info("%s: waiting for partitions %s, which another process is computing", key, busy)
-        for partition in busy:
-            work.complete(partition, wait=True)
-    return replace(work.done, wall_seconds=time.monotonic() - started)
-
-
 def extract(config: RunConfig) -> list[PartitionsDone]:
-    """The whole extraction without Prefect, as the flow does it."""
-    prepare(config)
+    """The whole extraction without Prefect, as the flow does it; returns what each batch of partitions did."""
     done = []
-    try:
-        for key in encoder_keys(config):
-            pending = pending_partitions(config, key)
+    with Extraction(config) as extraction:
+        prepare(config, list(extraction.encoders.values()))
+        for key in extraction.encoders:
+            pending = extraction.pending(key)
             step = config.flow.partitions_per_task
-            done += [extract_partitions(config, key, pending[i : i + step]) for i in range(0, len(pending), step)]
-    finally:
-        close_encoders()
+            done += [extraction.encode(key, pending[i : i + step]) for i in range(0, len(pending), step)]
     make_assets(config)
     return done
 
 
 def make_assets(config: RunConfig) -> None:
-    """Store what belongs to no row, where a loss asks for it: the denoiser's read-out, the empty prompt's states."""
+    """Store what belongs to no row, where a loss needs it: the denoiser's read-out, the empty prompt's states."""
     if config.loss.denoising.caption_dropout:
-        compute_empty_prompt(Store.open(config.store.path, writable=True), config)
-    if wants_readout(config):
-        compute_readout(Store.open(config.store.path, writable=True), config)
+        compute_empty_prompt(Store.open(config.store.path, writable=True), config.text)
+    if needs_readout(config.loss, config.vae):
+        store = Store.open(config.store.path, writable=True)
+        compute_readout(store, config.base, config.text, config.vae, config.readout)
 
 
-def load_encoder(config: RunConfig, key: str) -> Encoder:
-    """One of the configured encoders; the last one asked for keeps its weights between calls."""
-    section = key.partition(".")[0]
-    model = getattr(config, section)
-    if model is None:
-        raise ValueError(f"the configuration has no section '{section}', which encoder '{key}' needs")
-    for encoder in _encoders(section, model):
-        if key in (encoder.kind, f"{encoder.kind}.{encoder.consumes}"):
-            return encoder
-    raise ValueError(f"unknown encoder '{key}'; configured: {encoder_keys(config)}")
+class Extraction:
+    """The encoders, the store and the known duplicates of one configuration, kept open between calls.
 
+    At most the weights of one section (llm, text or vae) are loaded at a time. Use as a context manager, or call
+    `close` at the end.
+    """
 
-def close_encoders() -> None:
-    """Forget the loaded encoder and its weights, or end the server that runs for it; forget the store's rows too."""
-    _stores.clear()
-    forget_duplicates()
-    _close_weights()
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.encoders: dict[str, Encoder] = {
+            encoder.key: encoder for encoder in build_encoders(config.llm, config.text, config.vae)
+        }
+        self._store: Store | None = None
+        self._duplicates: Duplicates | None = None
+        self._loaded_kind: str | None = None  # of the encoders that may hold weights
 
+    def __enter__(self) -> Self:
+        return self
 
-_held: dict[tuple[str, object], list[Encoder]] = {}
-_stores: dict[Path | str, Store] = {}
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-
-def _store(path: Path | str) -> Store:
-    """The store, opened once for many tasks: it remembers its rows, and finds what others add to it."""
-    if path not in _stores or _stores[path].replaced():
-        _stores.clear()
-        _stores[path] = Store.open(path, writable=True)
-    return _stores[path]
-
-
-def _encoders(section: str, model: object) -> list[Encoder]:
-    """The encoders of one config section; at most one section's weights are held."""
-    if (section, model) not in _held:
-        _close_weights()
-        _held[section, model] = build_encoders(**{section: model})  # pyright: ignore[reportArgumentType]
-    return _held[section, model]
-
-
-def _close_weights() -> None:
-    while _held:
-        _, encoders = _held.popitem()
-        for encoder in encoders:
+    def close(self) -> None:
+        """Forget the weights, or end the server that runs for them; forget the store and its rows."""
+        self._store = self._duplicates = self._loaded_kind = None
+        for encoder in self.encoders.values():
             encoder.close()
 
+    def fits(self, config: RunConfig) -> bool:
+        """Whether another configuration has the same store, rows and encoders."""
+        sections = ("store", "data", "llm", "text", "vae")
+        return all(getattr(self.config, section) == getattr(config, section) for section in sections)
 
-class _Work:
-    """What all partitions of one call share: store, encoder, features, owners of duplicates."""
+    def encoder(self, key: str) -> Encoder:
+        """One of the configured encoders. Raises: ValueError for a key that is not in `encoders`."""
+        if key not in self.encoders:
+            raise ValueError(f"unknown encoder '{key}'; configured: {list(self.encoders)}")
+        return self.encoders[key]
 
-    def __init__(self, config: RunConfig, key: str, writes: Behind) -> None:
-        self.writes = writes
-        self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
-        self.store = _store(config.store.path)
-        self.encoder = load_encoder(config, key)
-        self.names = list(self.encoder.shapes())
-        source: RowSource | None = open_rows(config.data) if self.encoder.consumes == "image" else None
-        self.items = Items(self.encoder.consumes, source, config.data.max_image_pixels)
-        self.duplicates = Duplicates(self.store, self.encoder.consumes)
-        self.members = self.store.members(config.data.slug)
-        masks = [self.store.members(name) for name in self.store.datasets() if name != config.data.slug]
+    def pending(self, key: str) -> list[int]:
+        """Partitions that lack at least one of an encoder's features, ascending."""
+        store = Store.open(self.config.store.path)
+        return sorted({partition for name in self.encoder(key).shapes() for partition in store.pending(name)})
+
+    def encode(self, key: str, partitions: Sequence[int]) -> PartitionsDone:
+        """Compute one encoder's features for the given partitions, skipping those that have their receipts.
+
+        A partition that another process is computing is left to that process, and waited for at the end. EncodedItems
+        values are written in the background, two partitions at a time. All are on the disk when this returns or raises.
+        """
+        started = time.monotonic()
+        encoder = self.encoder(key)
+        self._unload_others(encoder)
+        with WriteBehind() as writes:
+            batch = _Batch(self._opened_store(), encoder, self._duplicates_of(encoder), self.config.data, writes)
+            busy = [partition for partition in sorted(partitions) if not batch.complete(partition)]
+            if busy:
+                logger.info("%s: waiting for partitions %s, which another process is computing", key, busy)
+            for partition in busy:
+                batch.complete(partition, wait=True)
+        return replace(batch.done, wall_seconds=time.monotonic() - started)
+
+    def _unload_others(self, encoder: Encoder) -> None:
+        """Forget the weights of the encoders of other sections."""
+        if self._loaded_kind not in (None, encoder.kind):
+            for other in self.encoders.values():
+                if other.kind == self._loaded_kind:
+                    other.close()
+        self._loaded_kind = encoder.kind
+
+    def _opened_store(self) -> Store:
+        """The store, opened once for many calls: it remembers its rows, and finds those that others add to it."""
+        if self._store is None or self._store.replaced():
+            self._store = Store.open(self.config.store.path, writable=True)
+        return self._store
+
+    def _duplicates_of(self, encoder: Encoder) -> Duplicates:
+        """The duplicates of what an encoder consumes, read anew when rows were added."""
+        store = self._opened_store()
+        if self._duplicates is None or not self._duplicates.cover(store, encoder.consumes):
+            self._duplicates = Duplicates(store, encoder.consumes)
+        return self._duplicates
+
+
+class _Batch:
+    """The partitions of one call: completes them one by one, and counts in `done` what was written."""
+
+    def __init__(
+        self, store: Store, encoder: Encoder, duplicates: Duplicates, data: DataConfig, writes: WriteBehind
+    ) -> None:
+        self.store, self.encoder, self.duplicates, self.writes = store, encoder, duplicates, writes
+        self.names = list(encoder.shapes())
+        source = open_rows(data) if encoder.consumes == "image" else None
+        self.items = Items(encoder.consumes, source, data.max_image_pixels)
+        self.members = store.members(data.slug)
+        masks = [store.members(name) for name in store.datasets() if name != data.slug]
         self.others = np.any([np.zeros_like(self.members), *masks], axis=0)
+        self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
         self.left: set[int] = set()  # partitions that another data set has to encode
-        self.done = PartitionsDone(key, ())
+        self.done = PartitionsDone(encoder.key, ())
 
     def complete(self, partition: int, wait: bool = False) -> bool:
-        """Compute what a partition lacks, owners of its duplicates first.
+        """Compute what a partition lacks, owners of its duplicates first; False when another writer is at it.
 
-        wait: wait for another writer of it. Without, returns False when there is one.
+        wait: wait for another writer instead.
         """
         missing = self._lacking(partition)
         rows = self.store.rows(partition)
@@ -243,27 +195,14 @@ class _Work:
         return True
 
     def _lacking(self, partition: int) -> list[str]:
-        there = (name for name in self.names if (name, partition) not in self.unwritten)
-        return [name for name in there if self.store.receipt(name, partition) is None]
-
-    def _owned(self, row: RowRecord, reason: str) -> str:
-        """What is recorded of a picture's fault: final for rows of this data set, to be tried again for removed ones.
-
-        Raises OfAnotherDataSet for a row that only another data set has.
-        """
-        if self.members[row.slot]:
-            return reason
-        if self.others[row.slot]:
-            raise OfAnotherDataSet
-        return OUTSIDE + reason
+        """Features of the encoder for which the partition is neither done nor about to be written."""
+        names = (name for name in self.names if (name, partition) not in self.unwritten)
+        return [name for name in names if self.store.receipt(name, partition) is None]
 
     def _compute(self, partition: int, claimed: list[str], rows: list[RowRecord], locks: ExitStack) -> None:
-        """Encode, and have the values written in the background; `locks` are held until they are."""
-        try:
-            encoded = encode_rows(
-                self.store, self.encoder, claimed, rows, self.items, self.duplicates, self._owned, self.writes.drain
-            )
-        except OfAnotherDataSet:
+        """Encode the claimed features of a partition, and have the values written; `locks` are open until they are."""
+        encoded = self._encoded(claimed, rows)
+        if encoded is None:
             self.left.add(partition)
             logger.warning("%s: partition %d is left to the data set that its pictures belong to", claimed, partition)
             return
@@ -273,11 +212,11 @@ class _Work:
             )
             for name in claimed
         }
-        held = locks.pop_all()
+        claims = locks.pop_all()
 
         def publish() -> None:
             try:
-                with held:
+                with claims:
                     for name in claimed:
                         self.store.publish_partition(name, packed[name])
                         logger.info("feature %s: partition %d computed, %d rows", name, partition, len(rows))
@@ -286,7 +225,7 @@ class _Work:
 
         self.unwritten.update((name, partition) for name in claimed)
         self.writes.submit(publish)
-        written = sum(shard.bytes for made in packed.values() for shard in made.receipt.shards.values())
+        written = sum(shard.bytes for part in packed.values() for shard in part.receipt.shards.values())
         self.done = replace(
             self.done,
             partitions=(*self.done.partitions, partition),
@@ -296,3 +235,21 @@ class _Work:
             truncated=self.done.truncated + encoded.stats.get("truncated", 0),
             bytes=self.done.bytes + written,
         )
+
+    def _encoded(self, claimed: list[str], rows: list[RowRecord]) -> EncodedRows | None:
+        """The rows' values; None when a picture is unreadable that belongs to a row of another data set only.
+
+        Such a partition is left to that data set's extraction. An unreadable picture of this data set has no value for
+        good; that of a row which was removed from it is tried again when the row comes back.
+        """
+        outside = {place for place, row in enumerate(rows) if not self.members[row.slot]}
+        foreign = {place for place in outside if self.others[rows[place].slot]}
+        specs = [self.store.spec(name) for name in claimed]
+        encoded = encode_rows(self.encoder, specs, rows, self.items, self.duplicates, foreign)
+        if foreign & encoded.unreadable.keys():
+            return None
+        encoded.record_unreadable(outside)
+        if encoded.copies:
+            self.writes.drain()  # the owners' values must be on the disk
+            copy_values(self.store, encoded)
+        return encoded

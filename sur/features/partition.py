@@ -1,75 +1,84 @@
 """The values of one partition: each distinct item encoded once, duplicates copied, faults named."""
 
-from collections.abc import Callable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from sur.cache import RowRecord, Store, row_id
+from sur.cache import FeatureSpec, RowRecord, Store, row_id
+from sur.cache.format.dtypes import stored_dtype
 from sur.data import RowSource
 from sur.features.encoders import Encoder
 from sur.support.images import decode
 
-IMAGES_PER_CHUNK = 32  # decoded pictures held at once; a fixed number, so batches never depend on a restart
+IMAGES_PER_CHUNK = 32  # decoded pictures in memory at a time; a fixed number, so batches never depend on a restart
 
-WORDS = {"simple": "simple prompt", "complex": "complex prompt", "image": "image"}
+ITEM_NAMES = {"simple": "simple prompt", "complex": "complex prompt", "image": "image"}
 CHANGED = "picture '{}' is not the one that the row was added with: edited since, or of another data.path"
+OUTSIDE = "outside its data set: "  # begins the reason of a row without a picture that may get one later
 
 
 @dataclass
 class EncodedRows:
-    """Values (rows, *shape) of each feature, reasons for rows without a value, and summed counts."""
+    """What `encode_rows` makes of a partition's rows; rows are named by their place in the partition.
+
+    values: feature -> array -> (rows, *shape). missing: feature -> row -> the reason why the row has no value.
+    unreadable: row -> the reason why its picture cannot be used; `record_unreadable` puts them into `missing`.
+    copies: row -> slot of the earlier row that has its value; `copy_values` fills them in.
+    stats: counts, summed over the encoder's calls.
+    """
 
     values: dict[str, dict[str, np.ndarray]]
     missing: dict[str, dict[int, str]]
+    unreadable: dict[int, str] = field(default_factory=dict)
+    copies: dict[int, int] = field(default_factory=dict)
     stats: dict[str, int] = field(default_factory=dict)
+
+    def mark(self, rows: Sequence[int], reason: str) -> None:
+        """Record for all features why these rows have no value."""
+        for missing in self.missing.values():
+            missing.update(dict.fromkeys(rows, reason))
+
+    def record_unreadable(self, outside: Collection[int]) -> None:
+        """Record the reasons of unreadable pictures: final, but tried again later for the rows in `outside`."""
+        for missing in self.missing.values():
+            for row, reason in self.unreadable.items():
+                missing.setdefault(row, OUTSIDE + reason if row in outside else reason)
 
 
 class Duplicates:
-    """Which slot of the store holds a prompt or picture first."""
+    """The first row of a store that holds each prompt or picture, as the store was when this was made."""
 
     def __init__(self, store: Store, consumes: str) -> None:
-        self.rows_per_partition = store.rows_per_partition
-        self.consumes = consumes
-        self._first = _first_rows(store, store.n_rows, consumes)
+        self.store, self.consumes, self.n_rows = store, consumes, store.n_rows
+        self._first: dict[str, RowRecord] = {}
+        for partition in range(store.n_partitions):
+            for row in store.rows(partition):
+                value = getattr(row, consumes)
+                if value:
+                    self._first.setdefault(value, row)
+
+    def cover(self, store: Store, consumes: str) -> bool:
+        """Whether these are the duplicates of this store as it is now, and of what an encoder consumes."""
+        return self.store is store and self.consumes == consumes and self.n_rows == store.n_rows
 
     def owner(self, row: RowRecord) -> RowRecord | None:
         """The row of an earlier partition whose value is this row's too, or None."""
         first = self._first.get(getattr(row, self.consumes))
-        if first is None or first.slot // self.rows_per_partition == row.slot // self.rows_per_partition:
+        if first is None or self._partition(first) == self._partition(row):
             return None
         return first
 
     def owner_partitions(self, rows: Sequence[RowRecord]) -> list[int]:
         """Earlier partitions that must be done before these rows can be computed, ascending."""
         owners = filter(None, map(self.owner, rows))
-        return sorted({owner.slot // self.rows_per_partition for owner in owners})
+        return sorted({self._partition(owner) for owner in owners})
 
-
-@lru_cache(maxsize=2)
-def _first_rows(store: Store, n_rows: int, consumes: str) -> dict[str, RowRecord]:
-    """The first row of the store that holds each prompt or picture reference (n_rows renews the cache)."""
-    first: dict[str, RowRecord] = {}
-    for partition in range(store.n_partitions):
-        for row in store.rows(partition):
-            value = getattr(row, consumes)
-            if value:
-                first.setdefault(value, row)
-    return first
-
-
-def forget_duplicates() -> None:
-    """Let go of the stores' rows."""
-    _first_rows.cache_clear()
-
-
-OUTSIDE = "outside its data set: "
-
-
-class OfAnotherDataSet(Exception):
-    """A picture that cannot be reached belongs to a row of another data set, which will encode it."""
+    def _partition(self, row: RowRecord) -> int:
+        return row.slot // self.store.rows_per_partition
 
 
 class Items:
@@ -81,9 +90,9 @@ class Items:
         self.max_image_pixels = max_image_pixels
 
     def chunks(
-        self, rows: Sequence[RowRecord], groups: dict[str, list[int]]
+        self, rows: Sequence[RowRecord], groups: Mapping[str, Sequence[int]]
     ) -> Iterator[tuple[list[str], list[Any], dict[int, str]]]:
-        """Yield (keys, items, faults): items to encode together, and why rows cannot have theirs.
+        """Yield (keys, items, faults): items to encode together, and the reasons why rows cannot have theirs.
 
         groups: prompt or picture reference -> indices of the rows that hold it.
         """
@@ -96,7 +105,7 @@ class Items:
             for key in keys[start : start + IMAGES_PER_CHUNK]:
                 try:
                     content = self.content(key)
-                    changed = [index for index in groups[key] if not _holds(rows[index], content)]
+                    changed = [index for index in groups[key] if not _is_picture_of(rows[index], content)]
                     faults.update(dict.fromkeys(changed, CHANGED.format(key)))
                     if len(changed) < len(groups[key]):
                         images.append(decode(content, self.max_image_pixels))
@@ -113,7 +122,7 @@ class Items:
             content = self.content(row.image)
         except ValueError:
             return False
-        return _holds(row, content) and _holds(owner, content)
+        return _is_picture_of(row, content) and _is_picture_of(owner, content)
 
     def content(self, reference: str) -> bytes:
         """Bytes of a picture. Raises: ValueError when it is gone or may not be read."""
@@ -122,89 +131,73 @@ class Items:
         return self.source.image_bytes(reference)
 
 
-def _holds(row: RowRecord, content: bytes) -> bool:
-    """Whether these are the picture's bytes with which the row was added."""
-    return row_id(row.simple, row.complex, content) == row.id
-
-
 def encode_rows(
-    store: Store,
     encoder: Encoder,
-    names: Sequence[str],
+    specs: Sequence[FeatureSpec],
     rows: Sequence[RowRecord],
     items: Items,
     duplicates: Duplicates,
-    owned: Callable[[RowRecord, str], str] = lambda _row, reason: reason,
-    settle: Callable[[], None] = lambda: None,
+    foreign: Collection[int] = (),
 ) -> EncodedRows:
-    """Encode one partition's rows into the named features.
+    """The values of one partition's rows in the given features of the encoder, and the rows that have none.
 
-    `owned` says of a row whose picture is at fault what is to be recorded, or raises OfAnotherDataSet. `settle` is
-    called before values of other partitions are copied, to have them written.
+    An unreadable picture of a row in `foreign`, by place in the partition, ends the encoding: the partition cannot be
+    completed, and only `unreadable` is of use then.
 
-    Which items share a batch depends on the stored rows alone, so a repeated run gives the same bits.
+    The items that share a batch depend on the stored rows alone, so a repeated run gives the same bits.
     """
-    arrays = {name: store.features()[name].arrays for name in names}
-    result = EncodedRows(
+    encoded = EncodedRows(
         values={
-            name: {key: np.zeros((len(rows), *spec.shape), _numpy_dtype(spec.dtype)) for key, spec in specs.items()}
-            for name, specs in arrays.items()
+            spec.name: {
+                key: np.zeros((len(rows), *array.shape), stored_dtype(array.dtype))
+                for key, array in spec.arrays.items()
+            }
+            for spec in specs
         },
-        missing={name: {} for name in names},
+        missing={spec.name: {} for spec in specs},
     )
     groups: dict[str, list[int]] = {}
-    copies: dict[int, int] = {}
     for index, row in enumerate(rows):
         key = getattr(row, encoder.consumes)
         if not key:
-            _mark(result, [index], f"row has no {WORDS[encoder.consumes]}")
+            encoded.mark([index], f"row has no {ITEM_NAMES[encoder.consumes]}")
         elif (owner := duplicates.owner(row)) and items.same(row, owner):
-            copies[index] = owner.slot
+            encoded.copies[index] = owner.slot
         else:
             groups.setdefault(key, []).append(index)
-    _encode(encoder, names, rows, groups, items, owned, result)
-    if copies:
-        settle()
-        _copy(store, result, copies)
-    result.stats["encoded"] = len(groups)
-    result.stats["copied"] = len(copies)
-    return result
-
-
-def _encode(
-    encoder: Encoder,
-    names: Sequence[str],
-    rows: Sequence[RowRecord],
-    groups: dict[str, list[int]],
-    items: Items,
-    owned: Callable[[RowRecord, str], str],
-    result: EncodedRows,
-) -> None:
-    """Encode each distinct item once and spread its values over the rows that hold it."""
     for keys, chunk, faults in items.chunks(rows, groups):
-        for index, reason in faults.items():
-            _mark(result, [index], owned(rows[index], reason))
-        if not chunk:
-            continue
-        encoded = encoder.encode(chunk, names)
-        for name, count in encoded.stats.items():
-            result.stats[name] = result.stats.get(name, 0) + count
-        good = [item for item in range(len(keys)) if item not in encoded.bad]
-        for item, reason in encoded.bad.items():
-            _mark(result, groups[keys[item]], reason)
-        pairs = [(index, item) for item in good for index in groups[keys[item]] if index not in faults]
-        for name in names:
-            for key, values in encoded.values[name].items():
-                target = result.values[name][key]
-                for index, item in pairs:
-                    target[index] = values[item]
+        encoded.unreadable.update(faults)
+        if any(index in foreign for index in faults):
+            return encoded
+        if chunk:
+            _encode_chunk(encoder, chunk, [groups[key] for key in keys], encoded)
+    encoded.stats["encoded"] = len(groups)
+    encoded.stats["copied"] = len(encoded.copies)
+    return encoded
 
 
-def _copy(store: Store, result: EncodedRows, copies: dict[int, int]) -> None:
-    """Take the owners' values, or their reasons for having none."""
-    targets, slots = list(copies), np.array(list(copies.values()), np.int64)
-    partitions = {slot // store.rows_per_partition for slot in copies.values()}
-    for name, values in result.values.items():
+def _encode_chunk(
+    encoder: Encoder, chunk: Sequence[Any], members: Sequence[Sequence[int]], encoded: EncodedRows
+) -> None:
+    """Encode distinct items and spread the values of each over the rows that hold it."""
+    outcome = encoder.encode(chunk, list(encoded.values))
+    for name, count in outcome.stats.items():
+        encoded.stats[name] = encoded.stats.get(name, 0) + count
+    for item, reason in outcome.bad.items():
+        encoded.mark(members[item], reason)
+    good = [item for item in range(len(chunk)) if item not in outcome.bad]
+    pairs = [(row, item) for item in good for row in members[item] if row not in encoded.unreadable]
+    for name, arrays in encoded.values.items():
+        for key, values in outcome.values[name].items():
+            for row, item in pairs:
+                arrays[key][row] = values[item]
+
+
+def copy_values(store: Store, encoded: EncodedRows) -> None:
+    """Fill in the values of `encoded.copies` from the store, or the reasons why the earlier rows have none."""
+    rows, slots = list(encoded.copies), np.array(list(encoded.copies.values()), np.int64)
+    partitions = {slot // store.rows_per_partition for slot in encoded.copies.values()}
+    for name, values in encoded.values.items():
         receipts = [receipt for p in partitions if (receipt := store.receipt(name, p)) is not None]
         reasons = {
             receipt.partition * store.rows_per_partition + place: reason
@@ -212,19 +205,13 @@ def _copy(store: Store, result: EncodedRows, copies: dict[int, int]) -> None:
             for place, reason in receipt.missing.items()
         }
         stored = store.read(name, slots)
-        for key in values:
-            values[key][targets] = stored[key]
-        for index, slot in copies.items():
+        for key, array in values.items():
+            array[rows] = stored[key]
+        for row, slot in encoded.copies.items():
             if slot in reasons:
-                result.missing[name][index] = reasons[slot]
+                encoded.missing[name][row] = reasons[slot]
 
 
-def _mark(result: EncodedRows, indices: Sequence[int], reason: str) -> None:
-    """Say for all features why these rows have no value."""
-    for missing in result.missing.values():
-        missing.update(dict.fromkeys(indices, reason))
-
-
-def _numpy_dtype(dtype: str) -> np.dtype:
-    """The numpy dtype in which the cache takes an array's values."""
-    return np.dtype("uint16" if dtype == "bfloat16" else dtype)
+def _is_picture_of(row: RowRecord, content: bytes) -> bool:
+    """Whether these are the picture's bytes with which the row was added."""
+    return row_id(row.simple, row.complex, content) == row.id

@@ -1,6 +1,6 @@
-"""GGUF files without the wait: their metadata for `plan`, one parse for all that a load reads, and a way out.
+"""GGUF files without the wait: their metadata for `plan`, one parse for a whole load, and their conversion.
 
-The gguf package takes seconds to parse a 49,000-word vocabulary, and transformers has it do so three times
+The gguf package takes seconds to parse a vocabulary of 49,000 words, and transformers has it do so three times
 a model (config, weights, tokenizer). Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -10,22 +10,15 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
-from unittest import mock
 
-import numpy as np
-from tqdm.auto import tqdm
-
-from sur.models.libraries import quiet_libraries
+from sur.models.libraries import one_gguf_reader, quiet_libraries
 from sur.models.locate import Located
 from sur.support.errors import ConfigError
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-_inside: ContextVar[bool] = ContextVar("parsed_once", default=False)
 
 
 def read_gguf_header(file: Path) -> dict[str, Any]:
@@ -66,63 +59,41 @@ def _value(opened: BinaryIO, kind: int) -> Any:
 
 @contextmanager
 def parsed_once(gguf_file: str | None) -> Iterator[None]:
-    """Within this, every reader of the same GGUF file is one object, parsed once, and twice as fast.
+    """Within the block, whatever transformers reads of a GGUF file is parsed once; see `one_gguf_reader`.
 
-    Does nothing for a model that is not in a GGUF file, or inside another one of these.
-
-    It also makes the progress bar of transformers' own conversion silent where there is no terminal.
-
-    Raises: ConfigError when the gguf package is missing.
+    Does nothing for a model that is not in a GGUF file (None). Raises: ConfigError when the gguf package is missing.
     """
-    if gguf_file is None or _inside.get():
+    if gguf_file is None:
         yield
         return
     try:
-        import gguf
+        import gguf  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise ConfigError("GGUF models need the package gguf; pip install gguf") from error
-
-    class PlainReader(gguf.GGUFReader):
-        """Reads through a plain array: slicing a memmap costs far more than the bytes it gives."""
-
-        @property
-        def data(self) -> Any:
-            return self._plain
-
-        @data.setter
-        def data(self, mapped: np.ndarray) -> None:
-            self._plain = mapped.view(np.ndarray)
-
-    quiet = partial(tqdm, disable=None)
-    bar = mock.patch("transformers.modeling_gguf_pytorch_utils.tqdm", quiet, create=True)
-    token = _inside.set(True)
-    try:
-        with mock.patch.object(gguf, "GGUFReader", lru_cache(maxsize=1)(PlainReader)), bar:
-            yield
-    finally:
-        _inside.reset(token)
+    with one_gguf_reader():
+        yield
 
 
-def write_safetensors(found: Located, folder: Path) -> None:
-    """Write a GGUF model's de-quantised weights (float32), config and tokenizer as transformers does, whole or not.
+def write_safetensors(located: Located, folder: Path) -> None:
+    """Write a GGUF model's de-quantised weights (float32), config and tokenizer as transformers does, all or nothing.
 
     Raises: ConfigError when the model is no GGUF file, or the folder is there already.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if found.gguf_file is None:
-        raise ConfigError(f"{found.folder} holds no GGUF model; it can be served as it is")
+    if located.gguf_file is None:
+        raise ConfigError(f"{located.folder} holds no GGUF model; it can be served as it is")
     if folder.exists():
         raise ConfigError(f"{folder} is there already; give a new folder, or remove it")
-    made = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    with parsed_once(found.gguf_file), quiet_libraries():
-        source = {"gguf_file": found.gguf_file, "local_files_only": True}
-        AutoTokenizer.from_pretrained(found.folder, **source).save_pretrained(made)
-        quantised = AutoModelForCausalLM.from_pretrained(found.folder, dtype=torch.float32, **source)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    with parsed_once(located.gguf_file), quiet_libraries():
+        source = {"gguf_file": located.gguf_file, "local_files_only": True}
+        AutoTokenizer.from_pretrained(located.folder, **source).save_pretrained(partial)
+        quantised = AutoModelForCausalLM.from_pretrained(located.folder, dtype=torch.float32, **source)
         config = quantised.config
         vars(config).pop("quantization_config", None)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(quantised.state_dict())
-        model.save_pretrained(made)
-    made.rename(folder)
+        model.save_pretrained(partial)
+    partial.rename(folder)

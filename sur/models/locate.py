@@ -31,6 +31,8 @@ PIPELINE_WEIGHTS = (*TEXT_WEIGHTS, *VAE_WEIGHTS, *DENOISER_WEIGHTS)
 # Other precisions and layouts of the same weights; nothing here reads them.
 NEVER = ("*.fp16.*", "*.non_ema.*", "*onnx*", "*openvino*", "original/*", "consolidated*", "*flax*")
 
+PACKAGE = "package:"  # before the name of an installed package, and of a folder inside it
+
 
 @dataclass(frozen=True)
 class Located:
@@ -47,14 +49,14 @@ def locate(
     needed: Sequence[str] = LLM_WEIGHTS,
     download: bool = True,
 ) -> Located:
-    """Find a model: a folder, a .gguf file, `package:<name>` for files that a package ships, or a hub id.
+    """Find a model: a folder, a .gguf file, `package:<name>/<folder>` of an installed package, or a hub id.
 
     Of a hub repository only the `needed` files are fetched; with HF_HUB_OFFLINE=1, or without `download`, nothing is.
 
     Raises: NotFound when there is no such model, with what was looked for.
     """
-    if model.startswith("package:"):
-        return _with_gguf(_package_folder(model.removeprefix("package:")), gguf_file)
+    if model.startswith(PACKAGE):
+        return _with_gguf(_package_folder(model.removeprefix(PACKAGE)), gguf_file)
     path = Path(model).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
@@ -65,6 +67,21 @@ def locate(
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise NotFound(f"there is no model at {path.absolute()}; correct the path")
     return _with_gguf(_hub_folder(model, revision, (gguf_file,) if gguf_file else needed, download), gguf_file)
+
+
+def library_name(model: str | Path) -> str | Path:
+    """A model's name as other libraries read it: the folder of `package:...`, every other name as it is.
+
+    Raises: NotFound as `locate`.
+    """
+    if isinstance(model, str) and model.startswith(PACKAGE):
+        return _package_folder(model.removeprefix(PACKAGE))
+    return model
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a model's name is for the hub: no folder or file here, and none of an installed package."""
+    return not model.startswith(PACKAGE) and not Path(model).exists()
 
 
 def _with_gguf(folder: Path, gguf_file: str | None) -> Located:
@@ -87,11 +104,19 @@ def _names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())[:12]
 
 
-def _package_folder(package: str) -> Path:
+def _beside(folder: Path) -> str:
+    return f"; found {_names(folder.parent)}" if folder.parent.is_dir() else ""
+
+
+def _package_folder(name: str) -> Path:
+    package, _, inside = name.partition("/")
     spec = importlib.util.find_spec(package)  # finds the folder without running the package's code
     if spec is None or not spec.submodule_search_locations:
         raise NotFound(f"package {package!r} is not installed; pip install {package.replace('_', '-')}")
-    return Path(spec.submodule_search_locations[0])
+    folder = Path(spec.submodule_search_locations[0]) / inside
+    if not folder.is_dir():
+        raise NotFound(f"package {package!r} has no folder {inside!r}{_beside(folder)}")
+    return folder
 
 
 def _hub_folder(model: str, revision: str | None, needed: Sequence[str], download: bool) -> Path:

@@ -1,4 +1,4 @@
-"""Errors that tell the user what to mend. A command shows them as one message, without traceback, exit code 2.
+"""Errors that the user can mend. A command shows them as one message without traceback and ends with exit code 2.
 
     UserError
     ├── ConfigError         settings that cannot be used                       also a ValueError
@@ -15,6 +15,8 @@ The cache is a package of its own: its errors have the base `sur.cache.CacheErro
 """
 
 from __future__ import annotations
+
+import sys
 
 
 class UserError(Exception):
@@ -42,7 +44,7 @@ class DoesNotFit(UserError, ValueError):
 
 
 class NotInStore(UserError, LookupError):
-    """A row, picture or feature that was asked for is not there; the message says what is, or what to do."""
+    """A row, picture or feature is not in the store; the message names those that are, or what to do."""
 
 
 class LossNotFinite(UserError, FloatingPointError):
@@ -62,7 +64,10 @@ class EngineRefused(UserError, ValueError):
 
 
 def shown_errors() -> tuple[type[Exception], ...]:
-    """Types of errors that a command shows as a message: these, the cache's, and files that are not there."""
-    from sur.cache import CacheError
+    """Types of errors that a command shows as a message: these, the cache's, and FileNotFoundError.
 
-    return (UserError, CacheError, FileNotFoundError)
+    The cache is not loaded for it: where it is not loaded already, no error can be one of its own.
+    """
+    cache_errors = sys.modules.get("sur.cache.errors")
+    own: tuple[type[Exception], ...] = (UserError, FileNotFoundError)
+    return own if cache_errors is None else (*own, cache_errors.CacheError)

@@ -6,23 +6,22 @@ import io
 import warnings
 from typing import Literal, NamedTuple
 
-import numpy as np
 from PIL import Image, ImageOps
 
-# Nothing that can call another program (EPS) or that is a container of other things (PDF).
+# Formats that call no other program (as EPS does) and contain no other files (as PDF does).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 CropPolicy = Literal["center", "stretch"]
 
 
-class Encoded(NamedTuple):
-    """A picture's file and its media type."""
+class EncodedImage(NamedTuple):
+    """The bytes of a picture file, and its media type."""
 
     content: bytes
     kind: str
 
 
 class ImageError(ValueError):
-    """An image cannot be used; `remedy` says what to do about it."""
+    """An image cannot be used; `reason` says why, `remedy` what to do about it."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(f"{reason}; {remedy}")
@@ -31,9 +30,9 @@ class ImageError(ValueError):
 
 
 def open_checked(data: bytes, max_pixels: int) -> Image.Image:
-    """Read only an image's header and check its size; pixels are not decoded yet.
+    """An image whose header is read and whose size is checked; its pixels are not decoded yet.
 
-    Raises: ImageError when the bytes are no image of a known format, or it has too many pixels.
+    Raises: ImageError when the bytes are no image of a known format, or the image has too many pixels.
     """
     if not data:
         raise ImageError("the image file is empty (0 bytes)", "replace the file or remove the row")
@@ -54,9 +53,9 @@ def open_checked(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def decode(data: bytes, max_pixels: int = 64_000_000) -> Image.Image:
-    """Decode a whole image to RGB, turned upright by its EXIF tag, transparency laid over white.
+    """The whole image as RGB, turned upright by its EXIF tag, with white behind what is transparent.
 
-    Raises: ImageError when it is corrupt, truncated, too large or of an unknown format.
+    Raises: ImageError when the image is corrupt, truncated, too large or of an unknown format.
     """
     image = open_checked(data, max_pixels)
     try:
@@ -69,6 +68,8 @@ def decode(data: bytes, max_pixels: int = 64_000_000) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16 bits a pixel; convert() would clip them
+        import numpy as np
+
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -76,24 +77,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def encode(image: Image.Image, side: int) -> Encoded:
-    """A picture's file, at most `side` pixels wide and high: PNG if it is small as it is, else shrunk to WebP."""
+def encode(image: Image.Image, side: int) -> EncodedImage:
+    """A file of the picture, at most `side` pixels wide and high: PNG if the picture fits, else shrunk to WebP."""
     buffer = io.BytesIO()
     if max(image.size) <= side:
         image.save(buffer, "PNG")
-        return Encoded(buffer.getvalue(), "image/png")
+        return EncodedImage(buffer.getvalue(), "image/png")
     small = image.convert("RGB")
     small.thumbnail((side, side))
     small.save(buffer, "WEBP", quality=85)
-    return Encoded(buffer.getvalue(), "image/webp")
+    return EncodedImage(buffer.getvalue(), "image/webp")
 
 
 def square(image: Image.Image, resolution: int, crop: CropPolicy) -> Image.Image:
-    """Bring an image to resolution x resolution pixels (Lanczos).
+    """The image at resolution x resolution pixels (Lanczos).
 
-    center: the largest centred square is cut out, then resized; stretch: the sides are scaled apart.
+    center: the largest centred square is cut out, then resized. stretch: each side is scaled by its own factor.
     """
-    if crop == "center":  # cut first: resize(box=...) lets the filter reach beyond the box
+    if crop == "center":  # cut before resizing: resize(box=...) lets the filter reach beyond the box
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))

@@ -1,4 +1,4 @@
-"""Stopping a run: Ctrl-C and SIGTERM become one exception, one line that says what is kept, and an exit code."""
+"""Stopping a run: Ctrl-C and SIGTERM become one exception with an exit code and a line that says what is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to stop; its text is what the user is told."""
+    """A signal asked the program to stop; the exception's text is shown to the user."""
 
     def __init__(self, number: int, message: str = "stopped") -> None:
         super().__init__(message)
@@ -16,26 +16,29 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell gives a command that this signal ended."""
+        """The exit code that a shell reports for a command ended by this signal."""
         return 128 + self.number
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` on SIGINT and SIGTERM inside the block, where they are not ignored; only in the main thread."""
+    """Raise `Stopped` on SIGINT and SIGTERM inside the block.
+
+    A signal that the process ignores stays ignored. Outside the main thread nothing changes.
+    """
 
     def stop(number: int, _frame: object) -> None:
         raise Stopped(number)
 
-    heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    handled = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
     try:
-        before = {number: signal.signal(number, stop) for number in heard}
-    except ValueError:
-        before = {}
+        handlers_before = {number: signal.signal(number, stop) for number in handled}
+    except ValueError:  # not the main thread
+        handlers_before = {}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers_before.items():
             signal.signal(number, handler)
 
 
@@ -60,9 +63,9 @@ def collected_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def stopped_with(error: KeyboardInterrupt, kept: Sequence[str]) -> Stopped:
-    """The exception of work that was stopped and goes on from what is `kept`."""
+def stopped_with(error: KeyboardInterrupt, results: Sequence[str]) -> Stopped:
+    """The exception of work that was stopped: its text names the results that are kept."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
-    if not kept:
+    if not results:
         return Stopped(number, "stopped before anything was saved")
-    return Stopped(number, f"stopped; kept: {' and '.join(kept)}. The same command goes on from there")
+    return Stopped(number, f"stopped; kept: {' and '.join(results)}. The same command goes on from there")

@@ -1,8 +1,8 @@
 """Runs a command that ends when its parent does, however the parent ends, and leaves neither process nor folder behind.
 
-`python guard.py FOLDER COMMAND...`: the parent holds the writing end of this process's standard input. When that is
-closed, by the parent or its death, the command and all its children get SIGTERM, then SIGKILL, and FOLDER is removed.
-Where the command ends by itself, the folder is left to the parent, which may want to read the log in it.
+`python supervise.py FOLDER COMMAND...`: the parent holds the writing end of this process's standard input. When the
+parent closes it or dies, the command and all its children get SIGTERM, then SIGKILL, and FOLDER is removed. When the
+command ends by itself, the folder stays, since the parent may want to read the log in it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import subprocess
 import sys
 import time
 
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 15.0  # between SIGTERM and SIGKILL
 
 
 def main(folder: str, command: list[str]) -> int:
-    """Run the command to its end or ours; returns its exit code."""
-    asked: list[int] = []
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the run, which then closes the pipe
+    """Run the command until it ends, or until the parent does; returns the command's exit code."""
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the parent, which then closes the pipe
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda which, _frame: asked.append(which))
+        signal.signal(number, lambda which, _frame: received.append(which))
     orphaned = False
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         while child.poll() is None:
             readable, _, _ = select.select([sys.stdin], [], [], 0.5)
-            if asked or (readable and not os.read(sys.stdin.fileno(), 1024)):
+            if received or (readable and not os.read(sys.stdin.fileno(), 1024)):
                 orphaned = True
                 break
     finally:

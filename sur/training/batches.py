@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sur.adapter.losses.batch import RowBatch
-from sur.cache import Batch, Loader, Manifest, Store
+from sur.cache import Batch, Loader, Manifest, Order, Selection, Store
 from sur.data.exclude import read_exclude
 from sur.support.errors import ConfigError
 from sur.training.distributed import joined
@@ -95,16 +95,20 @@ def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest 
         store,
         features.required,
         optional=features.optional,
-        dataset=dataset,
-        manifest=manifest,
-        exclude=read_exclude(config.data.exclude),
         batch_size=config.train.batch_size * (config.train.accumulate if training else 1),
-        seed=config.train.seed,
-        split=split,  # type: ignore[arg-type]
-        validation_fraction=config.train.validation_fraction,
-        drop_last=training,
-        rank=process if training else 0,
-        world_size=processes if training else 1,
+        selection=Selection(
+            dataset=dataset,
+            split=split,  # type: ignore[arg-type]
+            validation_fraction=config.train.validation_fraction,
+            manifest=manifest,
+            exclude=read_exclude(config.data.exclude),
+        ),
+        order=Order(
+            seed=config.train.seed,
+            rank=process if training else 0,
+            world_size=processes if training else 1,
+            drop_last=training,
+        ),
     )
 
 
@@ -122,7 +126,7 @@ def row_batches(
     drawn from (seed, epoch, offset) for the rows of all processes, and each process takes its share: the number of
     processes makes no difference to a row.
 
-    empty: arrays of the empty prompt, for caption dropout (see `sur.features.assets`).
+    empty: arrays of the empty prompt, for caption dropout (see `sur.features.empty_prompt`).
     """
     for batch in batches:
         rng = np.random.default_rng([seed, batch.epoch, batch.offset])

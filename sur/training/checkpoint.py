@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.config.run_folder import RunFolder, step_of
 from sur.support.errors import ConfigError
 from sur.support.files import replacing_folder
@@ -101,7 +101,7 @@ def _state(training: Training) -> dict[str, Tensor]:
     objective = training.accelerator.unwrap_model(training.objective)
     tensors = {f"objective.{key}": value for key, value in objective.learned().items()}
     if training.average is not None:
-        adapter: Adapter = training.accelerator.unwrap_model(training.adapter)
+        adapter: BaseAdapter = training.accelerator.unwrap_model(training.adapter)
         tensors |= {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
     for number, optimiser in enumerate(training.optimisers):
         tensors |= {f"optimiser{number}.{key}": value for key, value in _optimiser_tensors(optimiser).items()}

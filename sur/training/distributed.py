@@ -6,7 +6,6 @@ are spread over two modules, and the set of those that get a gradient changes in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,11 +14,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, reduce
 from torch import Tensor
-
-
-def launched() -> tuple[int, int]:
-    """Number of this process and number of processes, read from the environment without joining the others."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def joined(cpu: bool) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sur.adapter.losses.batch import RowBatch
 from sur.cache import Store
 from sur.config.run_folder import RunFolder
-from sur.features.assets import load_empty_prompt
+from sur.features.empty_prompt import load_empty_prompt
 from sur.support.signals import Stopped, collected_signals
 from sur.training.batches import needed_features, open_loader, row_batches
 from sur.training.checkpoint import prune_checkpoints, save_checkpoint
@@ -81,8 +81,10 @@ def _open_run(store: Store, config: RunConfig) -> Run:
 def _rows(run: Run, store: Store, config: RunConfig) -> Iterator[RowBatch]:
     """Batches without end, from the run's next step on."""
     batches = run.loader.forever(*divmod(run.training.step, run.loader.batches_per_epoch))
-    empty = load_empty_prompt(store, config) if run.features.caption_dropout else None
-    return row_batches(batches, run.features, config.train.seed, run.loader.rank, run.loader.world_size, empty)
+    empty = load_empty_prompt(store, config.text) if run.features.caption_dropout else None
+    return row_batches(
+        batches, run.features, config.train.seed, run.loader.order.rank, run.loader.order.world_size, empty
+    )
 
 
 def _train(run: Run, rows: Iterator[RowBatch], on_step: Callable[[Step], None] | None) -> None:

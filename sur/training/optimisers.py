@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.adapter.losses import Objective
 
 if TYPE_CHECKING:
     from sur.config.training import TrainConfig
 
 
-def build_optimisers(adapter: Adapter, objective: Objective, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def build_optimisers(adapter: BaseAdapter, objective: Objective, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW, and with `muon` Muon for weight matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
     Every group has its `peak` learning rate and its `horizon`, the step at which a cosine ends. The teacher's horizon

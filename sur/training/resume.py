@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sur.cache import Loader, Store
 from sur.config.losses import LossConfig
 from sur.config.training import TrainConfig
-from sur.features.assets import readout_name
+from sur.features.readout import readout_name
 from sur.models.denoiser import denoiser_folder, weights_folder
 from sur.models.fingerprint import weights_fingerprint
 from sur.support.errors import ConfigError
@@ -36,7 +36,7 @@ def origin_of(store: Store, config: RunConfig, loader: Loader) -> dict[str, Any]
         "settings": settings_of(config),
         "manifest": loader.manifest.digest,
         "frozen": frozen_parts(store, config),
-        "processes": loader.world_size,
+        "processes": loader.order.world_size,
     }
 
 
@@ -54,7 +54,7 @@ def frozen_parts(store: Store, config: RunConfig) -> dict[str, Any]:
     loss = config.loss
     return {
         "denoiser": weights_fingerprint(weights_folder(denoiser_folder(*config.base))) if loss.uses_denoiser else None,
-        "readout": store.assets()[readout_name(config)].identity if loss.uses_readout else None,
+        "readout": store.assets()[readout_name(config.text)].identity if loss.uses_readout else None,
     }
 
 
@@ -72,8 +72,8 @@ def check_settings(store: Store, config: RunConfig) -> None:
     ]
     specs, assets = store.features(), store.assets()
     compared = [(section, specs[name], settings) for section, name, settings in sections if name in specs]
-    if config.loss.uses_readout and readout_name(config) in assets:
-        compared.append(("readout", assets[readout_name(config)], config.readout))
+    if config.loss.uses_readout and readout_name(config.text) in assets:
+        compared.append(("readout", assets[readout_name(config.text)], config.readout))
     for section, spec, settings in compared:
         for key, value in settings.model_dump(mode="json", exclude={"model"}).items():
             stored = spec.identity.get(key)  # t5_tokens is in an identity only where it was given

@@ -18,7 +18,7 @@ from sur.adapter.released.objective import ReleasedObjective
 from sur.cache import FeatureSpec, Loader, Manifest, Store
 from sur.config.run_folder import RunFolder
 from sur.config.training import TrainConfig
-from sur.features.assets import load_readout
+from sur.features.readout import load_readout
 from sur.models.families import family_of
 from sur.support.errors import ConfigError
 from sur.training.batches import NeededFeatures, needed_features, open_loader
@@ -108,7 +108,7 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
         config.loss,
         dim,
         llm_shape=llm_shape,
-        read_out=load_readout(store, config) if config.loss.uses_readout else None,
+        read_out=load_readout(store, config.text, config.vae) if config.loss.uses_readout else None,
         denoiser=prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None,
         also_dims=[specs[name].arrays["states"].shape[-1] for name in features.also],
         start_marks=int(family_of(specs[features.simple].identity["pipeline"]).clip_first),

@@ -32,7 +32,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.adapter.losses import Objective
 from sur.adapter.losses.batch import RowBatch
 from sur.config.training import TrainConfig
@@ -60,7 +60,7 @@ class Training:
     `step` counts finished optimiser steps; `sur.training.checkpoint` saves and restores everything a resumed run needs.
     """
 
-    def __init__(self, adapter: Adapter, objective: Objective, config: TrainConfig) -> None:
+    def __init__(self, adapter: BaseAdapter, objective: Objective, config: TrainConfig) -> None:
         self.config = config
         self.accelerator = _accelerator(config)
         optimisers = build_optimisers(adapter, objective, config)
@@ -76,7 +76,7 @@ class Training:
         self.step = 0
 
     @property
-    def published(self) -> Adapter:
+    def published(self) -> BaseAdapter:
         """The adapter to validate, sample with and publish: the moving average if there is one, else the adapter."""
         return self.accelerator.unwrap_model(self.adapter if self.average is None else self.average.module)
 
@@ -185,7 +185,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def moving_average(adapter: Adapter, decay: float) -> AveragedModel:
+def moving_average(adapter: BaseAdapter, decay: float) -> AveragedModel:
     """Average of the adapter's weights over steps, w <- d w + (1 - d) now with d = min(decay, (1 + n) / (10 + n)).
 
     n is the number of steps so far: with it the average of a short training leaves the initial weights behind.

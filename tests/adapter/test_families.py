@@ -19,9 +19,9 @@ from sur.adapter.generate import generate, load_pipeline
 from sur.cache import Store
 from sur.config.adapter import AdapterConfig
 from sur.config.features import TextConfig
-from sur.features.assets import readout_arrays
 from sur.features.encoders import TextEncoder
 from sur.features.extraction import extract
+from sur.features.readout import readout_arrays
 from sur.models.denoiser import FrozenDenoiser, Noised, Text
 from sur.models.families import FAMILIES as KNOWN
 from sur.models.families import family_of
@@ -348,7 +348,7 @@ def test_attention_alignment_is_for_cross_attention(pipeline, tmp_path):
     )  # fmt: skip
     if family(pipe).denoiser == "transformer":
         with pytest.raises(ConfigError, match=r"loss.alignment.form=denoiser"):
-            readout_arrays(config)
+            readout_arrays(config.base, config.readout)
         return
     extract(config)
     fit(config)

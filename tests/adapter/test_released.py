@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+from pathlib import Path
 
 import pytest
 import released_reference as reference
@@ -16,7 +17,6 @@ from sur.adapter.attach import detach
 from sur.adapter.generate import generate, load_pipeline
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
-from sur.adapter.released.attach import attach_as_released
 from sur.adapter.released.objective import ReleasedObjective, pooled
 from sur.adapter.released.pt_files import read_pt, write_pt
 from sur.cache import Store
@@ -31,6 +31,7 @@ from sur.training.batches import needed_features
 from sur.training.fit import fit
 from sur.training.trainer import Training, step_seed
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 DIM, LLM_DIM, TOKENS, ROWS = 32, 24, 7, 5
 UNUSED = ("encoder_layer.", "attention.value_layer.")
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -382,7 +383,10 @@ def test_it_is_attached_like_any_adapter_with_dropout_off(pipe):
     assert len(generate(pipe, ["a cat"], [0], adapter, steps=1)) == 1
 
 
-def test_attached_as_released_the_negative_prompt_and_dropout_take_part(pipe):
+def test_attached_as_released_the_negative_prompt_and_dropout_take_part(pipe, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from released import attach_as_released
+
     adapter = made(dropout=0.5).float()
     plain = pipe.encode_prompt(["a cat"], "cpu", 1, True)
     attach_as_released(adapter, pipe)

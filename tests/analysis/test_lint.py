@@ -18,14 +18,14 @@ from sur.analysis.lint.lint import CHECKS, LintOptions, lint_data, lint_store
 from sur.analysis.lint.outliers import scores
 from sur.analysis.lint.similar import sharing_rare, shingles, similar_texts, similar_vectors
 from sur.analysis.store.pictures import LatentPictures
-from sur.cache import ArraySpec, FeatureSpec, Loader, Manifest, RowRecord, Store, row_id
+from sur.cache import ArraySpec, FeatureSpec, Loader, Manifest, Order, RowRecord, Selection, Store, row_id
 from sur.cli.app import app
 from sur.config.data import DataConfig
 from sur.config.load import save_config
 from sur.config.run import load_config
 from sur.data import ListRows, language, open_rows, scan
 from sur.data.exclude import read_exclude, write_exclude
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 from sur.support.errors import ConfigError, RowError
 from sur.training.batches import open_loader
 
@@ -197,7 +197,7 @@ def test_prompts_in_another_language_are_named():
 def test_without_py3langid_the_check_says_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = lint_store(store_of(tmp_path, [record("a cat")]))
-    assert "pip install 'sur-feature-cache[language]'" in report.skipped["language"]
+    assert "pip install py3langid" in report.skipped["language"]
 
 
 def test_validation_rows_that_training_sees_in_another_form_are_leakage(tmp_path):
@@ -215,7 +215,8 @@ def _held_by_loader(store, fraction):
     store.ensure_feature(FeatureSpec("x", "x", {}, {"states": ArraySpec("float32", (4,))}))
     for partition in store.pending("x"):
         store.write_partition("x", partition, {"states": np.zeros((len(store.rows(partition)), 4), np.float32)})
-    slots = Loader(store, ["x"], batch_size=1, split="validation", validation_fraction=fraction, drop_last=False).slots
+    selection = Selection(split="validation", validation_fraction=fraction)
+    slots = Loader(store, ["x"], batch_size=1, selection=selection, order=Order(drop_last=False)).slots
     return {row.id for row in store.rows() if row.slot in slots}
 
 
@@ -262,7 +263,6 @@ def run(tmp_path_factory, models):
         file.writelines(json.dumps({"file_name": f, "text": t, "prompt": p}) + "\n" for f, t, p in more)
     path = save_config_file(folder, models, rows)
     extract(load_config(path))
-    close_encoders()
     return path
 
 

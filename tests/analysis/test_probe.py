@@ -12,19 +12,19 @@ from PIL import Image
 from scipy.stats import ortho_group
 from typer.testing import CliRunner
 
-from sur.analysis.moments import Moments
+from sur.analysis.moments import Covariance
 from sur.analysis.probe import ProbeConfig, probe
-from sur.analysis.probe.candidates import candidates_of, names_of, pool
-from sur.analysis.probe.cka import cka, hsic_1, similarities
-from sur.analysis.probe.folds import folds_by_rows, folds_by_words, groups_of
-from sur.analysis.probe.plot import plot
-from sur.analysis.probe.projection import standardising
-from sur.analysis.probe.results import Findings, recommended, rivals, write_findings
-from sur.analysis.probe.ridge import Block, ridge_path
-from sur.analysis.probe.rows import finite, probe_rows
-from sur.analysis.probe.score_layers import _common, judge
-from sur.analysis.probe.stream import see
-from sur.analysis.probe.texts import read_texts
+from sur.analysis.probe.candidates import candidates_of, names_of, pool_states
+from sur.analysis.probe.cka import cka, hsic_1, hsic_triple
+from sur.analysis.probe.folds import folds_by_rows, folds_by_words, prompt_groups
+from sur.analysis.probe.plots import write_plots
+from sur.analysis.probe.projection import standardising_projection
+from sur.analysis.probe.results import ProbeResult, recommended, rivals, write_probe_result
+from sur.analysis.probe.ridge import RidgeInput, ridge_path
+from sur.analysis.probe.rows import finite_numpy, probe_rows
+from sur.analysis.probe.score_layers import _common_error, score_held_out
+from sur.analysis.probe.stream import accumulate
+from sur.analysis.probe.texts import read_text_vectors
 from sur.cache import ArraySpec, FeatureSpec, IncompleteFeature, RowRecord, Store, row_id
 from sur.cli.app import app
 from sur.support.errors import ConfigError
@@ -102,11 +102,11 @@ def world(tmp_path_factory) -> World:
 
 
 @pytest.fixture(scope="module")
-def findings(world) -> Findings:
+def findings(world) -> ProbeResult:
     return probe(world.store, CONFIG)
 
 
-def by_layer(findings: Findings, split: str) -> dict:
+def by_layer(findings: ProbeResult, split: str) -> dict:
     return {each.layer: each.held[split] for each in findings.candidates}
 
 
@@ -163,8 +163,8 @@ def test_a_probe_repeats_itself(world, findings):
 
 def test_streamed_sums_are_those_of_whole_matrices(world):
     rows = probe_rows(world.store, world.features, CONFIG)
-    texts = read_texts(world.store, "enc", rows, CONFIG, lambda name: None)
-    (seen,) = see(world.store, [c for c in candidates_of(world.store) if c.layer == 3], rows, texts, CONFIG)
+    texts = read_text_vectors(world.store, "enc", rows, CONFIG, lambda name: None)
+    (seen,) = accumulate(world.store, [c for c in candidates_of(world.store) if c.layer == 3], rows, texts, CONFIG)
     raw = world.store.read("llm.big.l03.mean")["states"]
     vectors = np.empty((len(raw), WIDTH))
     for split, folds in rows.folds.items():
@@ -176,20 +176,20 @@ def test_streamed_sums_are_those_of_whole_matrices(world):
     for split, folds in rows.folds.items():
         for fold, hidden in zip(folds, seen.hidden[split], strict=True):
             left, kept = seen.total - hidden, joined[~fold.hidden]
-            assert left.n == len(kept)
+            assert left.count == len(kept)
             np.testing.assert_allclose(left.mean, kept.mean(0), atol=1e-6)
             covariance = np.cov(kept.T, bias=True)
-            np.testing.assert_allclose(left.comoment / left.n, covariance, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(left.comoment / left.count, covariance, rtol=1e-6, atol=1e-6)
 
 
 def test_a_fold_s_numbers_are_those_of_a_regression_written_out(world):
     """Everything in memory, normal equations, one penalty for each fold as the others' held-back rows choose it."""
     config = CONFIG.model_copy(update={"seed": 3})
     rows = probe_rows(world.store, world.features, config)
-    texts = read_texts(world.store, "enc", rows, config, lambda name: None)
-    (seen,) = see(world.store, [c for c in candidates_of(world.store) if c.layer == 3], rows, texts, config)
+    texts = read_text_vectors(world.store, "enc", rows, config, lambda name: None)
+    (seen,) = accumulate(world.store, [c for c in candidates_of(world.store) if c.layer == 3], rows, texts, config)
     folds = rows.folds["words"]
-    held = judge(seen, "words", folds, texts, rows.complexes, config).held
+    held = score_held_out(seen, "words", folds, texts, rows.complexes, config).held
     penalties = np.logspace(-5, 0.5, 12)
     errors, spread = np.zeros((len(folds), len(penalties))), []
     sums = []
@@ -212,17 +212,17 @@ def test_a_fold_s_numbers_are_those_of_a_regression_written_out(world):
 
 def test_moments_are_joined_and_taken_apart():
     rows = RNG.normal(size=(90, 6)) + 1e4
-    whole = Moments.of(rows)
-    joined = Moments.of(rows[:20]) + Moments.none(6) + Moments.of(rows[20:90])
-    for found in (joined, whole - Moments.none(6)):
-        assert found.n == 90
+    whole = Covariance.of(rows)
+    joined = Covariance.of(rows[:20]) + Covariance.empty(6) + Covariance.of(rows[20:90])
+    for found in (joined, whole - Covariance.empty(6)):
+        assert found.count == 90
         np.testing.assert_allclose(
             found.comoment, (rows - rows.mean(0)).T @ (rows - rows.mean(0)), rtol=1e-6, atol=1e-6
         )
-    rest = whole - Moments.of(rows[30:])
+    rest = whole - Covariance.of(rows[30:])
     np.testing.assert_allclose(rest.mean, rows[:30].mean(0))
     np.testing.assert_allclose(rest.comoment / 30, np.cov(rows[:30].T, bias=True), atol=1e-6)
-    assert (whole - whole).n == 0
+    assert (whole - whole).count == 0
 
 
 def test_hsic_is_the_mean_over_quadruples_of_different_rows():
@@ -238,12 +238,12 @@ def test_hsic_is_the_mean_over_quadruples_of_different_rows():
 def test_cka_is_one_for_a_rotation_and_zero_for_independent_features_of_many_columns():
     x = RNG.normal(size=(400, 30))
     parts = [slice(start, start + 50) for start in range(0, 400, 50)]
-    same = cka(np.array([similarities(x[p], 3 * x[p] @ ortho_group.rvs(30, random_state=0)) for p in parts]), 100, 0)
+    same = cka(np.array([hsic_triple(x[p], 3 * x[p] @ ortho_group.rvs(30, random_state=0)) for p in parts]), 100, 0)
     assert same.value == pytest.approx(1)
     y = RNG.normal(size=(400, 200))
-    apart = cka(np.array([similarities(x[p], y[p]) for p in parts]), 200, 0)
+    apart = cka(np.array([hsic_triple(x[p], y[p]) for p in parts]), 200, 0)
     assert apart.low < 0 < apart.high and abs(apart.value) < 0.03  # the index without correction is 0.5 here
-    still = cka(np.array([similarities(x[p], np.zeros((50, 2))) for p in parts]), 100, 0)
+    still = cka(np.array([hsic_triple(x[p], np.zeros((50, 2))) for p in parts]), 100, 0)
     assert np.isnan(still.value)
 
 
@@ -255,7 +255,7 @@ def test_three_rows_are_too_few_for_hsic():
 def test_ridge_is_that_of_the_normal_equations_with_blocks():
     rows = np.concatenate([RNG.normal(size=(60, 4)), 50 + 9 * RNG.normal(size=(60, 3)), RNG.normal(size=(60, 2))], 1)
     rows[:, 5] = 7.0  # does not vary
-    path = ridge_path(Moments.of(rows), [Block(slice(0, 4), 1), Block(slice(4, 7), 3)], slice(7, None))
+    path = ridge_path(Covariance.of(rows), [RidgeInput(slice(0, 4), 1), RidgeInput(slice(4, 7), 3)], slice(7, None))
     z = rows[:, [0, 1, 2, 3, 4, 6]] - rows[:, [0, 1, 2, 3, 4, 6]].mean(0)
     z *= np.array([1, 1, 1, 1, 3, 3]) / np.sqrt([4, 4, 4, 4, 2, 2]) / z.std(0) / np.sqrt(10)
     y = rows[:, 7:] - rows[:, 7:].mean(0)
@@ -268,8 +268,8 @@ def test_ridge_is_that_of_the_normal_equations_with_blocks():
 
 def test_a_wide_feature_keeps_its_inner_products_when_it_is_projected():
     wide = RNG.normal(size=(40, 3000)) * np.logspace(-2, 3, 3000)
-    narrow = standardising(wide, 1024, seed=0)(wide)
-    whole = standardising(wide, 4000, seed=0)(wide)
+    narrow = standardising_projection(wide, 1024, seed=0)(wide)
+    whole = standardising_projection(wide, 4000, seed=0)(wide)
     assert narrow.shape == (40, 1024) and whole.shape == (40, 3000)
     relative = (narrow @ narrow.T - whole @ whole.T) / 3000
     assert np.abs(relative).max() < 0.15
@@ -281,23 +281,25 @@ def test_what_is_common_to_a_words_rows_is_estimated_without_bias():
     units = np.repeat(np.arange(2000), 4)
     common = rng.normal(size=(2000, 3))
     noise = 3 * rng.normal(size=(8000, 3))
-    assert _common(common[units] + noise, units).mean() == pytest.approx(np.square(common).sum(1).mean(), abs=0.3)
-    assert abs(_common(noise, units).mean()) < 0.3
-    assert _common(noise[:1], units[:1]) == [0]
+    assert _common_error(common[units] + noise, units).mean() == pytest.approx(np.square(common).sum(1).mean(), abs=0.3)
+    assert abs(_common_error(noise, units).mean()) < 0.3
+    assert _common_error(noise[:1], units[:1]) == [0]
 
 
 def test_pooling_sees_real_tokens_only():
     states = torch.arange(24.0).reshape(2, 4, 3).square()
     length = torch.tensor([2, 4])
     normed = (states - states.mean(-1, keepdim=True)) / states.std(-1, correction=0, keepdim=True)
-    np.testing.assert_allclose(pool(states, length, "mean")[0], normed[0, :2].mean(0), atol=1e-4)
-    np.testing.assert_allclose(pool(states, length, "last"), torch.stack([normed[0, 1], normed[1, 3]]), atol=1e-4)
+    np.testing.assert_allclose(pool_states(states, length, "mean")[0], normed[0, :2].mean(0), atol=1e-4)
+    np.testing.assert_allclose(
+        pool_states(states, length, "last"), torch.stack([normed[0, 1], normed[1, 3]]), atol=1e-4
+    )
     for pooling in ("mean", "last"):
-        assert torch.equal(pool(states[:, 0], length, pooling), states[:, 0])
+        assert torch.equal(pool_states(states[:, 0], length, pooling), states[:, 0])
 
 
 def test_groups_are_rows_with_an_equal_simple_or_an_equal_complex_prompt():
-    groups = groups_of(["a", "a", "b", "c", "d"], ["1", "2", "2", "3", "4"])
+    groups = prompt_groups(["a", "a", "b", "c", "d"], ["1", "2", "2", "3", "4"])
     assert groups[0] == groups[1] == groups[2]
     assert len(set(groups.tolist())) == 3
 
@@ -306,7 +308,7 @@ def test_groups_are_rows_with_an_equal_simple_or_an_equal_complex_prompt():
 def test_duplicates_never_straddle(split):
     rng = np.random.default_rng(0)
     simple = [f"word{rng.integers(30)} of {rng.integers(9)}" for _ in range(200)]
-    groups = groups_of(simple, [f"c{i if i % 9 else i // 2}" for i in range(200)])
+    groups = prompt_groups(simple, [f"c{i if i % 9 else i // 2}" for i in range(200)])
     config = ProbeConfig(folds=4, rare_share=0.05)
     folds = folds_by_rows(groups, config) if split == "rows" else folds_by_words(simple, groups, config)
     assert len(folds) == 4
@@ -316,7 +318,7 @@ def test_duplicates_never_straddle(split):
 
 
 def test_a_held_back_word_is_in_no_row_that_is_fitted_to(world):
-    groups = groups_of(world.simple, world.complexes)
+    groups = prompt_groups(world.simple, world.complexes)
     folds = folds_by_words(world.simple, groups, CONFIG)
     words = [
         {text.split()[0] for text, hidden in zip(world.simple, fold.hidden, strict=True) if hidden} for fold in folds
@@ -336,7 +338,7 @@ def test_a_held_back_word_is_in_no_row_that_is_fitted_to(world):
 
 def test_words_that_cannot_be_told_apart_are_not_held_back():
     simple = [f"word{i % 20} of {i}" for i in range(200)]
-    assert folds_by_words(simple, groups_of(simple, ["the same"] * 200), CONFIG) == []
+    assert folds_by_words(simple, prompt_groups(simple, ["the same"] * 200), CONFIG) == []
     assert folds_by_words(["two words"] * 200, np.arange(200), CONFIG) == []
 
 
@@ -433,19 +435,19 @@ def test_what_a_probe_cannot_do_without_is_named(tmp_path):
 
 def test_values_that_are_not_finite_are_named(world):
     rows = probe_rows(world.store, world.features, CONFIG)
-    from sur.analysis.probe.rows import batches
+    from sur.analysis.probe.rows import probe_batches
 
-    _, batch = next(batches(world.store, "llm.big.l01.mean", rows, CONFIG))
+    _, batch = next(probe_batches(world.store, "llm.big.l01.mean", rows, CONFIG))
     values = batch.arrays["llm.big.l01.mean/states"].clone()
     values[7, 2] = float("nan")
     with pytest.raises(ConfigError, match=f"llm.big.l01.mean: the row in slot {batch.slots[7]} .*not finite"):
-        finite(values, "llm.big.l01.mean", batch)
+        finite_numpy(values, "llm.big.l01.mean", batch)
 
 
 def test_findings_are_written_and_read_back(findings, tmp_path):
-    target = write_findings(tmp_path / "out", findings)
-    assert Findings.model_validate_json(target.read_text()) == findings
-    png, svg = plot(tmp_path / "out", findings)
+    target = write_probe_result(tmp_path / "out", findings)
+    assert ProbeResult.model_validate_json(target.read_text()) == findings
+    png, svg = write_plots(tmp_path / "out", findings)
     assert svg.read_text().startswith("<?xml")
     with Image.open(png) as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20

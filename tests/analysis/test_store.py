@@ -16,9 +16,9 @@ from sur.analysis.store.difference import compare_features, compare_stores
 from sur.analysis.store.neighbours import Neighbours
 from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.rows import describe_row, row_records
-from sur.analysis.store.search import search_rows
+from sur.analysis.store.search import PromptSearch
 from sur.analysis.store.statistics import feature_statistics
-from sur.analysis.store.vectors import pooled
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, UnknownFeature, float32_to_bfloat16, row_id
 from sur.support.errors import NotInStore
 
@@ -107,7 +107,7 @@ def test_a_sample_gives_the_spectrum_of_a_large_feature(filled, monkeypatch):
 def test_statistics_do_not_depend_on_how_rows_are_cut_into_blocks(filled, monkeypatch):
     store = filled[0]
     before = feature_statistics(store, "tokens")
-    monkeypatch.setattr("sur.analysis.store.blocks.BLOCK_BYTES", 3 * TOKENS * DIM * 4)
+    monkeypatch.setattr("sur.analysis.store.blocks.BLOCK_VALUE_BYTES", 3 * TOKENS * DIM * 4)
     after = feature_statistics(store, "tokens")
     assert after.norms.counts == before.norms.counts and after.dead == before.dead
     assert after.deviation == pytest.approx(before.deviation, rel=1e-13)
@@ -171,7 +171,7 @@ def test_a_mask_says_which_tokens_count(tmp_path):
     found = feature_statistics(store, "x")
     assert found.vectors == 3 and found.token_lengths == ((1, 1), (2, 1))
     assert found.mean == pytest.approx(np.concatenate([states[0, [0, 2]], states[1, [3]]]).mean())
-    np.testing.assert_allclose(pooled(store, "x")[0], [states[0, [0, 2]].mean(axis=0), states[1, 3]])
+    np.testing.assert_allclose(row_vectors(store, "x")[0], [states[0, [0, 2]].mean(axis=0), states[1, 3]])
 
 
 def test_statistics_of_a_feature_that_is_not_there_name_those_that_are(filled):
@@ -181,7 +181,7 @@ def test_statistics_of_a_feature_that_is_not_there_name_those_that_are(filled):
 
 def test_pooled_vectors_are_means_over_the_prompts_own_tokens(filled):
     store, states, length, rows = filled
-    found, slots = pooled(store, "tokens")
+    found, slots = row_vectors(store, "tokens")
     want = np.stack([states[row, : length[row]].mean(axis=0) for row in rows])
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
     assert [record.simple for record in row_records(store, slots.tolist())] == [f"prompt number {n}" for n in rows]
@@ -195,7 +195,7 @@ def test_latents_are_averaged_over_a_grid(tmp_path):
     store.ensure_feature(FeatureSpec("vae.x", "vae", {}, spec))
     write(store, "vae.x", {"mean": latents, "logvar": latents})
     want = latents[:, 0].reshape(2, 3, 8, 2, 4).mean(axis=3).reshape(2, -1)
-    np.testing.assert_allclose(pooled(store, "vae.x")[0], want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(row_vectors(store, "vae.x")[0], want, rtol=1e-5, atol=1e-6)
     found = feature_statistics(store, "vae.x")
     assert (found.dim, found.vectors) == (3, 2 * 2 * 16 * 4)
     np.testing.assert_allclose(found.dimension_mean, latents.astype(np.float64).mean(axis=(0, 1, 3, 4)), rtol=1e-10)
@@ -203,38 +203,38 @@ def test_latents_are_averaged_over_a_grid(tmp_path):
 
 def test_vectors_are_kept_and_only_what_is_new_is_computed(filled, monkeypatch):
     store, states, length, _ = filled
-    first = np.array(pooled(store, "tokens")[0])
+    first = np.array(row_vectors(store, "tokens")[0])
     computed = []
     original = vectors_module.partition_blocks
     monkeypatch.setattr(
         vectors_module, "partition_blocks", lambda s, n, r: (computed.append(r.partition), original(s, n, r))[1]
     )
-    np.testing.assert_array_equal(pooled(store, "tokens")[0], first)
+    np.testing.assert_array_equal(row_vectors(store, "tokens")[0], first)
     assert computed == []
     add_rows(store, 21, 3)
     write(store, "tokens", {"states": np.float16(states[:, :, :]).repeat(2, 0)[:24], "length": length.repeat(2)[:24]})
-    grown, slots = pooled(Store.open(store.path), "tokens")
+    grown, slots = row_vectors(Store.open(store.path), "tokens")
     assert computed == [3] and len(grown) == len(slots) == 22
     np.testing.assert_array_equal(grown[:19], first)
 
 
 def test_values_that_were_written_anew_are_computed_anew(filled):
     store, states, length, _ = filled
-    before = pooled(store, "tokens")[0]
+    before = row_vectors(store, "tokens")[0]
     old = np.array(before)
     store.discard("tokens", 0)
     store.write_partition("tokens", 0, {"states": np.float16(states[:8] + 1), "length": length[:8]})
-    after, slots = pooled(store, "tokens")
+    after, slots = row_vectors(store, "tokens")
     assert len(slots) == 20 and not np.array_equal(after[0], old[0])
     np.testing.assert_array_equal(after[8:], old[7:])
     np.testing.assert_array_equal(before, old)  # who has the older file open keeps it
 
 
 def test_vectors_come_also_where_nothing_can_be_kept(filled, tmp_path, monkeypatch, caplog):
-    want = np.array(pooled(filled[0], "tokens")[0])
+    want = np.array(row_vectors(filled[0], "tokens")[0])
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SUR_CACHE", str(tmp_path / "file"))
-    np.testing.assert_array_equal(pooled(filled[0], "tokens")[0], want)
+    np.testing.assert_array_equal(row_vectors(filled[0], "tokens")[0], want)
     assert "are not kept" in caplog.text
 
 
@@ -242,18 +242,18 @@ def test_a_disk_that_is_full_is_noticed_before_anything_is_mapped_onto_it(filled
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    want = np.array(pooled(filled[0], "tokens")[0])
+    want = np.array(row_vectors(filled[0], "tokens")[0])
     for file in (vectors_module.cache_folder() / "vectors").iterdir():
         file.unlink()
     monkeypatch.setattr(os, "posix_fallocate", full)
-    np.testing.assert_array_equal(pooled(filled[0], "tokens")[0], want)
+    np.testing.assert_array_equal(row_vectors(filled[0], "tokens")[0], want)
     assert "No space left" in caplog.text and not [*(vectors_module.cache_folder() / "vectors").iterdir()]
 
 
 def test_vectors_outlive_their_file(filled, monkeypatch):
     """Another process that renews them takes the file away as soon as it is looked at."""
     store, states, length, _ = filled
-    want, original = np.array(pooled(store, "tokens")[0]), vectors_module._Kept._read
+    want, original = np.array(row_vectors(store, "tokens")[0]), vectors_module._VectorFile._read
 
     def read_and_lose(kept):
         found = original(kept)
@@ -261,19 +261,19 @@ def test_vectors_outlive_their_file(filled, monkeypatch):
             file.unlink()
         return found
 
-    monkeypatch.setattr(vectors_module._Kept, "_read", read_and_lose)
-    np.testing.assert_array_equal(pooled(store, "tokens")[0], want)
-    monkeypatch.setattr(vectors_module._Kept, "_read", original)
-    pooled(store, "tokens")
-    monkeypatch.setattr(vectors_module._Kept, "_read", read_and_lose)
+    monkeypatch.setattr(vectors_module._VectorFile, "_read", read_and_lose)
+    np.testing.assert_array_equal(row_vectors(store, "tokens")[0], want)
+    monkeypatch.setattr(vectors_module._VectorFile, "_read", original)
+    row_vectors(store, "tokens")
+    monkeypatch.setattr(vectors_module._VectorFile, "_read", read_and_lose)
     add_rows(store, 21, 3)
     write(store, "tokens", {"states": np.float16(states).repeat(2, 0)[:24], "length": length.repeat(2)[:24]})
-    np.testing.assert_array_equal(pooled(Store.open(store.path), "tokens")[0][:19], want)
+    np.testing.assert_array_equal(row_vectors(Store.open(store.path), "tokens")[0][:19], want)
 
 
 @pytest.mark.parametrize("standardised", [False, True])
 def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, standardised):
-    monkeypatch.setattr("sur.analysis.store.neighbours.BLOCK_ROWS", 32)
+    monkeypatch.setattr("sur.analysis.store.neighbours.VECTORS_AT_ONCE", 32)
     store = Store.create(tmp_path / "s.zarr", 64)
     add_rows(store, 0, 150)
     values = (
@@ -301,13 +301,24 @@ def test_neighbours_are_those_of_brute_force(tmp_path, monkeypatch, standardised
 
 def test_search_finds_all_words_in_either_prompt_and_any_case(filled):
     store = filled[0]
-    assert search_rows(store, "NUMBER 13 8k") == [13]
-    assert search_rows(store, "complex 1", limit=2) == [1, 10]
-    assert (
-        search_rows(store, "no such words") == search_rows(store, "  ") == search_rows(store, "prompt", limit=0) == []
-    )
+    search = PromptSearch(store)
+    assert search.find("NUMBER 13 8k") == [13]
+    assert search.find("complex 1", limit=2) == [1, 10]
+    assert search.find("no such words") == search.find("  ") == search.find("prompt", limit=0) == []
     add_rows(store, 21, 1)
-    assert [row.simple for row in row_records(store, search_rows(store, "Number 21"))] == ["prompt number 21"]
+    assert [row.simple for row in row_records(store, search.find("Number 21"))] == ["prompt number 21"]
+
+
+def test_a_rows_neighbours_are_reported_only_when_asked_for(filled, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUR_CACHE", str(tmp_path / "cache"))
+    store = filled[0]
+    (feature,) = describe_row(store, 5).features
+    assert describe_row(store, 5).neighbours == {} and not (tmp_path / "cache").exists()
+    near = describe_row(store, 5, neighbours=3).neighbours[feature.name]
+    want = Neighbours(store, feature.name, standardised=True).nearest(5, 3)
+    assert [(row.slot, row.similarity) for row in near] == [(each.slot, each.similarity) for each in want]
+    assert [row.simple for row in near] == [f"prompt number {each.slot}" for each in want]
+    assert describe_row(store, 4, neighbours=3).neighbours == {}
 
 
 def test_a_row_is_described_by_slot_id_or_prefix(filled):
@@ -355,10 +366,11 @@ def test_a_prefix_of_several_ids_is_refused_with_their_names(tmp_path):
 
 
 def test_split_share_is_what_the_loader_splits_by(shapes_config):
-    from sur.cache import Loader
+    from sur.cache import Loader, Selection
 
     store = Store.open(shapes_config.store.path)
-    held = Loader(store, ["text.shapes.simple"], batch_size=1, split="validation", validation_fraction=0.2).slots
+    selection = Selection(split="validation", validation_fraction=0.2)
+    held = Loader(store, ["text.shapes.simple"], batch_size=1, selection=selection).slots
     shares = [describe_row(store, slot).split_share for slot in range(96)]
     assert sorted(held.tolist()) == [slot for slot, share in enumerate(shares) if share < 0.2]
 

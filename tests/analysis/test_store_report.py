@@ -12,7 +12,7 @@ import pytest
 from made_up_evaluation import evaluation, run  # noqa: F401 fixtures
 from typer.testing import CliRunner
 
-from sur.analysis.reports.charts import MOST_BARS, shown
+from sur.analysis.reports.charts import MOST_BARS, feature_charts
 from sur.analysis.reports.compare_runs import CLOSED, different_settings, picture_lines, score_lines
 from sur.analysis.reports.runs import read_run, run_names
 from sur.analysis.reports.store_report import write_store_report
@@ -177,7 +177,7 @@ def test_a_chart_of_many_dimensions_keeps_the_largest(shapes_config):
     store = Store.open(shapes_config.store.path)
     name = next(name for name in store.features() if name.startswith("llm."))
     statistics = feature_statistics(store, name)
-    chart = next(chart for chart in shown(statistics).charts if "magnitude" in chart.title)
+    chart = next(chart for chart in feature_charts(statistics).charts if "magnitude" in chart.title)
     assert len(chart.heights) <= MOST_BARS < statistics.dim
     assert np.isclose(chart.highest, max(statistics.dimension_largest))
 

@@ -23,17 +23,17 @@ from sur.analysis.store.neighbours import Neighbours
 from sur.analysis.store.pictures import LatentPictures
 from sur.analysis.store.statistics import feature_statistics
 from sur.analysis.store.table import State
-from sur.analysis.store.watch import Watch
-from sur.analysis.web.app import create_app, listen, serve
+from sur.analysis.store.watch import StoreWatch
+from sur.analysis.web.app import create_app, listen, serve_app
 from sur.analysis.web.background import Jobs
-from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, Found, RowFilter, matching
+from sur.analysis.web.filters import NO_DATASET, PAGE_ROWS, MatchCache, RowFilter, matching
 from sur.analysis.web.row_pages import marked
 from sur.analysis.web.security import POLICY, is_loopback
 from sur.analysis.web.thumbnails import Thumbnails
 from sur.analysis.web.viewer import Viewer
 from sur.cache import ArraySpec, CacheError, FeatureSpec, RowRecord, Store, row_id
 from sur.config.run import load_config
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 from sur.support.errors import ConfigError
 from sur.support.images import encode
 
@@ -48,7 +48,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("view")
     path = save_config_file(folder, save_models(folder / "models"), save_rows(folder / "rows"))
     extract(load_config(path))
-    close_encoders()
     return load_config(path)
 
 
@@ -56,7 +55,7 @@ def run(tmp_path_factory):
 def opened(viewer, host="127.0.0.1", address="localhost"):
     """A client of the app, once the store is read; pages asked for before it show what is read so far."""
     with TestClient(create_app(viewer, host), base_url=f"http://{address}") as client:
-        assert viewer.watch.looked.wait(60)
+        assert viewer.watch.all_read.wait(60)
         yield client
 
 
@@ -220,7 +219,7 @@ def test_quarantined_rows_are_shown_with_reason_and_remedy(client):
     ],
 )
 def test_filters_agree_with_plain_python(store, query):
-    table = Watch(store.path).refresh()
+    table = StoreWatch(store.path).refresh()
     assert matching(table, RowFilter(**query)).tolist() == plainly(store, **query)
 
 
@@ -283,7 +282,7 @@ def test_prompts_and_reasons_cannot_be_markup(tmp_path, store):
 
 
 def test_new_rows_partitions_features_and_data_sets_are_seen_while_it_runs(store):
-    watch = Watch(store.path)
+    watch = StoreWatch(store.path)
     before = watch.refresh()
     states, lengths = before.features["text.a"].states.copy(), before.tokens()["text.a"].copy()
     assert watch.refresh() is before  # nothing new
@@ -304,7 +303,7 @@ def test_new_rows_partitions_features_and_data_sets_are_seen_while_it_runs(store
 
 
 def test_a_feature_made_anew_takes_the_place_of_the_old_one(store):
-    watch = Watch(store.path)
+    watch = StoreWatch(store.path)
     watch.refresh()
     store.drop_feature("llm.b")
     anew = replace(POOLED, identity={"model": "other"})
@@ -356,7 +355,7 @@ def test_a_damaged_shard_of_lengths_stops_only_its_own_partition(store):
     shard = sorted(p for p in (store.path / "features" / "text.a" / "length").rglob("*") if p.name != "zarr.json")[0]
     content = shard.read_bytes()
     shard.write_bytes(bytes(len(content)))
-    watch = Watch(store.path)
+    watch = StoreWatch(store.path)
     table = watch.refresh()
     assert table.n_rows == 30 and str(shard) in watch.trouble
     assert sorted(np.unique(table.features["text.a"].states[:8])) == [State.PENDING]
@@ -376,7 +375,7 @@ def test_a_row_that_is_not_read_yet_is_not_said_to_be_absent(store):
 
 
 def test_neighbours_that_are_not_read_yet_are_left_out(store):
-    table = Watch(store.path).refresh()
+    table = StoreWatch(store.path).refresh()
     beyond = [row.slot for row in store.rows()][20:]
     filling = replace(table, ids=table.ids[:20], slots=table.slots[:20])
     assert filling.place_of(int(table.slots[19])) == 19 and all(filling.place_of(slot) is None for slot in beyond)
@@ -490,14 +489,14 @@ def test_a_thumbnail_is_decoded_once_and_the_oldest_leave():
 def test_a_thumbnail_that_replaces_another_is_counted_once():
     thumbnails, made = Thumbnails(lambda slot: Image.new("RGB", (8, 8))), encode(Image.new("RGB", (8, 8)), 8)
     for _ in range(3):
-        thumbnails._keep(("a", 8), made)
+        thumbnails._store(("a", 8), made)
     assert thumbnails._bytes == len(made.content)
 
 
 def test_answers_are_remembered_until_the_table_changes(store, monkeypatch):
     searches = []
     monkeypatch.setattr("sur.analysis.web.filters.matching", lambda t, w: searches.append(w) or matching(t, w))
-    found, table = Found(size=2), Watch(store.path).refresh()
+    found, table = MatchCache(size=2), StoreWatch(store.path).refresh()
     for offset in (0, 48, 96):
         found(table, RowFilter(q="red", offset=offset))
     assert len(searches) == 1
@@ -552,7 +551,7 @@ def test_a_free_port_is_printed_and_answers(store):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uvicorn.Server, "run", remembered)
-        thread = threading.Thread(target=serve, args=(create_app(Viewer(store.path)), "127.0.0.1", 0, ready))
+        thread = threading.Thread(target=serve_app, args=(create_app(Viewer(store.path)), "127.0.0.1", 0, ready))
         thread.start()
         assert started.wait(10)
         answer = httpx.get(said[0], timeout=10)

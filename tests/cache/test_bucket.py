@@ -17,6 +17,7 @@ import pytest
 import tensorstore
 import zarr
 from cache_samples import (
+    ALL,
     LATENTS,
     NULL,
     STATES,
@@ -29,7 +30,7 @@ from cache_samples import (
 from moto.server import ThreadedMotoServer
 from zarr.storage import ObjectStore
 
-from sur.cache import CacheError, CorruptStore, Loader, Store, StoreBusy
+from sur.cache import CacheError, CorruptStore, Loader, Resident, Store, StoreBusy, Windowed
 from sur.cache.storage import bucket
 from sur.cache.storage.bucket import BucketStorage
 
@@ -121,8 +122,8 @@ def test_the_loader_serves_a_bucket(location):
     extract(location)
     store = Store.open(location)
     rows = store.rows()
-    for resident in (True, False):
-        for batch in Loader(store, [LATENTS.name], batch_size=3, split="all", resident=resident).batches():
+    for reader in (Resident, Windowed):
+        for batch in Loader(store, [LATENTS.name], batch_size=3, selection=ALL, reader=reader).batches():
             expected = sample_values(LATENTS, [rows[slot] for slot in batch.slots])["mean"]
             assert np.array_equal(batch.arrays[f"{LATENTS.name}/mean"].numpy(), expected)
 

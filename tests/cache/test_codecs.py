@@ -9,6 +9,7 @@ import pytest
 import tensorstore
 import zarr
 from cache_samples import (
+    ALL,
     STATES,
     no_waiting_for_the_disk,  # noqa: F401
     sample_rows,
@@ -22,7 +23,9 @@ from sur.cache import (
     FeatureSpec,
     IdentityMismatch,
     Loader,
+    Resident,
     Store,
+    Windowed,
     bfloat16_to_float32,
 )
 from sur.cache.format.codecs import CODECS
@@ -58,9 +61,9 @@ def test_packed_values_come_back_exactly_in_every_way_of_reading(tmp_path, codec
         few = Store.open(store.path).read(feature.name, np.array([19, 2, 9]))[name]
         assert np.array_equal(few, expected[name][[19, 2, 9]])
         assert np.array_equal(Store.open(store.path).read_partition(feature.name, 2)[name], expected[name][16:])
-    for resident in (True, False):
-        loader = Loader(store, [feature.name], batch_size=4, split="all", resident=resident)
-        assert loader.window > 0
+    for reader in (Resident, Windowed):
+        loader = Loader(store, [feature.name], batch_size=4, selection=ALL, reader=reader)
+        assert loader.order.window
         for batch in loader.batches():
             assert np.array_equal(batch.arrays[f"{feature.name}/mean"].numpy(), expected["mean"][batch.slots])
     assert store.verify() == []
@@ -98,13 +101,10 @@ def test_a_flipped_bit_in_a_packed_shard_is_found_and_never_served(tmp_path, cod
     path.write_bytes(data)
     (damage,) = store.verify()
     assert (damage.feature, damage.partition) == (feature.name, 1)
-    for resident in (True, False):
+    for reader in (Resident, Windowed):
         with pytest.raises(CorruptStore, match="checksum"):
-            list(
-                Loader(
-                    Store.open(path.parents[3]), [feature.name], batch_size=4, split="all", resident=resident
-                ).batches()
-            )
+            opened = Store.open(path.parents[3])
+            list(Loader(opened, [feature.name], batch_size=4, selection=ALL, reader=reader).batches())
     with pytest.raises(CorruptStore, match="checksum"):
         Store.open(store.path).read(feature.name, np.arange(8, 16))
 

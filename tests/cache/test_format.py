@@ -17,6 +17,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from sur.cache import ArraySpec, Store
+from sur.cache.format.checksum import CRC_BYTES
 from sur.cache.format.shard import Layout
 
 ARRAYS = [(spec.name, array) for spec in (STATES, LATENTS) for array in spec.arrays]
@@ -82,4 +83,5 @@ def test_shards_are_byte_for_byte_what_zarr_writes(dtype, shape):
     data, crcs = layout.encode(values)
     data = b"".join(data)
     assert data == memory._store_dict[key].to_bytes()
-    assert len(data) == layout.shard_bytes(6) and layout.fault(data, crcs) == ""
+    assert len(data) == layout.chunks * (layout.chunk_bytes + CRC_BYTES) + layout.index_bytes
+    assert layout.fault(data, crcs) == ""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cache_samples import (
+    ALL,
     LATENTS,
     NULL,
     STATES,
@@ -31,7 +32,12 @@ from sur.cache import (
     IncompleteFeature,
     Loader,
     Manifest,
+    Order,
+    Resident,
+    RowWise,
+    Selection,
     Store,
+    Windowed,
     compact,
     row_id,
 )
@@ -46,9 +52,9 @@ def store(tmp_path) -> Store:
     return store
 
 
-def serve(store: Store, **options) -> list[tuple[bytes, bytes]]:
+def serve(store: Store, **selection) -> list[tuple[bytes, bytes]]:
     """(ids, values) of every batch of two epochs."""
-    loader = Loader(store, [STATES.name], batch_size=5, **options)
+    loader = Loader(store, [STATES.name], batch_size=5, selection=Selection(**selection))
     return [
         (batch.ids.tobytes(), batch.arrays[f"{STATES.name}/states"].view(torch.uint16).numpy().tobytes())
         for epoch in (0, 1)
@@ -66,7 +72,7 @@ def test_an_edited_row_is_a_new_row_and_the_old_one_is_served_no_more(store):
     assert store.pending(STATES.name) == [4]  # only the new row's partition
     extract(store.path, 28)
     assert all(path.read_bytes() == data for path, data in shards.items())
-    served = {id.tobytes() for id in Loader(store, [STATES.name], dataset="data", batch_size=1, split="all").ids}
+    served = {id.tobytes() for id in Loader(store, [STATES.name], batch_size=1, selection=Selection("data", "all")).ids}
     assert served == set(ids)
 
 
@@ -74,7 +80,9 @@ def test_removed_rows_are_skipped_and_come_back_for_nothing(store):
     ids = [row.id for row in store.rows()]
     before = file_bytes(store.path)
     assert store.set_members("data", ids[5:]) == (5, 23)
-    assert Loader(store, [STATES.name], dataset="data", batch_size=1, split="all").slots.tolist() == list(range(5, 28))
+    assert Loader(store, [STATES.name], batch_size=1, selection=Selection("data", "all")).slots.tolist() == list(
+        range(5, 28)
+    )
     assert store.set_members("data", ids) == (0, 28)
     assert file_bytes(store.path) == before
     assert store.verify() == []
@@ -87,7 +95,7 @@ def test_data_sets_share_rows_and_know_nothing_of_each_other(store):
     assert store.datasets() == ["data", "other"]
     assert np.flatnonzero(store.members("other")).tolist() == list(range(10, 20))
     with pytest.raises(CacheError, match=r"no data set 'mine' \(it holds: data, other\)"):
-        Loader(store, [STATES.name], dataset="mine", batch_size=1)
+        Loader(store, [STATES.name], batch_size=1, selection=Selection("mine"))
     with pytest.raises(BadValues, match="1 of its rows are not in the store"):
         store.set_members("other", [*ids[:3], bytes(range(16))])
     with pytest.raises(BadValues, match="must match"):
@@ -98,12 +106,12 @@ def test_data_sets_share_rows_and_know_nothing_of_each_other(store):
 def test_new_rows_belong_to_no_data_set_until_it_is_said(store):
     store.add_rows(sample_rows(8, first=200))
     assert len(store.members("data")) == 40 and int(store.members("data").sum()) == 28
-    loader = Loader(store, [STATES.name], dataset="data", batch_size=1, split="all")
+    loader = Loader(store, [STATES.name], batch_size=1, selection=Selection("data", "all"))
     assert loader.n_rows == 28  # though the new partition has no values yet
 
 
 def test_a_training_is_repeated_from_its_manifest_whatever_came_and_went(store, tmp_path):
-    manifest = Loader(store, [STATES.name], dataset="data", batch_size=5).manifest
+    manifest = Loader(store, [STATES.name], batch_size=5, selection=Selection("data")).manifest
     path = manifest.save(tmp_path / "run" / "manifest.safetensors")
     served = serve(store, dataset="data")
     store.add_rows(sample_rows(12, first=100))
@@ -126,7 +134,7 @@ def test_a_manifest_is_refused_where_its_rows_or_values_are_not(store, tmp_path)
     store.set_members("data", [row.id for row in store.rows()[4:]])
     assert compact(store, fewer) == 4
     with pytest.raises(CacheError, match="4 of the manifest's 28 rows are not in"):
-        Loader(fewer, [STATES.name], manifest=manifest, batch_size=1)
+        Loader(fewer, [STATES.name], batch_size=1, selection=Selection(manifest=manifest))
     other = Store.create(tmp_path / "other.zarr", 8)
     other.add_rows(sample_rows(28))
     other.ensure_feature(STATES)
@@ -135,7 +143,7 @@ def test_a_manifest_is_refused_where_its_rows_or_values_are_not(store, tmp_path)
         values["states"][0, 0] ^= 1
         other.write_partition(STATES.name, partition, values)
     with pytest.raises(CacheError, match=rf"values of {STATES.name} in .* are not those of the manifest"):
-        Loader(other, [STATES.name], manifest=manifest, batch_size=1)
+        Loader(other, [STATES.name], batch_size=1, selection=Selection(manifest=manifest))
 
 
 def test_a_file_that_is_no_manifest_is_said_to_be_none(tmp_path):
@@ -216,7 +224,7 @@ def test_a_damaged_data_set_is_found_and_mended_by_the_next_extraction(store):
     (damage,) = store.verify()
     assert damage.file == "datasets/data/zarr.json"
     with pytest.raises(CacheError, match="do not agree with their digest"):
-        Loader(store, [STATES.name], dataset="data", batch_size=1)
+        Loader(store, [STATES.name], batch_size=1, selection=Selection("data"))
     assert store.repair([damage]) == []
     store.set_members("data", ids)
     assert path.read_bytes() == good and store.verify() == []
@@ -226,7 +234,7 @@ def test_a_store_of_the_version_without_data_sets_still_opens(store):
     shutil.rmtree(store.path / "datasets")
     opened = Store.open_or_create(store.path)
     assert opened.datasets() == [] and opened.verify() == []
-    assert Loader(opened, [STATES.name], batch_size=1, split="all").n_rows == 28
+    assert Loader(opened, [STATES.name], batch_size=1, selection=ALL).n_rows == 28
 
 
 def test_a_store_of_the_version_with_sha256_in_receipts_is_read_checked_and_extended(store):
@@ -249,7 +257,7 @@ def test_a_store_of_the_version_with_sha256_in_receipts_is_read_checked_and_exte
     rewrite(root / "zarr.json", "", lambda content: {**content, "format_version": 2})
     old = Store.open(root)
     assert old.verify() == []
-    assert Loader(old, [STATES.name], batch_size=1, split="all").n_rows == 28
+    assert Loader(old, [STATES.name], batch_size=1, selection=ALL).n_rows == 28
     assert extract(root, 40) == [(spec.name, partition) for spec in (STATES, LATENTS) for partition in (4, 5)]
     assert Store.open(root).verify() == []
 
@@ -266,18 +274,20 @@ def test_windows_are_repeated_from_a_manifest_after_compaction(tmp_path, codec):
         store.write_partition("x", partition, values)
     store.set_members("data", [row.id for row in store.rows()])
 
-    def served(where: Store, **options) -> list[bytes]:
-        loader = Loader(where, ["x"], batch_size=3, split="all", resident=False, **options)
+    def served(where: Store, window: int | None = None, **selection) -> list[bytes]:
+        order, chosen = Order(window=window), Selection(split="all", **selection)
+        loader = Loader(where, ["x"], batch_size=3, selection=chosen, order=order, reader=Windowed)
         return [batch.ids.tobytes() for epoch in (0, 1) for batch in loader.batches(epoch)]
 
     before = served(store, dataset="data", window=2)
-    manifest = Loader(store, ["x"], dataset="data", batch_size=3, window=2).manifest.save(tmp_path / "manifest")
+    loader = Loader(store, ["x"], batch_size=3, selection=Selection("data"), order=Order(window=2))
+    manifest = loader.manifest.save(tmp_path / "manifest")
     made = Store.create(tmp_path / "compact.zarr", 16)
     compact(store, made)
     recorded = Manifest.load(manifest)
     assert served(made, manifest=recorded) == before
     assert served(made, dataset="data", window=2) != before
-    assert Loader(made, ["x"], manifest=recorded, batch_size=3).manifest.digest == recorded.digest
+    assert Loader(made, ["x"], batch_size=3, selection=Selection(manifest=recorded)).manifest.digest == recorded.digest
 
 
 def test_rows_extracted_again_in_another_order_still_serve_an_old_manifest(store, tmp_path):
@@ -303,7 +313,7 @@ def test_other_values_of_small_rows_are_refused_too(tmp_path):
         store.write_partition("small", 0, values)
     manifest = Loader(stores[0], ["small"], batch_size=1).manifest
     with pytest.raises(CacheError, match="values of small"):
-        Loader(stores[1], ["small"], manifest=manifest, batch_size=1)
+        Loader(stores[1], ["small"], batch_size=1, selection=Selection(manifest=manifest))
 
 
 def test_compaction_refuses_its_own_store_and_one_with_other_rows(store, tmp_path):
@@ -339,9 +349,11 @@ def test_random_reads_of_many_shards_stay_within_the_open_files(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 64, hard))
     try:
-        for options in ({"resident": True}, {"resident": False}, {"resident": False, "window": 2}):
+        for reader, window in ((Resident, 0), (RowWise, 0), (Windowed, 2)):
             for batch_size in (10, 75):
-                loader = Loader(Store.open(store.path), ["wide"], batch_size=batch_size, split="all", **options)
+                order = Order(window=window)
+                opened = Store.open(store.path)
+                loader = Loader(opened, ["wide"], batch_size=batch_size, selection=ALL, order=order, reader=reader)
                 assert sum(len(batch.slots) for batch in loader.batches()) == 150
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cache_samples import (
+    ALL,
     LATENTS,
     STATES,
     extract,
@@ -17,8 +18,9 @@ from cache_samples import (
     sample_values,
 )
 
-from sur.cache import CacheError, IncompleteFeature, Loader, Store
-from sur.cache.sampling import Window, in_split, permutation, windowed_permutation
+from sur.cache import CacheError, IncompleteFeature, Loader, Order, Resident, RowWise, Selection, Store, Windowed
+from sur.cache.readers import Reader, Window
+from sur.cache.sampling import in_split, permutation, windowed_permutation
 
 ROWS = 60
 
@@ -34,9 +36,9 @@ def slots(batches) -> list[list[int]]:
     return [batch.slots.tolist() for batch in batches]
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_batches_hold_the_stored_values_of_their_rows(store, resident):
-    loader = Loader(store, [STATES.name], batch_size=7, split="all", resident=resident)
+@pytest.mark.parametrize("reader", [Resident, RowWise])
+def test_batches_hold_the_stored_values_of_their_rows(store, reader):
+    loader = Loader(store, [STATES.name], batch_size=7, selection=ALL, reader=reader)
     rows = store.rows()
     for batch in loader.batches():
         expected = sample_values(STATES, [rows[slot] for slot in batch.slots])
@@ -48,11 +50,11 @@ def test_batches_hold_the_stored_values_of_their_rows(store, resident):
 
 
 def test_an_epoch_holds_each_row_once_and_the_next_in_another_order(store):
-    loader = Loader(store, [STATES.name], batch_size=4, split="all")
+    loader = Loader(store, [STATES.name], batch_size=4, selection=ALL)
     first, second = slots(loader.batches(0)), slots(loader.batches(1))
     assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(ROWS))
     assert first != second
-    assert slots(Loader(store, [STATES.name], batch_size=4, split="all", seed=1).batches(0)) != first
+    assert slots(Loader(store, [STATES.name], batch_size=4, selection=ALL, order=Order(seed=1)).batches(0)) != first
 
 
 def test_the_order_does_not_change_between_versions():
@@ -70,15 +72,18 @@ def test_resuming_in_the_middle_of_an_epoch_goes_on_exactly_there(store):
 
 
 def test_ranks_share_an_epoch_without_overlap(store):
-    alone = Loader(store, [STATES.name], batch_size=12, split="all")
-    ranks = [Loader(store, [STATES.name], batch_size=4, split="all", rank=r, world_size=3) for r in range(3)]
+    alone = Loader(store, [STATES.name], batch_size=12, selection=ALL)
+    ranks = [
+        Loader(store, [STATES.name], batch_size=4, selection=ALL, order=Order(rank=r, world_size=3)) for r in range(3)
+    ]
     for whole, *parts in zip(alone.batches(2), *(rank.batches(2) for rank in ranks), strict=True):
         assert whole.slots.tolist() == [slot for part in parts for slot in part.slots.tolist()]
 
 
 def test_the_last_batch_is_dropped_or_shared(store):
     def sizes(**options) -> list[int]:
-        return [len(b.slots) for b in Loader(store, [STATES.name], batch_size=16, split="all", **options).batches()]
+        loader = Loader(store, [STATES.name], batch_size=16, selection=ALL, order=Order(**options))
+        return [len(batch.slots) for batch in loader.batches()]
 
     assert sizes() == [16, 16, 16]
     assert sizes(drop_last=False) == [16, 16, 16, 12]
@@ -88,7 +93,7 @@ def test_the_last_batch_is_dropped_or_shared(store):
 
 def test_splits_are_disjoint_complete_and_unmoved_by_new_rows(store):
     train, validation = (
-        Loader(store, [STATES.name], batch_size=1, split=split, validation_fraction=0.2)
+        Loader(store, [STATES.name], batch_size=1, selection=Selection(split=split, validation_fraction=0.2))
         for split in ("train", "validation")
     )
     assert sorted([*train.slots, *validation.slots]) == list(range(ROWS))
@@ -100,15 +105,15 @@ def test_splits_are_disjoint_complete_and_unmoved_by_new_rows(store):
 
 
 def test_rows_without_a_required_feature_are_skipped(store):
-    loader = Loader(store, [STATES.name, LATENTS.name], batch_size=2, split="all")
+    loader = Loader(store, [STATES.name, LATENTS.name], batch_size=2, selection=ALL)
     assert loader.slots.tolist() == [row.slot for row in store.rows() if row.image]
 
 
-@pytest.mark.parametrize("resident", [True, False])
-def test_rows_without_an_optional_feature_are_marked_and_zero(store, resident):
-    options = {"optional": [LATENTS.name], "batch_size": 10, "split": "all", "resident": resident}
+@pytest.mark.parametrize("reader", [Resident, RowWise])
+def test_rows_without_an_optional_feature_are_marked_and_zero(store, reader):
     has = {row.slot for row in store.rows() if row.image}
-    for batch in Loader(store, [STATES.name], **options).batches():
+    loader = Loader(store, [STATES.name], optional=[LATENTS.name], batch_size=10, selection=ALL, reader=reader)
+    for batch in loader.batches():
         present = batch.present[LATENTS.name]
         assert present.dtype == torch.bool and batch.present[STATES.name].all()
         assert present.tolist() == [slot in has for slot in batch.slots]
@@ -121,18 +126,20 @@ def test_the_manifest_depends_on_rows_and_values_alone(store):
     def digest(*features: str, **options) -> str:
         return Loader(store, features, batch_size=2, **options).manifest.digest
 
-    assert digest(STATES.name) == digest(STATES.name, seed=9, resident=False, split="validation")
-    assert len({digest(STATES.name), digest(LATENTS.name), digest(STATES.name, window=3)}) == 3
+    other = {"selection": Selection(split="validation"), "order": Order(seed=9), "reader": RowWise}
+    assert digest(STATES.name) == digest(STATES.name, **other)
+    assert len({digest(STATES.name), digest(LATENTS.name), digest(STATES.name, order=Order(window=3))}) == 3
 
 
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_window_serves_each_row_once_with_its_values_and_mixes_so_many_partitions(store, window):
     rows = store.rows()
 
-    def loader(**options) -> Loader:
-        return Loader(store, [STATES.name], batch_size=5, split="all", window=window, drop_last=False, **options)
+    def loader(reader: type[Reader]) -> Loader:
+        order = Order(window=window, drop_last=False)
+        return Loader(store, [STATES.name], batch_size=5, selection=ALL, order=order, reader=reader)
 
-    served = list(loader(resident=False).batches(1))
+    served = list(loader(Windowed).batches(1))
     for batch in served:
         expected = sample_values(STATES, [rows[slot] for slot in batch.slots])["states"]
         assert np.array_equal(batch.arrays[STATES.name + "/states"].view(torch.uint16).numpy(), expected)
@@ -140,18 +147,19 @@ def test_a_window_serves_each_row_once_with_its_values_and_mixes_so_many_partiti
     assert sorted(order.tolist()) == list(range(ROWS))
     windows = [set((order[i : i + 8 * window] // 8).tolist()) for i in range(0, ROWS - ROWS % (8 * window), 8 * window)]
     assert all(len(partitions) <= window + 1 for partitions in windows)  # the last partition is half full
-    assert slots(loader(resident=True).batches(1)) == slots(served) != slots(loader(resident=False).batches(2))
-    assert slots(loader(resident=False).batches(1, offset=7)) == slots(served[7:])
+    assert slots(loader(Resident).batches(1)) == slots(loader(RowWise).batches(1)) == slots(served)
+    assert slots(served) != slots(loader(Windowed).batches(2))
+    assert slots(loader(Windowed).batches(1, offset=7)) == slots(served[7:])
 
 
 def test_a_window_is_all_that_is_held(store, monkeypatch):
-    loader = Loader(store, [STATES.name], batch_size=2, split="all", window=2, resident=False)
+    loader = Loader(store, [STATES.name], batch_size=2, selection=ALL, order=Order(window=2), reader=Windowed)
     held = []
     gather = Window.gather
 
     def counted(window, positions):
         values = gather(window, positions)
-        held.append(len(window.held))
+        held.append(len(window.partitions))
         return values
 
     monkeypatch.setattr(Window, "gather", counted)
@@ -160,8 +168,9 @@ def test_a_window_is_all_that_is_held(store, monkeypatch):
 
 
 def test_abandoned_batches_leave_no_thread(store):
-    for window in (0, 2):
-        loader = Loader(store, [STATES.name], batch_size=2, split="all", window=window, resident=False)
+    for window, reader in ((0, RowWise), (2, Windowed)):
+        order = Order(window=window)
+        loader = Loader(store, [STATES.name], batch_size=2, selection=ALL, order=order, reader=reader)
         batches = loader.batches()
         next(batches)
         batches.close()  # pyright: ignore[reportAttributeAccessIssue]
@@ -186,6 +195,6 @@ def test_an_unfinished_feature_is_refused_optional_or_not(tmp_path):
 
 def test_a_loader_without_a_full_batch_says_why(store):
     with pytest.raises(CacheError, match=r"60 of 60 rows.*a batch takes 64 x 1"):
-        Loader(store, [STATES.name], batch_size=64, split="all")
+        Loader(store, [STATES.name], batch_size=64, selection=ALL)
     with pytest.raises(ValueError, match="batch_size >= 1"):
         Loader(store, [STATES.name], batch_size=0)

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from sur.cache import Behind
-from sur.cache.threads import side_by_side
+from sur.cache import WriteBehind
+from sur.cache.threads import map_parallel
 
 
 def test_the_caller_goes_on_while_jobs_run_and_may_wait_for_all():
@@ -15,7 +15,7 @@ def test_the_caller_goes_on_while_jobs_run_and_may_wait_for_all():
         gate.wait()
         seen.append(name)
 
-    with Behind(depth=2) as behind:
+    with WriteBehind(depth=2) as behind:
         behind.submit(lambda: job("first"))
         behind.submit(lambda: job("second"))
         assert seen == []
@@ -25,7 +25,7 @@ def test_the_caller_goes_on_while_jobs_run_and_may_wait_for_all():
 
 
 def test_no_more_than_depth_jobs_are_unfinished_after_a_submit():
-    free, behind = threading.Semaphore(0), Behind(depth=1)
+    free, behind = threading.Semaphore(0), WriteBehind(depth=1)
     done = []
 
     def job() -> None:
@@ -51,7 +51,7 @@ def test_the_next_call_raises_what_a_job_raised_and_later_jobs_still_run():
         gate.wait()
         raise OSError("disk full")
 
-    with Behind(depth=1) as behind:
+    with WriteBehind(depth=1) as behind:
         behind.submit(fails)
         gate.set()
         with pytest.raises(OSError, match="disk full"):
@@ -65,7 +65,7 @@ def test_leaving_by_an_error_waits_for_what_was_handed_over(caplog):
     def fails() -> None:
         raise OSError("disk full")
 
-    with pytest.raises(KeyboardInterrupt), Behind(depth=3) as behind:
+    with pytest.raises(KeyboardInterrupt), WriteBehind(depth=3) as behind:
         behind.submit(lambda: done.append(1))
         behind.drain()
         behind._jobs.append(behind._pool.submit(fails))
@@ -82,4 +82,4 @@ def test_what_waits_is_done_side_by_side_and_given_in_order():
         together.wait()
         return -number
 
-    assert side_by_side(waits, range(4)) == [0, -1, -2, -3]
+    assert map_parallel(waits, range(4)) == [0, -1, -2, -3]

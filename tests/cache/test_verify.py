@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cache_samples import (
+    ALL,
     LATENTS,
     STATES,
     extract,
@@ -17,7 +18,7 @@ from cache_samples import (
     sample_rows,
 )
 
-from sur.cache import CacheError, CorruptStore, IncompleteFeature, Loader, Store
+from sur.cache import CacheError, CorruptStore, IncompleteFeature, Loader, Resident, RowWise, Store
 
 DATA = f"features/{STATES.name}/states/c.2.0"
 
@@ -103,12 +104,12 @@ def test_values_of_other_rows_are_found_by_verify_and_on_reading(store, tmp_path
         other.read(STATES.name)
 
 
-@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("reader", [Resident, RowWise])
 @pytest.mark.parametrize("array, offset", [("states/c.1.0", 604 * 2 + 99), ("length/c.1", 9)])
-def test_the_loader_never_hands_out_a_flipped_bit(store, resident, array, offset):
+def test_the_loader_never_hands_out_a_flipped_bit(store, reader, array, offset):
     flip(store.path / f"features/{STATES.name}/{array}", 8 * offset)
     with pytest.raises(CorruptStore, match=r"checksum.*Run verify"):
-        for _ in Loader(store, [STATES.name], batch_size=4, split="all", resident=resident).batches():
+        for _ in Loader(store, [STATES.name], batch_size=4, selection=ALL, reader=reader).batches():
             pass
 
 

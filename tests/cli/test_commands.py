@@ -13,7 +13,7 @@ from sur.cache import RowRecord, Store
 from sur.cli.app import app, main
 from sur.config.load import save_config
 from sur.config.run import load_config
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 
 VERBS = ("plan", "extract", "train", "pipeline", "sweep", "generate", "evaluate", "inspect", "verify", "drop", "demo")
 VERBS += ("convert", "publish", "build")
@@ -25,7 +25,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     path = save_config_file(folder, save_models(folder / "models"), save_rows(folder / "rows"))
     extract(load_config(path))
-    close_encoders()
     return path
 
 
@@ -69,7 +68,7 @@ def test_plan_prints_rows_tokens_bytes_and_space(run):
 
 
 def test_plan_refuses_what_cannot_fit(run, monkeypatch, capsys):
-    monkeypatch.setattr("sur.features.plan.free_bytes", lambda path: 10)
+    monkeypatch.setattr("sur.features.prepare.free_bytes", lambda path: 10)
     code, message = fails(monkeypatch, capsys, "plan", run, "llm.layers=[2]")
     assert code == 2
     assert "only 10 B are free" in message
@@ -162,7 +161,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch):
     def broken(config):
         raise KeyError("bug")
 
-    monkeypatch.setattr("sur.features.plan.plan_extraction", broken)
+    monkeypatch.setattr("sur.features.prepare.plan_extraction", broken)
     monkeypatch.setattr(sys, "argv", ["sur", "plan", str(run)])
     with pytest.raises(KeyError):
         main()

@@ -21,16 +21,8 @@ from sur.features.cost import (
     requests_of_a_partition,
     scenarios,
 )
-from sur.features.extraction import (
-    _stores,
-    close_encoders,
-    encoder_keys,
-    extract,
-    extract_partitions,
-    load_encoder,
-    prepare,
-)
-from sur.features.partition import Duplicates
+from sur.features.extraction import Extraction, extract
+from sur.features.prepare import prepare
 from sur.support.errors import ConfigError
 
 PUBLISHED = [
@@ -103,15 +95,14 @@ def requests(tmp_path_factory):
             models, rows = save_models(folder / "models"), save_rows(folder / "rows", pictures=pictures, broken=False)
             places = [f"store.path=s3://sizes/{pictures}", "loss.alignment.form=tokens"]
             config = load_config(save_config_file(folder, models, rows), places)
-            prepare(config)
+            prepare(config, list(Extraction(config).encoders.values()))
             made.clear()
             extract(config)
             counts[pictures] = sum("features/" in key for key in made)
             made.clear()
-            for key in encoder_keys(config):  # as a worker of which others have done the work
-                extract_partitions(config, key, [])
-                Duplicates(_stores[config.store.path], load_encoder(config, key).consumes)
-            close_encoders()
+            with Extraction(config) as worker:  # whose partitions others have computed already
+                for key in worker.encoders:
+                    worker.encode(key, [])
             counts[pictures, "start"] = sum(key.startswith(("receipts/rows/", "rows/")) for key in made)
     server.stop()
     return config, counts

@@ -7,8 +7,7 @@ import pytest
 from tiny_run import tiny_config
 
 from sur.config.run import load_config
-from sur.features import devices
-from sur.features.devices import claim_device, forget_devices, on_device
+from sur.features.devices import DeviceClaim, claim_device, forget_devices, on_device
 from sur.support.errors import ConfigError
 
 
@@ -69,7 +68,8 @@ def test_the_device_of_a_killed_process_is_free_again(worker):
 
 def test_runs_do_not_share_slots_and_leave_no_files(tmp_path):
     assert claim_device(["cpu"], "one") == claim_device(["cpu"], "two") == "cpu"
-    assert list(devices._held) == ["two"]  # the earlier run's is let go
+    claim = DeviceClaim.of_process
+    assert claim is not None and claim.scope == "two"  # the earlier run's is let go
     forget_devices("one")
     folder = tmp_path / f"sur-devices-{os.getuid()}"
     assert [path.name for path in folder.iterdir()] == ["two-0.lock"]

@@ -5,25 +5,19 @@ import json
 import logging
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from photographs import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
-from sur.cache import IdentityMismatch, Loader, Store
+from sur.cache import IdentityMismatch, Loader, Selection, Store
 from sur.cache.storage.local import LocalStorage
 from sur.data import open_rows
 from sur.features import extraction
-from sur.features.extraction import (
-    close_encoders,
-    encoder_keys,
-    extract,
-    extract_partitions,
-    load_encoder,
-    pending_partitions,
-    prepare,
-)
+from sur.features.extraction import Extraction, extract
+from sur.features.prepare import plan_extraction, prepare
 from sur.support.images import decode
 
 
@@ -47,8 +41,21 @@ def finished(tmp_path_factory, models, rows):
 
 @pytest.fixture
 def config(tmp_path, models, rows):
-    yield tiny_config(tmp_path, models, rows)
-    close_encoders()
+    return tiny_config(tmp_path, models, rows)
+
+
+@pytest.fixture
+def prepared(config):
+    """An open extraction whose store has the rows and the features, and no values."""
+    with prepared_extraction(config) as opened:
+        yield opened
+
+
+@contextmanager
+def prepared_extraction(config):
+    with Extraction(config) as opened:
+        prepare(config, list(opened.encoders.values()))
+        yield opened
 
 
 def test_every_row_holds_what_its_encoder_says_alone(finished):
@@ -56,8 +63,7 @@ def test_every_row_holds_what_its_encoder_says_alone(finished):
     store = Store.open(config.store.path)
     records = store.rows()
     source = open_rows(config.data)
-    for key in encoder_keys(config):
-        encoder = load_encoder(config, key)
+    for key, encoder in Extraction(config).encoders.items():
         for name, arrays in store.features().items():
             if name not in {spec.name for spec in encoder.specs()}:
                 continue
@@ -144,7 +150,7 @@ def test_a_run_that_breaks_anywhere_goes_on_where_it_was(config, finished, monke
     assert store_files(config.store.path) == store_files(finished[0].store.path)
 
 
-def test_a_partition_is_encoded_while_the_one_before_is_written(config, finished, monkeypatch):
+def test_a_partition_is_encoded_while_the_one_before_is_written(config, prepared, finished, monkeypatch):
     begun, second = [], threading.Event()
     encode, publish = extraction.encode_rows, Store.publish_partition
 
@@ -160,8 +166,7 @@ def test_a_partition_is_encoded_while_the_one_before_is_written(config, finished
 
     monkeypatch.setattr(extraction, "encode_rows", encoding)
     monkeypatch.setattr(Store, "publish_partition", waiting)
-    prepare(config)
-    done = extract_partitions(config, "text.simple", [0, 1, 2])
+    done = prepared.encode("text.simple", [0, 1, 2])
     assert done.partitions == (0, 1, 2)
     monkeypatch.undo()
     extract(config)
@@ -170,7 +175,7 @@ def test_a_partition_is_encoded_while_the_one_before_is_written(config, finished
 
 def test_packed_token_states_take_no_more_than_planned_and_far_less_than_raw(tmp_path, models, rows):
     config = tiny_config(tmp_path, models, rows, "llm.pooling=tokens", "llm.max_tokens=64", "llm.layers=[1]")
-    (planned,) = [feature for feature in prepare(config).features if feature.kind == "llm"]
+    (planned,) = [feature for feature in plan_extraction(config).features if feature.kind == "llm"]
     extract(config)
     (made,) = [f for f in Store.open(config.store.path).describe().features if f.name == planned.name]
     raw = planned.bytes_per_row * planned.rows_to_write
@@ -178,9 +183,10 @@ def test_packed_token_states_take_no_more_than_planned_and_far_less_than_raw(tmp
     assert raw / 20 < made.bytes_on_disk <= planned.bytes_to_write < raw / 2
 
 
-def test_a_layer_that_another_process_computes_is_waited_for_while_the_own_one_is_being_written(config, monkeypatch):
-    prepare(config)
-    own, others = load_encoder(config, "llm").shapes()
+def test_a_layer_that_another_process_computes_is_waited_for_while_the_own_one_is_being_written(
+    config, prepared, monkeypatch
+):
+    own, others = prepared.encoder("llm").shapes()
     publish, store = Store.publish_partition, Store.open(config.store.path, writable=True)
     last = store.n_partitions - 1
 
@@ -189,9 +195,9 @@ def test_a_layer_that_another_process_computes_is_waited_for_while_the_own_one_i
         return publish(self, *arguments)
 
     monkeypatch.setattr(Store, "publish_partition", slow)
-    wanted = pending_partitions(config, "llm")
+    pending = prepared.pending("llm")
     with store.claim(others, last):
-        at_work = threading.Thread(target=extract_partitions, args=(config, "llm", wanted))
+        at_work = threading.Thread(target=prepared.encode, args=("llm", pending))
         at_work.start()
         while at_work.is_alive() and (store.pending(own) or store.pending(others) != [last]):
             time.sleep(0.05)
@@ -210,11 +216,10 @@ def test_another_layer_becomes_a_feature_beside_the_old(config, tmp_path, models
     assert set(Store.open(config.store.path).features()) >= {f"llm.llm.l0{n}.mean" for n in (1, 2, 3)}
 
 
-def test_another_template_under_the_same_name_is_refused_by_field(config, tmp_path, models, rows):
-    prepare(config)
+def test_another_template_under_the_same_name_is_refused_by_field(config, prepared, tmp_path, models, rows):
     before = store_files(config.store.path)
     with pytest.raises(IdentityMismatch, match=r"template.*stored None.*wanted 'Say \{prompt\}'"):
-        prepare(tiny_config(tmp_path, models, rows, "llm.template='Say {prompt}'"))
+        extract(tiny_config(tmp_path, models, rows, "llm.template='Say {prompt}'"))
     assert store_files(config.store.path) == before
 
 
@@ -224,20 +229,18 @@ def test_new_rows_are_computed_and_old_ones_left_alone(tmp_path, models):
     extract(config)
     before = store_files(config.store.path)
     save_rows(rows, pictures=5)
-    assert prepare(config).rows_new == 4
-    store = Store.open(config.store.path)
-    assert {key: pending_partitions(config, key) for key in encoder_keys(config)} == dict.fromkeys(
-        encoder_keys(config), [store.n_partitions - 1]
-    )
+    with Extraction(config) as opened:
+        assert prepare(config, list(opened.encoders.values())).rows_new == 4
+        store = Store.open(config.store.path)
+        for key in opened.encoders:
+            assert opened.pending(key) == [store.n_partitions - 1]
     extract(config)
     shards = {name: content for name, content in before.items() if "/c." in name}
     assert shards and shards.items() <= store_files(config.store.path).items()
     assert store.n_partitions == 3
-    close_encoders()
 
 
-def test_a_partition_that_another_writer_holds_is_waited_for(config):
-    prepare(config)
+def test_a_partition_that_another_writer_holds_is_waited_for(config, prepared):
     other = Store.open(config.store.path, writable=True)
     held, release = threading.Event(), threading.Event()
 
@@ -251,30 +254,28 @@ def test_a_partition_that_another_writer_holds_is_waited_for(config):
     holder.start()
     held.wait(10)
     threading.Timer(0.3, release.set).start()
-    done = extract_partitions(config, "text.simple", [0, 1])
+    done = prepared.encode("text.simple", [0, 1])
     holder.join()
     assert set(done.partitions) == {0, 1}
     assert Store.open(config.store.path).pending("text.pipe.simple") == [2]
 
 
-def test_an_owner_that_is_not_done_is_computed_first(config):
-    prepare(config)
-    extract_partitions(config, "text.simple", [2])
+def test_an_owner_that_is_not_done_is_computed_first(config, prepared):
+    prepared.encode("text.simple", [2])
     assert Store.open(config.store.path).pending("text.pipe.simple") == [1]
 
 
 def test_a_picture_edited_after_it_was_added_has_no_value(tmp_path, models):
     rows = save_rows(tmp_path / "rows", pictures=2, broken=False)
     config = tiny_config(tmp_path, models, rows)
-    prepare(config)
-    (rows / "0.png").write_bytes((rows / "1.png").read_bytes())
-    (rows / "1.png").unlink()
-    done = extract_partitions(config, "vae", [0])
+    with prepared_extraction(config) as prepared:
+        (rows / "0.png").write_bytes((rows / "1.png").read_bytes())
+        (rows / "1.png").unlink()
+        done = prepared.encode("vae", [0])
     missing = Store.open(config.store.path).missing("vae.pipe.32")
     assert done.missing == len(missing) == ROWS_PER_PARTITION
     assert "not the one that the row was added with" in missing[0]
     assert "1.png" in missing[2]
-    close_encoders()
 
 
 def test_rows_without_complex_prompt_have_no_complex_value(tmp_path, models):
@@ -290,13 +291,12 @@ def test_rows_without_complex_prompt_have_no_complex_value(tmp_path, models):
 
 def test_an_encoder_that_is_not_configured_is_named(config):
     with pytest.raises(ValueError, match="unknown encoder 'text.third'; configured"):
-        load_encoder(config, "text.third")
+        Extraction(config).encoder("text.third")
 
 
 def test_real_photographs_in_the_surd_layout_are_cached_and_the_bad_rows_reported(tmp_path, models, surd):
     config = tiny_config(tmp_path, models, surd)
     extract(config)
-    close_encoders()
     store = Store.open(config.store.path)
     assert sorted(row.image for row in store.rows()) == ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
     for name in store.features():
@@ -334,7 +334,6 @@ def test_edited_and_removed_rows_leave_the_data_set_and_cost_only_the_new_one(tm
     folder = save_rows(tmp_path / "rows", broken=False)
     config = tiny_config(tmp_path, models, folder)
     extract(config)
-    close_encoders()
     shards = {name: data for name, data in store_files(config.store.path).items() if "/c." in name}
     lines = (folder / "metadata.jsonl").read_text().splitlines()
     edited = json.loads(lines[1]) | {"text": "an edited sentence"}
@@ -344,7 +343,7 @@ def test_edited_and_removed_rows_leave_the_data_set_and_cost_only_the_new_one(tm
     store = Store.open(config.store.path)
     assert store.n_rows == 11 and int(store.members("data").sum()) == 8
     assert shards.items() <= store_files(config.store.path).items()
-    served = Loader(store, ["text.pipe.simple"], dataset="data", batch_size=1, split="all").ids
+    served = Loader(store, ["text.pipe.simple"], batch_size=1, selection=Selection("data", "all")).ids
     texts = {row.id: row.simple for row in store.rows()}
     assert sorted(texts[row.tobytes()] for row in served) == sorted(
         [json.loads(line)["text"] for line in [lines[0], *lines[4:]]] + ["an edited sentence"]
@@ -353,7 +352,6 @@ def test_edited_and_removed_rows_leave_the_data_set_and_cost_only_the_new_one(tm
 
 def test_a_new_major_version_of_a_library_is_refused_by_name(config, monkeypatch):
     extract(config)
-    close_encoders()
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.1" if name == "transformers" else real(name))
     with pytest.raises(IdentityMismatch, match=r"engine_version: stored '\d+', wanted '99'"):
@@ -373,30 +371,26 @@ def test_two_data_sets_with_pictures_share_a_store_and_each_encodes_its_own(tmp_
         configs.append(tiny_config(tmp_path, models, folder, *places))
     for config in configs:
         extract(config)
-        close_encoders()
-    larger = [c.model_copy(update={"vae": c.vae.model_copy(update={"resolution": 64})}) for c in configs]
+        larger = [c.model_copy(update={"vae": c.vae.model_copy(update={"resolution": 64})}) for c in configs]
     extract(larger[0])
     store = Store.open(tmp_path / "s.zarr")
     assert store.pending("vae.pipe.64") == [1] and store.missing("vae.pipe.64") == {}
-    assert Loader(store, ["vae.pipe.64"], dataset="first", batch_size=1, split="all").n_rows == 3
-    close_encoders()
+    assert Loader(store, ["vae.pipe.64"], batch_size=1, selection=Selection("first", "all")).n_rows == 3
     extract(larger[1])
     store = Store.open(tmp_path / "s.zarr")
     assert store.pending("vae.pipe.64") == [] and store.missing("vae.pipe.64") == {}
-    assert Loader(store, ["vae.pipe.64"], dataset="second", batch_size=1, split="all").n_rows == 4
+    assert Loader(store, ["vae.pipe.64"], batch_size=1, selection=Selection("second", "all")).n_rows == 4
 
 
 def test_a_removed_row_that_comes_back_gets_its_picture(tmp_path, models):
     folder = save_rows(tmp_path / "rows", pictures=4, phrases=1, broken=False)
     config = tiny_config(tmp_path, models, folder, "loss.alignment.form=tokens")
     extract(config)
-    close_encoders()
     lines, picture = (folder / "metadata.jsonl").read_text(), (folder / "2.png").read_bytes()
     (folder / "2.png").unlink()
     (folder / "metadata.jsonl").write_text("".join(line + "\n" for line in lines.splitlines() if "2.png" not in line))
     larger = config.model_copy(update={"vae": config.vae.model_copy(update={"resolution": 64})})
     extract(larger)
-    close_encoders()
     assert "outside its data set" in Store.open(config.store.path).missing("vae.pipe.64")[2]
     (folder / "2.png").write_bytes(picture)
     (folder / "metadata.jsonl").write_text(lines)

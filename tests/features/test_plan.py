@@ -1,13 +1,15 @@
-"""sur.features.plan: bytes and partitions from config.json alone, and a refusal of what cannot fit."""
+"""sur.features.plan and prepare: bytes and partitions from config.json alone, and a refusal of what cannot fit."""
 
 import json
 
 import pytest
 
-from sur.cache import RowRecord, Store, row_id
+from sur.cache import ArraySpec, RowRecord, Store, row_id
 from sur.config.run import load_config
-from sur.features.plan import DoesNotFit, array_bytes, make_plan, plan_extraction
-from sur.support.errors import ConfigError
+from sur.features.encoders import build_encoders
+from sur.features.plan import EncoderFeatures, StoreState, plan_features, stored_array_bytes
+from sur.features.prepare import make_plan, plan_extraction
+from sur.support.errors import ConfigError, DoesNotFit
 from sur.support.formatting import format_bytes
 
 PUBLISHED = "tests/published"
@@ -29,6 +31,10 @@ def planned(config, surd, tmp_path, *overrides):
         f"configs/{config}.yaml",
         [f"data.path={surd}", f"store.path={tmp_path}/store.zarr", "data.image_column=null", *overrides],
     )
+
+
+def encoders_of(config):
+    return build_encoders(config.llm, config.text, config.vae)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def planned(config, surd, tmp_path, *overrides):
 def test_published_configs_give_the_bytes_of_a_row(config, model, bytes_per_row, surd, tmp_path):
     settings = planned(config, surd, tmp_path, f"llm.model={PUBLISHED}/{model}", f"base_model={PUBLISHED}/sd15")
     records = [RowRecord(row_id("a", "b", b"c"), "a", "b", "c.png")]
-    plan = make_plan(settings, records, [])
+    plan = make_plan(settings, encoders_of(settings), records, [])
     rows = [feature for feature in plan.features if feature.kind != "readout"]
     assert {feature.name: feature.bytes_per_row for feature in rows} == bytes_per_row
     for feature in rows:
@@ -71,7 +77,7 @@ def test_published_configs_give_the_bytes_of_a_row(config, model, bytes_per_row,
 
 def test_the_read_out_is_planned_from_the_denoisers_config_alone(surd, tmp_path):
     config = planned("sd15-qwen3-8b", surd, tmp_path, f"llm.model={PUBLISHED}/qwen3-8b", f"base_model={PUBLISHED}/sd15")
-    plan = make_plan(config, [], [])
+    plan = make_plan(config, encoders_of(config), [], [])
     (readout,) = [feature for feature in plan.features if feature.kind == "readout"]
     widths = 320, 320, 640, 640, 1280, 1280, 1280, 1280, 1280, 1280, 640, 640, 640, 320, 320, 320
     queries = config.readout.queries_per_layer
@@ -123,7 +129,7 @@ def test_rows_in_the_store_are_not_new(text_only):
 
 
 def test_what_cannot_fit_is_refused_with_both_figures(text_only, monkeypatch):
-    monkeypatch.setattr("sur.features.plan.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("sur.features.prepare.free_bytes", lambda path: 1000)
     plan = plan_extraction(text_only)
     with pytest.raises(DoesNotFit) as caught:
         plan.require_space()
@@ -133,10 +139,23 @@ def test_what_cannot_fit_is_refused_with_both_figures(text_only, monkeypatch):
 
 
 def test_bytes_of_arrays():
-    from sur.cache import ArraySpec
+    assert stored_array_bytes(ArraySpec("bfloat16", (3, 5)), None) == 30
+    assert stored_array_bytes(ArraySpec("int32", ()), None) == 4
+    packed = ArraySpec("bfloat16", (100, 8), "zstd")
+    assert stored_array_bytes(packed, 25.0) == 100 * 8 * 2 / 4
+    assert stored_array_bytes(packed, 200.0) == stored_array_bytes(packed, None) == packed.nbytes
 
-    assert array_bytes(ArraySpec("bfloat16", (3, 5))) == 30
-    assert array_bytes(ArraySpec("int32", ())) == 4
+
+def test_a_plan_is_arithmetic_on_what_the_store_holds():
+    arrays = {"states": ArraySpec("float16", (4,)), "length": ArraySpec("int32", ())}
+    encoder = EncoderFeatures("text", "simple", {"old": arrays, "half": arrays, "new": arrays}, tokens_per_row=2.5)
+    state = StoreState("s3://bucket/store", 10, rows=25, partitions=3, pending={"old": 0, "half": 1})
+    old, half, new = plan_features(state, [encoder], rows_new=15)
+    assert [feature.partitions_done for feature in (old, half, new)] == [3, 2, 0]
+    assert {feature.partitions_total for feature in (old, half, new)} == {5}
+    assert [feature.rows_to_write for feature in (old, half, new)] == [15, 25, 40]
+    assert [feature.tokens for feature in (old, half, new)] == [round(2.5 * rows) for rows in (15, 25, 40)]
+    assert [feature.bytes_to_write for feature in (old, half, new)] == [n * 10 * (12 + 2 * 20) for n in (2, 3, 5)]
 
 
 @pytest.mark.parametrize(

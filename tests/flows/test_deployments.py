@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -60,13 +61,13 @@ class Up:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def ask(self, method: str, path: str, **options):
-        for _ in range(20):  # the server's SQLite may be locked for a moment, which it says so
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """The answer of the server; None when it has no content."""
+        for attempt in range(20):  # the server answers 500 while its SQLite is locked, for a moment
             answer = httpx.request(method, self.api + path, trust_env=False, timeout=30, **options)
-            if answer.status_code < 500:
-                break
+            if answer.status_code < 500 or attempt == 19:
+                return answer.json() if answer.content else None
             time.sleep(0.5)
-        return answer.json() if answer.content else None
 
     def start(self, deployment: str) -> str:
         """Id of a new run of a deployment."""
@@ -81,10 +82,12 @@ class Up:
     def wait(self, run: str, *names: str, seconds: float = 400) -> dict:
         """The run's state, once it is one of these, or final."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while True:
             state = self.state(run)
             if state["name"] in names or state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 return state
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.3)
         raise AssertionError(f"{state['name']}: {(self.folder / 'runs/up/worker.log').read_text()[-3000:]}")
 
@@ -123,7 +126,7 @@ def world(up):
     write_dataset(up.folder / "run" / "data", rows=32, unpaired=4)
     text = (CONFIGS / "shapes.yaml").read_text().replace("runs/shapes", str(up.folder / "run"))
     path = up.folder / "world.yaml"
-    path.write_text(text.replace("sur/shapes/weights", str(ROOT / "sur/shapes/weights")))
+    path.write_text(text)
     return path
 
 
@@ -135,6 +138,7 @@ def test_prefect_s_own_command_makes_the_same_deployments(up, world):
     theirs = {**up.environment, "SUR_CONFIG": str(resolved)}
     subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], cwd=ROOT, env=theirs, check=True, capture_output=True)
     for flow in ("extract", "train", "pipeline", "nightly"):
+        assert up.ask("GET", f"/deployments/name/{flow}/ours")["entrypoint"] == f"sur.flows.{flow}.{flow}"
         mine, other = (up.ask("GET", f"/deployments/name/{flow}/{name}") for name in ("ours", "theirs"))
         for key in ("entrypoint", "description", "tags", "parameters", "parameter_openapi_schema", "work_pool_name",
                     "concurrency_options", "enforce_parameter_schema"):  # fmt: skip
@@ -143,6 +147,17 @@ def test_prefect_s_own_command_makes_the_same_deployments(up, world):
         assert mine["global_concurrency_limit"]["limit"] == other["global_concurrency_limit"]["limit"] == 1
         schedules = [[each["schedule"]["cron"] for each in one["schedules"]] for one in (mine, other)]
         assert schedules[0] == schedules[1] == (["0 2 * * *"] if flow == "nightly" else [])
+
+
+def test_prefect_s_own_command_deploys_a_flow_by_its_file(up, world):
+    given = ["flows/extract.py:extract", "--name", "by-file", "--pool", "sur"]
+    environment = {**up.environment, "SUR_CONFIG": str(world)}
+    subprocess.run(
+        [*PREFECT, "--no-prompt", "deploy", *given], cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    deployment = up.ask("GET", "/deployments/name/extract/by-file")
+    assert deployment["entrypoint"] == "flows/extract.py:extract"
+    assert "RunConfig" in deployment["parameter_openapi_schema"]["definitions"]
 
 
 def test_the_server_refuses_parameters_that_do_not_fit(up, world):

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from tiny_run import save_config_file, save_models, save_rows, store_files
 
 from sur.cache import IdentityMismatch, Store
 from sur.config.run import RunConfig, load_config
+from sur.features.extraction import Extraction
 from sur.flows.runtime.launch import prefect_ready, run_flow
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -34,7 +36,7 @@ def extracted(world):
     return run_flow("extract", world)
 
 
-def artifacts(key):
+def artifacts(key: str) -> list[Any]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -76,9 +78,8 @@ def test_a_second_flow_run_computes_nothing(world, extracted):
 
 
 def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
-
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
-    real = sur.flows.extract.extract_partitions
+    real = Extraction.encode
 
     def flaky(*args):
         if failures:
@@ -86,7 +87,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract, "extract_partitions", flaky)
+    monkeypatch.setattr(Extraction, "encode", flaky)
     assert run_flow("extract", world)["partitions"] == 1
     assert failures == []
     assert Store.open(world.store.path).verify() == []
@@ -95,7 +96,7 @@ def test_a_failing_task_is_tried_again(world, extracted, monkeypatch):
 def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
     import time
 
-    hangs, real = [True], sur.flows.extract.extract_partitions
+    hangs, real = [True], Extraction.encode
 
     def hanging(*args):
         if hangs.pop() if hangs else False:
@@ -104,7 +105,7 @@ def test_a_hanging_task_is_ended_and_tried_again(world, extracted, monkeypatch):
         return real(*args)
 
     Store.open(world.store.path, writable=True).discard("text.pipe.simple", 1)
-    monkeypatch.setattr(sur.flows.extract, "extract_partitions", hanging)
+    monkeypatch.setattr(Extraction, "encode", hanging)
     limited = world.model_copy(
         update={"flow": world.flow.model_copy(update={"task_timeout_seconds": 5.0, "retries": 1})}
     )

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -29,7 +30,7 @@ def tiny(tmp_path_factory):
     models, rows = save_models(folder / "models"), save_rows(folder / "rows")
     config = load_config(save_config_file(folder, models, rows))
     extract(config)
-    return models, rows, store_files(config.store.path)
+    return models, rows, store_files(Path(config.store.path))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,7 +49,7 @@ def task_runs_that_go_on():
 
     with get_client(sync_client=True) as client:
         deadline = time.monotonic() + 60
-        while running := [run.name for run in client.read_task_runs() if not run.state.is_final()]:
+        while running := [run.name for run in client.read_task_runs() if run.state is None or not run.state.is_final()]:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)  # states of tasks come by events, some seconds late
@@ -134,7 +135,9 @@ def test_more_workers_than_devices_are_told_what_to_do(tmp_path, tiny):
 
     from sur.support.errors import ConfigError
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+    options: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    local: Any = LocalCluster(**options)
+    with local as cluster:
         address = f"flow.address={cluster.scheduler_address}"
         config = own_config(tmp_path, tiny, "flow.runner=dask", address, "flow.devices=[cpu]", "flow.retries=0")
         with pytest.raises(ConfigError, match="all taken by other workers"):
@@ -147,5 +150,5 @@ def test_a_runner_that_is_not_installed_is_named(tmp_path, tiny, monkeypatch):
     from sur.support.errors import ConfigError
 
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'sur-feature-cache\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install prefect-ray ray"):
         run_flow("extract", own_config(tmp_path, tiny, "flow.runner=ray"))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from cache_samples import LATENTS, STATES, expected_work, extract, file_bytes, sample_rows, sample_values
 
-from sur.cache import CacheError, Loader, Store, compact
+from sur.cache import CacheError, Loader, Order, Resident, RowWise, Selection, Store, Windowed, compact
 
 ROWS = 60
 PARTITIONS = 8
@@ -200,12 +200,14 @@ def _damage(path: Path, whole: dict[str, bytes], name: str, generator: random.Ra
 def _serve(path: Path) -> int:
     """Read everything in every way; returns how many ways gave numbers, which must be right."""
     served = 0
-    for options in ({"resident": True}, {"resident": False, "window": 0}, {"resident": False, "window": 2}):
+    selection = Selection("data", "all")
+    for reader, window in ((Resident, 0), (RowWise, 0), (Windowed, 2)):
         for spec in (STATES, LATENTS):
             try:
                 store = Store.open(path)
                 rows = {row.slot: row for row in store.rows()}
-                loader = Loader(store, [spec.name], batch_size=8, split="all", dataset="data", **options)
+                order = Order(window=window)
+                loader = Loader(store, [spec.name], batch_size=8, selection=selection, order=order, reader=reader)
                 for batch in loader.batches():
                     expected = sample_values(spec, [rows[slot] for slot in batch.slots.tolist()])
                     for array, values in expected.items():
@@ -214,7 +216,9 @@ def _serve(path: Path) -> int:
                             import torch
 
                             read = batch.arrays[f"{spec.name}/states"].view(torch.uint16).numpy()
-                        assert np.array_equal(read, values), f"wrong numbers of {spec.name} were served ({options})"
+                        assert np.array_equal(read, values), (
+                            f"wrong numbers of {spec.name} were served ({reader.__name__})"
+                        )
                 served += 1
             except CacheError:
                 pass

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sur.cache import ArraySpec, FeatureSpec, RowRecord, Store, float32_to_bfloat16, row_id
+from sur.cache import ArraySpec, FeatureSpec, RowRecord, Selection, Store, float32_to_bfloat16, row_id
 
 ROWS_PER_PARTITION = 8
 STATES = FeatureSpec(
@@ -25,6 +25,8 @@ STATES = FeatureSpec(
 )
 LATENTS = FeatureSpec("vae.small.64", "vae", {"resolution": 64}, {"mean": ArraySpec("float16", (2, 4, 8, 8))})
 NULL = FeatureSpec("null", "text", {"model": "small"}, {"states": ArraySpec("float32", (5, 7))})
+
+ALL = Selection(split="all")
 
 
 @pytest.fixture(scope="module", autouse=True)

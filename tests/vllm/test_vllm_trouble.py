@@ -24,7 +24,7 @@ from sur.cache import IdentityMismatch, Store
 from sur.config.features import VLLMConfig
 from sur.config.run import RunConfig, load_config
 from sur.features.encoders import LLMEncoder
-from sur.features.extraction import close_encoders, extract
+from sur.features.extraction import extract
 from sur.models.vllm.protocol import Wanted
 from sur.models.vllm.server import serve_command, serve_environment
 from sur.support.errors import EngineGone, EngineRefused
@@ -220,7 +220,6 @@ def test_a_server_killed_in_the_middle_loses_nothing_and_another_model_is_refuse
     for name, arrays in hf.values.items():
         got = store.read(name)["states"]
         assert np.linalg.norm(got - arrays["states"]) < 1e-5 * np.linalg.norm(arrays["states"])
-    close_encoders()
     with pytest.raises(IdentityMismatch, match="engine: stored 'vllm', wanted 'transformers'"):
         extract(run_config)
 

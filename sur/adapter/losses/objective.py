@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from sur.adapter.adapter import AdapterOutput
+from sur.adapter.base import AdapterOutput
 from sur.adapter.losses.alignment import attention_alignment, token_alignment
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.losses.denoising import denoiser_alignment, denoising_loss

@@ -13,35 +13,37 @@ which the others are copied) and a value projection.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sur.adapter.adapter import Adapter, AdapterOutput
+from sur.adapter.base import AdapterOutput, BaseAdapter
 from sur.config.adapter import ReleasedAdapterConfig
 from sur.support.errors import ConfigError
 
 HEADS, FEED_FORWARD = 8, 2048
 
 
-class ReleasedAdapter(Adapter):
-    """Stands wherever an Adapter does; a row's result depends on the other rows of its batch.
+class ReleasedAdapter(BaseAdapter):
+    """The released variant, of which a row's result depends on the other rows of its batch.
 
     `weight` is the dial of inference (0 = off, 1 = as trained); that of their formula is `config.weight`.
+    Raises ConfigError for a width that its attention heads do not divide.
     """
 
-    variant: ClassVar[Literal["corrected", "released"]] = "released"
+    variant: ClassVar[str] = "released"
+    config_class = ReleasedAdapterConfig
+    config: ReleasedAdapterConfig
 
-    def __init__(self, config: ReleasedAdapterConfig, weight: float = 1.0, trained_on: dict | None = None) -> None:
-        nn.Module.__init__(self)  # the corrected adapter's layers are not made
+    def __init__(
+        self, config: ReleasedAdapterConfig, weight: float = 1.0, trained_on: dict[str, Any] | None = None
+    ) -> None:
         if config.dim < 1 or config.dim % HEADS:
             raise ConfigError(
                 f"the released adapter needs states a positive multiple of {HEADS} wide, got {config.dim}"
             )
-        self.config = config
-        self.weight = weight
-        self.trained_on = trained_on or {}
+        super().__init__(config, weight, trained_on)
         self.encoder_layer = nn.TransformerEncoderLayer(config.dim, HEADS, FEED_FORWARD, config.dropout)
         self.transformer_encoder = nn.TransformerEncoder(self.encoder_layer, config.layers, enable_nested_tensor=False)
         self.attention = _Attention(config.dim)
@@ -60,11 +62,7 @@ class ReleasedAdapter(Adapter):
         """
         if mask is not None:
             raise ValueError("the released adapter knows no mask; for PixArt train the corrected one")
-        if x.shape[-1] != self.config.dim:
-            raise ValueError(
-                f"the adapter is built for states {self.config.dim} wide, got {x.shape[-1]}; "
-                "it belongs to another text encoder"
-            )
+        self.check_width(x)
         hidden = self.transformer_encoder(x)
         share = self.config.weight * (self.weight if weight is None else weight)
         return AdapterOutput(share * self.fc(self.attention(hidden, x)) + (1 - share) * x, hidden)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sur.adapter.adapter import AdapterOutput
+from sur.adapter.base import AdapterOutput
 from sur.adapter.losses import Objective, denoising_loss
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.losses.measures import real_tokens

@@ -1,4 +1,4 @@
-"""What a check says, and what is said of a whole data set."""
+"""The findings of a check, and the report on a whole data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault. `rows`: ids (hex) of all rows concerned; `leave_out`: those to leave out to be rid of it."""
+    """One fault. rows: ids (hex) of all rows concerned. leave_out: ids of the rows without which the fault is gone."""
 
     check: str
     message: str
@@ -18,7 +18,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintReport:
-    """All findings. `checked`: checks that ran, with how; `skipped`: checks that did not, with what they lack."""
+    """All findings. checked: checks that ran, and how. skipped: checks that did not run, and why."""
 
     source: str
     rows: int
@@ -28,7 +28,7 @@ class LintReport:
 
     @property
     def leave_out(self) -> dict[str, str]:
-        """Ids to leave out, each with the checks that say so."""
+        """Ids to leave out, each with the checks that name it."""
         reasons: dict[str, list[str]] = {}
         for finding in self.findings:
             for row in finding.leave_out:
@@ -37,5 +37,5 @@ class LintReport:
         return {row: ", ".join(checks) for row, checks in reasons.items()}
 
     def to_json(self) -> dict:
-        """Plain JSON of it."""
+        """The report as plain JSON."""
         return asdict(self) | {"leave_out": self.leave_out}

@@ -1,4 +1,4 @@
-"""What a training's validation has seen in training: the same prompt or picture on both sides of the split."""
+"""Leakage: the same prompt or picture on both sides of a training's validation split."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 
 from sur.analysis.lint.finding import Finding
 from sur.analysis.lint.prompts import folded, hex_ids, quoted
-from sur.cache import RowRecord
-from sur.cache.sampling import in_split
+from sur.cache import RowRecord, in_split
 
 
 def held_back(rows: Sequence[RowRecord], validation_fraction: float) -> np.ndarray:
-    """Which rows a training holds back for validation, bool (rows,): the loader's own rule, by row id."""
+    """Whether a training holds each row back for validation, bool (rows,), by the loader's own rule."""
     ids = np.frombuffer(b"".join(row.id for row in rows), np.uint8).reshape(-1, 16)
     return in_split(ids, "validation", validation_fraction)
 
@@ -24,11 +23,11 @@ def leakage(
     same_picture: Iterable[Sequence[int]] = (),
     near: Iterable[Sequence[str]] = (),
 ) -> Iterator[Finding]:
-    """Validation rows whose simple prompt, picture or near-duplicate is trained on.
+    """Findings of validation rows whose simple prompt, picture or near-duplicate is trained on.
 
-    same_picture: groups of rows' indices; near: groups of ids, as the near-duplicates' findings have them.
+    same_picture: groups of rows' indices. near: groups of ids, as in the findings of near-duplicates.
     """
-    held = held_back(rows, validation_fraction)
+    in_validation = held_back(rows, validation_fraction)
     prompts: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         prompts.setdefault(folded(row.simple), []).append(index)
@@ -36,15 +35,15 @@ def leakage(
     kinds = (
         ("the same simple prompt", prompts.values()),
         ("the same picture", same_picture),
-        ("nearly the same prompts", ([place[each] for each in group] for group in near)),
+        ("nearly the same prompts", ([place[row_id] for row_id in group] for group in near)),
     )
-    said: set[int] = set()
+    reported: set[int] = set()
     for what, groups in kinds:
         for group in groups:
-            inside = [index for index in group if held[index] and index not in said]
-            trained = [index for index in group if not held[index]]
+            inside = [index for index in group if in_validation[index] and index not in reported]
+            trained = [index for index in group if not in_validation[index]]
             if inside and trained:
-                said.update(inside)
+                reported.update(inside)
                 leaked, seen = [rows[i] for i in inside], [rows[i] for i in trained]
                 message = (
                     f"held back for validation: {len(inside)} with {what} as {len(trained)} that training sees "

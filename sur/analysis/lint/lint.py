@@ -14,13 +14,13 @@ from sur.analysis.lint import safety
 from sur.analysis.lint.finding import Finding, LintReport
 from sur.analysis.lint.leakage import leakage
 from sur.analysis.lint.outliers import outliers
-from sur.analysis.lint.picture_features import Looks, file_looks, latent_looks
+from sur.analysis.lint.picture_features import PictureFeatures, file_features, latent_features
 from sur.analysis.lint.pictures import blank_pictures, near_pictures, same_pictures, unsafe_pictures
 from sur.analysis.lint.prompts import duplicates, foreign_prompts, near_duplicates, same_prompts, unsafe_prompts
 from sur.analysis.lint.truncated import cut_in_data, cut_in_store
 from sur.analysis.store.blocks import FLOATS, is_latents
 from sur.analysis.store.pictures import LatentPictures
-from sur.analysis.store.vectors import pooled
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import RowRecord, Store
 from sur.data import language
 from sur.support.errors import ConfigError
@@ -50,10 +50,10 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class LintOptions:
-    """How strict the checks are; `only` and `skip` name checks of `CHECKS`.
+    """The checks to run, and their thresholds; `only` and `skip` name checks of `CHECKS`.
 
     text_similarity: Jaccard index of words and word pairs. picture_similarity: cosine of small pictures.
-    outlier_score: modified z-score of the distance to the mean. language: ISO 639-1, default: that of most rows.
+    outlier_score: modified z-score of the distance to the mean. language: ISO 639-1 code (default: that of most rows).
     """
 
     only: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class LintOptions:
         if unknown := sorted({*self.only, *self.skip} - set(CHECKS)):
             raise ConfigError(f"there is no check {', '.join(unknown)}; there are: {', '.join(CHECKS)}")
         if not any(map(self.wants, CHECKS)):
-            raise ConfigError("every check is skipped; leave one to do")
+            raise ConfigError("every check is skipped; leave one to run")
 
     def wants(self, check: str) -> bool:
         """Whether a check is to run."""
@@ -77,22 +77,24 @@ class LintOptions:
 
 
 def lint_store(
-    store: Store, options: LintOptions | None = None, say: Callable[[str], None] = lambda check: None
+    store: Store, options: LintOptions | None = None, on_check: Callable[[str], None] = lambda check: None
 ) -> LintReport:
-    """Check the rows that a store's data sets have now (all rows where it has no data sets); `say` hears each check.
+    """The report on the rows that a store's data sets have now (all rows, if the store has no data sets).
 
-    Raises: ConfigError for a safety checker or language that there is not; CorruptStore for damaged values.
+    on_check: is called with each check that begins.
+
+    Raises: ConfigError for an unknown language or a missing safety checker; CorruptStore for damaged values.
     """
     members = [store.members(name) for name in store.datasets()]
-    now = np.any(members, axis=0) if members else store.filled()
-    rows = [row for row in store.rows() if now[row.slot]]
-    lint = _Lint(rows, options or LintOptions(), say)
+    current = np.any(members, axis=0) if members else store.filled()
+    rows = [row for row in store.rows() if current[row.slot]]
+    lint = _Lint(rows, options or LintOptions(), on_check)
     lint.skipped["unusable"] = "is for data sources: a store holds only rows that could be used"
     pictures = LatentPictures(store)
-    looks = partial(latent_looks, store, pictures.feature, rows) if pictures.feature else None
+    features = partial(latent_features, store, pictures.feature, rows) if pictures.feature else None
     lint.check("cut-off", "by the features' receipts", lambda: cut_in_store(store, rows))
     lint.prompts()
-    lint.pictures(looks, _decoded(pictures, lint.options), "the store holds no latents")
+    lint.pictures(features, _decoded(pictures, lint.options), "the store holds no latents")
     lint.check("outlier", "by the mean vector of each feature", lambda: _outliers(store, rows, lint.options))
     lint.leakage()
     return lint.report(str(store.path))
@@ -102,9 +104,9 @@ def lint_data(
     data: DataConfig,
     config: RunConfig | None = None,
     options: LintOptions | None = None,
-    say: Callable[[str], None] = lambda check: None,
+    on_check: Callable[[str], None] = lambda check: None,
 ) -> LintReport:
-    """Check the rows of a data source; `config`, its run's, names the encoders that would read them.
+    """The report on the rows of a data source; `config` is that of its run and names the encoders.
 
     Raises: FileNotFoundError without the data; ConfigError as `lint_store`.
     """
@@ -112,18 +114,20 @@ def lint_data(
     from sur.support.images import decode
 
     source = open_rows(data, "data.path" if config else "the data folder")
-    say("reading the rows")
+    on_check("reading the rows")
     rows, quarantined = scan(source, need_image=config is not None and config.vae is not None)
-    lint = _Lint(rows, options or LintOptions(), say)
+    lint = _Lint(rows, options or LintOptions(), on_check)
     lint.check("unusable", "as extraction does", lambda: _unusable(quarantined))
     if config is None:
         lint.skipped["cut-off"] = "needs a config file in place of the folder, which names the encoders"
     else:
         lint.check("cut-off", "by the encoders' tokenizers", lambda: cut_in_data(config, rows))
     lint.prompts()
-    looks = partial(file_looks, source, rows) if any(row.image for row in rows) else None
+    features = partial(file_features, source, rows) if any(row.image for row in rows) else None
     lint.pictures(
-        looks, lambda row: decode(source.image_bytes(row.image), data.max_image_pixels), "no row names a picture"
+        features,
+        lambda row: decode(source.image_bytes(row.image), data.max_image_pixels),
+        "no row names a picture",
     )
     lint.skipped["outlier"] = "is for stores: features are not computed yet"
     lint.leakage()
@@ -132,22 +136,22 @@ def lint_data(
 
 @dataclass
 class _Lint:
-    """The checks so far."""
+    """The rows, and the findings so far."""
 
     rows: list[RowRecord]
     options: LintOptions
-    say: Callable[[str], None]
+    on_check: Callable[[str], None]
     findings: list[Finding] = field(default_factory=list)
     checked: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    looks: Looks | None = None
+    picture_features: PictureFeatures | None = None
 
     def check(self, name: str, how: str, findings: Callable[[], Iterable[Finding]]) -> None:
-        """Run one check, unless it is not wanted."""
+        """Run one check, unless the options leave it out."""
         if not self.options.wants(name):
             self.skipped[name] = "not asked for"
             return
-        self.say(name)
+        self.on_check(name)
         self.findings += findings()
         self.checked[name] = how
 
@@ -166,32 +170,32 @@ class _Lint:
 
     def _foreign(self) -> Iterator[Finding]:
         try:
-            found = language.languages((row.simple for row in self.rows), self.options.language)
+            languages = language.languages((row.simple for row in self.rows), self.options.language)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        return foreign_prompts(self.rows, found, self.options.language)
+        return foreign_prompts(self.rows, languages, self.options.language)
 
     def pictures(
         self,
-        looks: Callable[[], Looks] | None,
+        read_features: Callable[[], PictureFeatures] | None,
         picture: Callable[[RowRecord], Image] | None,
         lacking: str,
     ) -> None:
-        """The checks that need pictures, or what a store has of them."""
+        """The checks that need pictures or latents; `lacking` says why there are none."""
         names, options = ("blank-picture", "near-duplicate-picture", "unsafe-picture"), self.options
-        if looks is None:
+        if read_features is None:
             self.skipped |= dict.fromkeys(names, lacking)
             return
         if any(map(options.wants, (*names[:2], "leakage"))):
-            self.say("pictures")
-            self.looks = looks()
-        if (found := self.looks) is not None:
+            self.on_check("pictures")
+            self.picture_features = read_features()
+        if (features := self.picture_features) is not None:
             alone = " alone, since the VAE is not here to decode them" if picture is None else ""
-            near = f"by {found.how}, a cosine of {options.picture_similarity} or more"
-            self.check(names[0], f"by {found.how}{alone}", lambda: blank_pictures(self.rows, found, picture))
-            self.check(names[1], near, lambda: near_pictures(self.rows, found, options.picture_similarity))
+            near = f"by {features.how}, a cosine of {options.picture_similarity} or more"
+            self.check(names[0], f"by {features.how}{alone}", lambda: blank_pictures(self.rows, features, picture))
+            self.check(names[1], near, lambda: near_pictures(self.rows, features, options.picture_similarity))
         if options.safety_checker is None:
-            self.skipped[names[2]] = safety.MISSING
+            self.skipped[names[2]] = safety.NO_SAFETY_CHECKER
         elif picture is None:
             self.skipped[names[2]] = "needs the VAE that made the latents, to decode them"
         else:
@@ -201,14 +205,14 @@ class _Lint:
             self.check(names[2], how, lambda: unsafe_pictures(pictured, picture, flags))
 
     def leakage(self) -> None:
-        """The check that takes the others' groups."""
-        same = same_pictures(self.looks) if self.looks else []
+        """The leakage check, which takes the groups that other checks found."""
+        same = same_pictures(self.picture_features) if self.picture_features else []
         near = [finding.rows for finding in self.findings if finding.check == "near-duplicate"]
         share = self.options.validation_fraction
         self.check("leakage", f"with train.validation_fraction {share}", lambda: leakage(self.rows, share, same, near))
 
     def report(self, source: str) -> LintReport:
-        """Everything that was found, check by check."""
+        """The report with all findings, check by check."""
         order = {name: number for number, name in enumerate(CHECKS)}
         findings = sorted(self.findings, key=lambda finding: order[finding.check])
         for name in CHECKS:
@@ -218,19 +222,22 @@ class _Lint:
 
 
 def _decoded(pictures: LatentPictures, options: LintOptions) -> Callable[[RowRecord], Image] | None:
-    """What gives a row's real picture; None where it is not wanted, or the VAE is not here (it is loaded for this)."""
-    wanted = any(map(options.wants, ("blank-picture", "unsafe-picture")))
-    return (lambda row: pictures.picture(row.slot)) if wanted and pictures.faithful else None
+    """The function that gives a row's real picture; None if no check needs it or the VAE is not here.
+
+    The VAE is loaded here, if a check needs it.
+    """
+    needed = any(map(options.wants, ("blank-picture", "unsafe-picture")))
+    return (lambda row: pictures.picture(row.slot)) if needed and pictures.faithful else None
 
 
 def _unusable(quarantined: Iterable[Quarantined]) -> Iterator[Finding]:
     from sur.data.scan import EXCLUDED
 
-    for each in quarantined:
-        if each.field == EXCLUDED:
-            continue  # on purpose
-        said = f"{each.location}: {each.field}: {each.reason}"
-        yield Finding("duplicate" if each.field == "duplicate" else "unusable", said, each.remedy, (), ())
+    for entry in quarantined:
+        if entry.field == EXCLUDED:
+            continue  # the user left the row out
+        message = f"{entry.location}: {entry.field}: {entry.reason}"
+        yield Finding("duplicate" if entry.field == "duplicate" else "unusable", message, entry.remedy, (), ())
 
 
 def _outliers(store: Store, rows: Sequence[RowRecord], options: LintOptions) -> Iterator[Finding]:
@@ -238,10 +245,10 @@ def _outliers(store: Store, rows: Sequence[RowRecord], options: LintOptions) -> 
     for name, spec in store.features().items():
         if not any(array.dtype in FLOATS for array in spec.arrays.values()):
             continue
-        vectors, slots = pooled(store, name)
-        kept = np.array([slot in by_slot for slot in slots.tolist()], bool)
-        chosen = vectors if kept.all() else vectors[kept]
+        vectors, slots = row_vectors(store, name)
+        current = np.array([slot in by_slot for slot in slots.tolist()], bool)
+        chosen = vectors if current.all() else vectors[current]
         what = "the picture's latent" if is_latents(spec) else "its vector"
         yield from outliers(
-            [by_slot[slot] for slot in slots[kept].tolist()], chosen, f"{what} in {name}", options.outlier_score
+            [by_slot[slot] for slot in slots[current].tolist()], chosen, f"{what} in {name}", options.outlier_score
         )

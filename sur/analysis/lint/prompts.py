@@ -10,7 +10,7 @@ from sur.analysis.lint.finding import Finding
 from sur.analysis.lint.similar import similar_texts
 from sur.cache import RowRecord
 
-# Weak by nature: it knows English words only, misses paraphrase, and finds innocent uses too ("nude colours").
+# A weak check: the list has English words only, misses paraphrase, and hits innocent uses too ("nude colours").
 UNSAFE_WORDS = (
     "nude", "nudes", "nudity", "naked", "nsfw", "porn", "porno", "pornographic", "hentai", "erotic", "erotica", "xxx",
     "sex", "sexual", "topless", "genitals", "penis", "vagina", "loli", "lolicon", "shota", "gore", "gory", "beheading",
@@ -24,9 +24,9 @@ SEVERAL_PICTURES = (
 
 
 def duplicates(rows: Sequence[RowRecord]) -> Iterator[Finding]:
-    """Rows equal in both prompts but for case and spaces.
+    """Findings of rows that are equal in both prompts but for case and spaces.
 
-    Those with another picture may be wanted, so only rows with a picture that the group has already are to be left out.
+    Several pictures of one prompt may be wanted, so only rows that repeat a picture of their group are left out.
     """
     groups: dict[tuple[str, str], list[RowRecord]] = {}
     for row in rows:
@@ -34,19 +34,19 @@ def duplicates(rows: Sequence[RowRecord]) -> Iterator[Finding]:
     for group in groups.values():
         if len(group) > 1:
             ids = hex_ids(group)
-            said = f"{len(group)} rows have the same prompts ({quoted(group[0].simple)})"
+            message = f"{len(group)} rows have the same prompts ({quoted(group[0].simple)})"
             pictures: set[str] = set()
-            again = []
+            repeated = []
             for row in group:
                 if row.image in pictures:
-                    again.append(row)
+                    repeated.append(row)
                 pictures.add(row.image)
             remedy = KEEP_ONE if len(pictures) == 1 else SEVERAL_PICTURES
-            yield Finding("duplicate", said, remedy, ids, hex_ids(again))
+            yield Finding("duplicate", message, remedy, ids, hex_ids(repeated))
 
 
 def near_duplicates(rows: Sequence[RowRecord], threshold: float) -> Iterator[Finding]:
-    """Rows whose two prompts together are nearly the same; exact duplicates count once."""
+    """Findings of rows whose two prompts together are nearly the same; exact duplicates count once."""
     first: dict[tuple[str, str], RowRecord] = {}
     for row in rows:
         first.setdefault((folded(row.simple), folded(row.complex)), row)
@@ -55,41 +55,45 @@ def near_duplicates(rows: Sequence[RowRecord], threshold: float) -> Iterator[Fin
         members = [distinct[index] for index in group]
         ids = hex_ids(members)
         first_two = ", ".join(quoted(row.simple) for row in members[:2])
-        said = f"{len(members)} rows' prompts are nearly the same: {first_two}"
-        yield Finding("near-duplicate", said, KEEP_ONE, ids, ids[1:])
+        message = f"{len(members)} rows' prompts are nearly the same: {first_two}"
+        yield Finding("near-duplicate", message, KEEP_ONE, ids, ids[1:])
 
 
 def same_prompts(rows: Sequence[RowRecord]) -> Iterator[Finding]:
-    """Rows whose simple prompt is their complex one: they teach the adapter to do nothing."""
+    """Findings of rows whose simple prompt equals their complex one, which teach the adapter to do nothing."""
     for row in rows:
         if row.complex and folded(row.simple) == folded(row.complex):
-            said = f"the simple and the complex prompt are the same ({quoted(row.simple)})"
-            yield single("same-prompt", row, said, "write one of them anew, or leave the row out")
+            message = f"the simple and the complex prompt are the same ({quoted(row.simple)})"
+            yield single_row_finding("same-prompt", row, message, "write one of them anew, or leave the row out")
 
 
 def unsafe_prompts(rows: Sequence[RowRecord]) -> Iterator[Finding]:
-    """Prompts with a word of a short list."""
+    """Findings of prompts with a word of a short list."""
     pattern = re.compile(rf"\b({'|'.join(UNSAFE_WORDS)})\b", re.IGNORECASE)
     for row in rows:
-        if found := pattern.search(f"{row.simple}\n{row.complex}"):
-            said = f"a prompt holds {found[0]!r} ({quoted(row.simple)})"
-            yield single("unsafe-prompt", row, said, "look at it; leave it out if it is not wanted")
+        if match := pattern.search(f"{row.simple}\n{row.complex}"):
+            message = f"a prompt holds {match[0]!r} ({quoted(row.simple)})"
+            yield single_row_finding("unsafe-prompt", row, message, "look at it; leave it out if it is not wanted")
 
 
 def foreign_prompts(rows: Sequence[RowRecord], languages: Mapping[str, str], expected: str | None) -> Iterator[Finding]:
-    """Simple prompts in another language than `expected`, default: that of most. `languages`: prompt -> ISO 639-1."""
+    """Findings of simple prompts in another language than `expected` (default: that of most rows).
+
+    languages: ISO 639-1 code of each prompt.
+    """
     counts = Counter(languages.get(row.simple, "") for row in rows)
     counts.pop("", None)
     usual = expected or (counts.most_common(1)[0][0] if counts else "")
     for row in rows:
-        found = languages.get(row.simple, "")
-        if found and found != usual:
-            said = f"the simple prompt seems to be in {found}, not {usual} ({quoted(row.simple)})"
-            yield single("language", row, said, f"translate it or leave it out, unless the text encoder reads {found}")
+        language = languages.get(row.simple, "")
+        if language and language != usual:
+            message = f"the simple prompt seems to be in {language}, not {usual} ({quoted(row.simple)})"
+            remedy = f"translate it or leave it out, unless the text encoder reads {language}"
+            yield single_row_finding("language", row, message, remedy)
 
 
 def folded(text: str) -> str:
-    """A prompt without what makes no difference: case, and how words are spaced."""
+    """A prompt in lower case with single spaces, by which prompts are compared."""
     return " ".join(text.casefold().split())
 
 
@@ -99,11 +103,11 @@ def quoted(text: str) -> str:
 
 
 def hex_ids(rows: Sequence[RowRecord]) -> tuple[str, ...]:
-    """Ids of rows as people write them."""
+    """Ids of rows in hex."""
     return tuple(row.id.hex() for row in rows)
 
 
-def single(check: str, row: RowRecord, message: str, remedy: str) -> Finding:
-    """A finding of one row, which is to be left out."""
+def single_row_finding(check: str, row: RowRecord, message: str, remedy: str) -> Finding:
+    """A finding about one row, which is to be left out."""
     ids = (row.id.hex(),)
     return Finding(check, message, remedy, ids, ids)

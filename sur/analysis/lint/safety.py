@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MISSING = "needs a safety checker: give its folder with --safety-checker (a Stable Diffusion pipeline's, say)"
+NO_SAFETY_CHECKER = "needs a safety checker: give its folder with --safety-checker (a Stable Diffusion pipeline's, say)"
 
 
 def load_safety_checker(folder: Path) -> Callable[[list[Image.Image]], list[bool]]:
-    """The function that flags pictures; `folder` is the checker's own, or that of a pipeline with one.
+    """A function that flags pictures. folder: that of the checker, or of a pipeline that has one.
 
-    Raises: ConfigError when there is none, or weights are not safetensors.
+    Raises: ConfigError when the folder has no checker, or weights that are not safetensors.
     """
     import torch
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -23,13 +23,13 @@ def load_safety_checker(folder: Path) -> Callable[[list[Image.Image]], list[bool
     from sur.models.libraries import quiet_libraries
     from sur.support.errors import ConfigError
 
-    own = folder / "safety_checker" if (folder / "safety_checker").is_dir() else folder
-    beside = folder / "feature_extractor"
+    weights = folder / "safety_checker" if (folder / "safety_checker").is_dir() else folder
+    extractor = folder / "feature_extractor" if (folder / "feature_extractor").is_dir() else weights
     try:
         with quiet_libraries():
-            checker = StableDiffusionSafetyChecker.from_pretrained(own, local_files_only=True, use_safetensors=True)
+            checker = StableDiffusionSafetyChecker.from_pretrained(weights, local_files_only=True, use_safetensors=True)
             processor = AutoImageProcessor.from_pretrained(
-                beside if beside.is_dir() else own, local_files_only=True, trust_remote_code=False, backend="pil"
+                extractor, local_files_only=True, trust_remote_code=False, backend="pil"
             )
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -41,7 +41,7 @@ def load_safety_checker(folder: Path) -> Callable[[list[Image.Image]], list[bool
     @torch.inference_mode()
     def flags(images: list[Image.Image]) -> list[bool]:
         pixels = processor(images=[image.convert("RGB") for image in images], return_tensors="pt").pixel_values
-        blacked = [np.zeros((1, 1, 3)) for _ in images]  # what it returns in place of pictures is not used
-        return [bool(flag) for flag in checker(images=blacked, clip_input=pixels)[1]]
+        blank = [np.zeros((1, 1, 3)) for _ in images]  # the checker returns these or black ones; they are not used
+        return [bool(flag) for flag in checker(images=blank, clip_input=pixels)[1]]
 
     return flags

@@ -1,8 +1,9 @@
 """Near-duplicates among many texts or vectors, without comparing all pairs.
 
-Candidates share a bucket of a locality-sensitive hash, and each candidate pair is then compared exactly: no group is
-made by a pair below the threshold. What may be missed is said beside each hash, and does not depend on how crowded a
-bucket is: a large one is split so that no pair is lost (texts), or compared whole, by products of matrices (vectors).
+Candidates share a bucket of a locality-sensitive hash, and each candidate pair is then compared exactly, so no pair
+below the threshold makes a group. The docstring of each search gives the probability of missing a pair. It does not
+depend on the size of a bucket: a large one is split so that no pair is lost (texts), or compared whole, by products of
+matrices (vectors).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-SMALL = 16  # texts of a bucket that is not split
+SMALL_BUCKET = 16  # texts of a bucket that is not split
 TILE_ROWS = 1024  # vectors that are compared with as many others at once
 TEXT_BANDS, TEXT_ROWS = 20, 6
 VECTOR_BANDS, VECTOR_BITS = 8, 16
-BLOCK_ROWS = 8192
+_BLOCK_ROWS = 8192
 _PRIME = np.uint64(2**61 - 1)
 
 
@@ -40,30 +41,31 @@ def similar_texts(texts: Sequence[str], threshold: float) -> list[list[int]]:
     0.9 with less than 1e-6.
     """
     hashed = [_hashes(text) for text in texts]
-    kept = [index for index, each in enumerate(hashed) if len(each)]
-    if len(kept) < 2:
+    nonempty = [index for index, hashes in enumerate(hashed) if len(hashes)]
+    if len(nonempty) < 2:
         return []
-    hashes = np.concatenate([hashed[index] for index in kept])
-    starts = np.cumsum([0, *(len(hashed[index]) for index in kept[:-1])])
+    hashes = np.concatenate([hashed[index] for index in nonempty])
+    starts = np.cumsum([0, *(len(hashed[index]) for index in nonempty[:-1])])
 
     @lru_cache(maxsize=30_000)  # all of them would fill the memory
     def known(place: int) -> frozenset[str]:
-        return frozenset(map(sys.intern, shingles(texts[kept[place]])))
+        return frozenset(map(sys.intern, shingles(texts[nonempty[place]])))
 
     keys = np.random.Philox(key=1).random_raw(2 * TEXT_BANDS * TEXT_ROWS).reshape(2, -1) % (2**32 - 1) + 1
-    bands = np.empty((TEXT_BANDS, len(kept)), np.uint64)
+    bands = np.empty((TEXT_BANDS, len(nonempty)), np.uint64)
     for band in range(TEXT_BANDS):
         smallest = [
             np.minimum.reduceat((hashes * a + b) % _PRIME, starts)
             for a, b in keys[:, band * TEXT_ROWS : (band + 1) * TEXT_ROWS].T.astype(np.uint64)
         ]
         bands[band] = _mixed(smallest)
-    links = _Links(len(kept))
+    links = _Links(len(nonempty))
     for number, band in enumerate(bands):
         for bucket in _buckets(band):
-            for among in sharing_rare(bucket.tolist(), known, threshold) if len(bucket) > SMALL else [bucket.tolist()]:
-                _link_texts(among, bands[:number], known, threshold, links)
-    return [[kept[i] for i in group] for group in links.groups()]
+            places = bucket.tolist()
+            for part in sharing_rare(places, known, threshold) if len(places) > SMALL_BUCKET else [places]:
+                _link_texts(part, bands[:number], known, threshold, links)
+    return [[nonempty[i] for i in group] for group in links.groups()]
 
 
 def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:
@@ -78,9 +80,9 @@ def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     directions = _normals(vectors.shape[1], VECTOR_BANDS * VECTOR_BITS)
     bands = np.empty((VECTOR_BANDS, len(vectors)), np.uint16)
-    for start in range(0, len(vectors), BLOCK_ROWS):
-        sides = (vectors[start : start + BLOCK_ROWS] - mean) @ directions > 0
-        bands[:, start : start + BLOCK_ROWS] = np.packbits(sides, axis=1).view(">u2").T
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        sides = (vectors[start : start + _BLOCK_ROWS] - mean) @ directions > 0
+        bands[:, start : start + _BLOCK_ROWS] = np.packbits(sides, axis=1).view(">u2").T
 
     def unit(rows: np.ndarray) -> np.ndarray:
         chosen = vectors[rows] - mean
@@ -96,7 +98,7 @@ def similar_vectors(vectors: np.ndarray, threshold: float) -> list[list[int]]:
 def sharing_rare(
     bucket: Sequence[int], known: Callable[[int], frozenset[str]], threshold: float
 ) -> Iterator[list[int]]:
-    """Lists of texts that share a shingle which is rare among them.
+    """Lists of texts that share a shingle which is rare among the texts.
 
     Any two of a Jaccard index >= threshold share a list: they have threshold * n of one's n shingles in common, so
     that one of its n - threshold * n + 1 rarest is among those (prefix filtering: Chaudhuri, Ganti and Kaushik 2006).
@@ -107,18 +109,18 @@ def sharing_rare(
         ordered = sorted(known(place), key=lambda shingle: (counts[shingle], shingle))
         for shingle in ordered[: len(ordered) - math.ceil(threshold * len(ordered) - 1e-9) + 1]:
             sharing[shingle].append(place)
-    return (each for each in sharing.values() if len(each) > 1)
+    return (places for places in sharing.values() if len(places) > 1)
 
 
 def _link_texts(
     among: list[int], earlier: np.ndarray, known: Callable[[int], frozenset[str]], threshold: float, links: _Links
 ) -> None:
-    """Link all pairs that are alike; those that shared one of the earlier bands (bands, n) have been compared there."""
+    """Link all similar pairs, except those that share one of the earlier bands (bands, n): they were compared there."""
     for first, one in enumerate(among[:-1]):
         others = [other for other in among[first + 1 :] if links.root(other) != links.root(one)]
         if not others:  # all that are left are linked
             return
-        if len(others) > SMALL and len(earlier):
+        if len(others) > SMALL_BUCKET and len(earlier):
             fresh = ~(earlier[:, others] == earlier[:, [one]]).any(axis=0)
             others = [other for other, new in zip(others, fresh.tolist(), strict=True) if new]
         mine = known(one)
@@ -134,7 +136,7 @@ def _link_vectors(
     threshold: float,
     links: _Links,
 ) -> None:
-    """As `_link_texts`, of vectors; `unit` gives some rows' at length 1."""
+    """As `_link_texts`, for vectors; `unit` gives the vectors of some rows at length 1."""
     if len(earlier) and len(bucket) > TILE_ROWS:  # so that rows of one earlier bucket are in one tile
         bucket = bucket[np.lexsort(earlier[:, bucket])]
     tiles = [bucket[start : start + TILE_ROWS] for start in range(0, len(bucket), TILE_ROWS)]
@@ -144,7 +146,7 @@ def _link_vectors(
             shared = earlier[:, rows[:1]]
             if (shared == earlier[:, rows]).all(axis=1)[(shared == earlier[:, columns]).all(axis=1)].any():
                 continue
-            if len({links.root(each) for each in (*rows.tolist(), *columns.tolist())}) == 1:
+            if len({links.root(row) for row in (*rows.tolist(), *columns.tolist())}) == 1:
                 continue
             alike = left @ (left if columns is rows else unit(columns)).T >= threshold - 1e-6  # of rounding
             for one, other in _forest(np.triu(alike, 1) if columns is rows else alike):
@@ -152,7 +154,7 @@ def _link_vectors(
 
 
 def _forest(alike: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs (row, column) of a matrix that link whatever all its true elements link; few, where those are many."""
+    """Pairs (row, column) that link the same as all true elements of a matrix; few, even if those are many."""
     rows, columns = np.nonzero(alike)
     if len(rows) > alike.shape[0]:
         graph = coo_array(
@@ -164,13 +166,13 @@ def _forest(alike: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 class _Links:
-    """Which of n indices are linked so far."""
+    """Links between n indices (union-find)."""
 
     def __init__(self, n: int) -> None:
         self._parent = list(range(n))
 
     def root(self, index: int) -> int:
-        """The least index of a group, by which it is known."""
+        """The least index of the group of an index, which names the group."""
         parent = self._parent
         while parent[index] != index:
             parent[index] = index = parent[parent[index]]
@@ -182,7 +184,7 @@ class _Links:
         self._parent[high] = low
 
     def groups(self) -> list[list[int]]:
-        """Groups of two indices and more, ascending."""
+        """Groups of two or more indices, ascending."""
         members: dict[int, list[int]] = {}
         for index in range(len(self._parent)):
             members.setdefault(self.root(index), []).append(index)
@@ -190,14 +192,14 @@ class _Links:
 
 
 def _buckets(band: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices that share a value, two and more."""
+    """Groups of two or more indices that share a value."""
     order = np.argsort(band, kind="stable")
     edges = [0, *(np.flatnonzero(np.diff(band[order])) + 1).tolist(), len(order)]
     return (order[start:end] for start, end in zip(edges, edges[1:], strict=False) if end - start > 1)
 
 
 def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """One number of each row of several columns; rows that differ get, but for chance, other numbers."""
+    """One number for each row of several columns; different rows get different numbers, except by chance."""
     mixed = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
         mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
@@ -206,7 +208,7 @@ def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _hashes(text: str) -> np.ndarray:
-    return np.array([zlib.crc32(each.encode()) for each in shingles(text)], np.uint64)
+    return np.array([zlib.crc32(shingle.encode()) for shingle in shingles(text)], np.uint64)
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -1,4 +1,4 @@
-"""Prompts whose end an encoder does not read, because it reads only so many tokens."""
+"""Prompts whose end an encoder does not read, because they have more tokens than it reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sur.analysis.lint.finding import Finding
-from sur.analysis.lint.prompts import quoted, single
+from sur.analysis.lint.prompts import quoted, single_row_finding
 from sur.analysis.store.blocks import partition_blocks
 from sur.cache import RowRecord, Store
 from sur.support.errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def cut_in_data(config: RunConfig, rows: Sequence[RowRecord]) -> Iterator[Finding]:
-    """Prompts that the encoders of a configuration would cut, by their tokenizers.
+    """Findings of prompts that the encoders of a configuration would cut, by their tokenizers.
 
     Raises: ConfigError when a tokenizer is not there.
     """
@@ -41,12 +41,12 @@ def cut_in_data(config: RunConfig, rows: Sequence[RowRecord]) -> Iterator[Findin
 
 
 def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
-    """Prompts that were cut when they were encoded.
+    """Findings of prompts that were cut when they were encoded.
 
-    A receipt counts them; which they were is told by their length, the greatest. Where more prompts have it than were
-    cut, some just fit: the finding says so, and leaves none out.
+    A receipt counts the prompts that were cut; they are those of the greatest length. If more prompts have this length
+    than were cut, some of them just fit: the findings say so, and leave no row out.
     """
-    said: set[tuple[object, frozenset[str]]] = set()
+    reported: set[tuple[object, frozenset[str]]] = set()
     for name, spec in store.features().items():
         receipts = [r for r in store.receipts(name) if r is not None and r.stats.get("truncated")]
         if "length" not in spec.arrays or not receipts:
@@ -61,9 +61,9 @@ def cut_in_store(store: Store, rows: Sequence[RowRecord]) -> Iterator[Finding]:
         full = frozenset(stored[slot] for slot, length in lengths.items() if length == limit)
         count = sum(receipt.stats["truncated"] for receipt in receipts)
         model = (spec.kind, spec.identity.get("model"), consumes)
-        if (model, full) in said:
+        if (model, full) in reported:
             continue  # another layer of the same model
-        said.add((model, full))
+        reported.add((model, full))
         sure = len(full) == count
         unsure = "" if sure else f" (or just fits: {count} of {len(full)} prompts of this length were)"
         yield from _cut_prompts(rows, consumes, full, f"{name}, which reads {limit} tokens{unsure}", sure)
@@ -76,10 +76,12 @@ def _tokens(lengths: np.ndarray | None) -> list[int]:
 def _cut_prompts(
     rows: Sequence[RowRecord], field: str, cut: Collection[str], reader: str, sure: bool
 ) -> Iterator[Finding]:
-    """Prompts (`field`: simple or complex) whose end a reader does not see; `cut` has their texts, if it is `sure`."""
+    """Findings of the prompts in `cut`; field: simple or complex. Unless `sure`, some of the prompts just fit."""
     for row in rows:
         prompt = getattr(row, field)
         if prompt in cut:
-            said = f"the end of the {field} prompt is cut off by {reader} ({quoted(prompt)})"
-            found = single("cut-off", row, said, "shorten the prompt, or leave the row out: its end is not learnt")
-            yield found if sure else replace(found, remedy="shorten the prompt, if its end is cut", leave_out=())
+            message = f"the end of the {field} prompt is cut off by {reader} ({quoted(prompt)})"
+            finding = single_row_finding(
+                "cut-off", row, message, "shorten the prompt, or leave the row out: its end is not learnt"
+            )
+            yield finding if sure else replace(finding, remedy="shorten the prompt, if its end is cut", leave_out=())

@@ -1,7 +1,7 @@
-"""Which LLM, layer and pooling says most of what the complex prompt says beyond the text encoder, without training."""
+"""Which LLM, layer and pooling tells most of the complex prompt beyond the text encoder, found without training."""
 
 from sur.analysis.probe.measure import probe
-from sur.analysis.probe.results import Findings
+from sur.analysis.probe.results import ProbeResult
 from sur.config.probe import ProbeConfig
 
-__all__ = ["Findings", "ProbeConfig", "probe"]
+__all__ = ["ProbeResult", "ProbeConfig", "probe"]

@@ -1,4 +1,4 @@
-"""What is compared: every cached layer of every LLM, by every pooling that can be made of it."""
+"""The candidates that are compared: every cached layer of every LLM, by every pooling that can be made of it."""
 
 from __future__ import annotations
 
@@ -15,58 +15,60 @@ from sur.adapter.losses.measures import real_tokens
 from sur.cache import Store
 from sur.support.errors import ConfigError
 
-Pooling = Literal["mean", "last"]
+VectorPooling = Literal["mean", "last"]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One vector a prompt. `stored`: how the feature was pooled when it was cached; `pooling`: how it is here."""
+class LayerCandidate:
+    """One vector a prompt, of one layer of an LLM.
+
+    stored: the pooling with which the feature was cached. pooling: the pooling of the vector.
+    """
 
     feature: str
     model: str
     layer: int
     stored: str
-    pooling: Pooling
+    pooling: VectorPooling
 
     @property
     def name(self) -> str:
-        """Shown in tables, such as "smollm2-135m layer 22 mean"; not its own, see `names_of`."""
+        """The name in tables, such as "smollm2-135m layer 22 mean"; two candidates may share one, see `names_of`."""
         return f"{self.model} layer {self.layer} {self.pooling}"
 
 
-def candidates_of(store: Store) -> list[Candidate]:
+def candidates_of(store: Store) -> list[LayerCandidate]:
     """All candidates of a store, by model, layer and feature; token states give two, their mean and their last token.
 
-    Raises ConfigError when the store has no LLM's features.
+    Raises: ConfigError when the store has no LLM's features.
     """
-    found = []
+    candidates = []
     for name, spec in store.features().items():
         if spec.kind == "llm":
-            identity = spec.identity
-            stored = str(identity["pooling"])
-            poolings: tuple[Pooling, ...] = ("mean", "last") if stored == "tokens" else (stored,)  # pyright: ignore
-            found += [Candidate(name, str(identity["model"]), int(identity["layer"]), stored, p) for p in poolings]
-    if not found:
+            model, layer, stored = (spec.identity[key] for key in ("model", "layer", "pooling"))
+            poolings: tuple[VectorPooling, ...] = ("mean", "last") if stored == "tokens" else (stored,)
+            candidates += [LayerCandidate(name, str(model), int(layer), str(stored), p) for p in poolings]
+    if not candidates:
         raise ConfigError(
             f"{store.path} has no features of an LLM to compare; add an `llm` section with some layers to the config "
             "and run `sur extract`"
         )
-    return sorted(found, key=lambda each: (each.model, each.layer, each.feature, each.pooling != "mean"))
+    return sorted(candidates, key=lambda c: (c.model, c.layer, c.feature, c.pooling != "mean"))
 
 
-def names_of(candidates: Sequence[Candidate]) -> list[str]:
-    """A name for each, its own: with the feature where a layer was cached by several poolings."""
-    shared = Counter(each.name for each in candidates)
-    return [each.name if shared[each.name] == 1 else f"{each.name} of {each.feature}" for each in candidates]
+def names_of(candidates: Sequence[LayerCandidate]) -> list[str]:
+    """A name of its own for each candidate: with the feature where a layer was cached with several poolings."""
+    counts = Counter(candidate.name for candidate in candidates)
+    return [c.name if counts[c.name] == 1 else f"{c.name} of {c.feature}" for c in candidates]
 
 
-def pool(
-    states: Float[Tensor, "batch ..."], length: Int[Tensor, " batch"], pooling: Pooling
+def pool_states(
+    states: Float[Tensor, "batch ..."], length: Int[Tensor, " batch"], pooling: VectorPooling
 ) -> Float[Tensor, "batch dim"]:
-    """Mean over the real tokens, or the last of them; what is pooled already stays as it is. float32.
+    """The mean over the real tokens, or the last of them, float32; states that are pooled already stay as they are.
 
-    Token states are normalised one by one first, as the teacher does it: the first token of many LLMs is far longer
-    than the others (Sun et al. 2024, arXiv 2402.17762) and would be most of the mean.
+    Token states are layer-normalised one by one first, as the teacher does it: the first token of many LLMs is far
+    longer than the others (Sun et al. 2024, arXiv 2402.17762) and would be most of the mean.
     """
     states = states.float()
     if states.ndim == 2:

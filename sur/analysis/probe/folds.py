@@ -1,4 +1,4 @@
-"""What is held back: rows like those seen, and rows with words never seen.
+"""Folds of held-back rows, in two splits: rows like those that were fitted, and rows with words of no fitted row.
 
 Rows of equal simple or of equal complex prompts form a group, and a group is never on both sides.
 """
@@ -17,15 +17,15 @@ from scipy.sparse.csgraph import connected_components
 
 from sur.config.probe import ProbeConfig
 
-MOST_HIDDEN = 0.5  # of the rows, in a fold
+MOST_HIDDEN = 0.5  # share of the rows that a fold may hide
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One part that is held back.
+    """One part of the rows that is held back.
 
-    hidden: rows that a fit must not see. judged: places of the hidden rows it is judged on. unit: of each of these,
-    what is resampled as a whole (the group, or the held-back word).
+    hidden: rows that a fit must not see. judged: places of the hidden rows on which the fit is scored. unit: number
+    of each judged row's group or held-back word, which is resampled as a whole.
     """
 
     hidden: Bool[np.ndarray, " rows"]
@@ -33,8 +33,8 @@ class Fold:
     unit: Int[np.ndarray, " judged"]
 
 
-def groups_of(simple: Sequence[str], complex: Sequence[str]) -> Int[np.ndarray, " rows"]:
-    """Numbers of the groups: rows are connected by an equal simple prompt, or by an equal complex one."""
+def prompt_groups(simple: Sequence[str], complex: Sequence[str]) -> Int[np.ndarray, " rows"]:
+    """Number of each row's group; an equal simple prompt, or an equal complex one, puts two rows into one group."""
     rows = np.arange(len(simple))
     keys = [numbered(simple), numbered(complex)]
     keys[1] += keys[0].max(initial=-1) + 1
@@ -45,13 +45,13 @@ def groups_of(simple: Sequence[str], complex: Sequence[str]) -> Int[np.ndarray, 
 
 
 def numbered(texts: Sequence[str]) -> Int[np.ndarray, " rows"]:
-    """The same number for equal texts."""
+    """A number for each text, the same for equal texts."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
 
 
 def folds_by_rows(groups: Int[np.ndarray, " rows"], config: ProbeConfig) -> list[Fold]:
-    """Whole groups, dealt to the folds at random."""
+    """Folds of whole groups, which are dealt to them at random."""
     rng = np.random.default_rng([config.seed, 1])
     unique, group = np.unique(groups, return_inverse=True)
     fold_of = rng.permutation(len(unique)) % config.folds
@@ -59,39 +59,40 @@ def folds_by_rows(groups: Int[np.ndarray, " rows"], config: ProbeConfig) -> list
 
 
 def folds_by_words(simple: Sequence[str], groups: Int[np.ndarray, " rows"], config: ProbeConfig) -> list[Fold]:
-    """Rare words, dealt to the folds at random; every row with a word of a fold is held back in it, with its group.
+    """Folds of rare words, which are dealt to them at random; a fold hides every row with one of its words.
 
-    A fold takes words until it has `held_share` of the rows. [] when there are fewer than two words a fold, or when
-    groups tie the words together so that a fold would hide more than half of the rows.
+    The row's group is hidden with it. A fold takes words until it has `held_share` of the rows. The list is empty when
+    there are fewer than two words a fold, or when groups tie so many words together that a fold would hide more than
+    half of the rows.
     """
     rng = np.random.default_rng([config.seed, 2])
     words = [set(re.findall(r"\w+", text.lower())) for text in simple]
-    counts = Counter(word for each in words for word in each)
+    counts = Counter(word for row_words in words for word in row_words)
     limit = max(2, int(config.rare_share * len(simple)))
     rare = sorted(word for word, count in counts.items() if count <= limit)
     rows_of: dict[str, list[int]] = {word: [] for word in rare}
-    for row, each in enumerate(words):
-        for word in each & rows_of.keys():
+    for row, row_words in enumerate(words):
+        for word in row_words & rows_of.keys():
             rows_of[word].append(row)
     dealt: list[list[int]] = [[] for _ in range(config.folds)]
-    held = np.zeros((config.folds, len(simple)), dtype=bool)
+    with_word = np.zeros((config.folds, len(simple)), dtype=bool)
     for place, number in enumerate(rng.permutation(len(rare)).tolist()):
         fold = place % config.folds
-        here = rows_of[rare[number]]
-        if held[fold].sum() + len(here) <= config.held_share * len(simple):
+        word_rows = rows_of[rare[number]]
+        if with_word[fold].sum() + len(word_rows) <= config.held_share * len(simple):
             dealt[fold].append(number)
-            held[fold, here] = True
+            with_word[fold, word_rows] = True
     if min(map(len, dealt)) < 2:
         return []
     folds = []
     for fold, numbers in enumerate(dealt):
         unit = np.full(len(simple), -1, dtype=np.int64)
-        for number in sorted(numbers, key=lambda n: -counts[rare[n]]):  # of several words in a row the rarest counts
+        for number in sorted(numbers, key=lambda n: -counts[rare[n]]):  # the rarest of a row's words is its unit
             unit[rows_of[rare[number]]] = number
-        hidden = np.isin(groups, groups[held[fold]])
+        hidden = np.isin(groups, groups[with_word[fold]])
         if hidden.mean() > MOST_HIDDEN:
             return []
-        folds.append(_fold(hidden, unit, rng, config, held[fold]))
+        folds.append(_fold(hidden, unit, rng, config, with_word[fold]))
     return folds
 
 
@@ -100,9 +101,9 @@ def _fold(
     unit: Int[np.ndarray, " rows"],
     rng: np.random.Generator,
     config: ProbeConfig,
-    held: Bool[np.ndarray, " rows"] | None = None,
+    with_word: Bool[np.ndarray, " rows"] | None = None,
 ) -> Fold:
-    """A fold that judges some of the rows that it holds back, drawn at random."""
-    rows = np.flatnonzero(hidden if held is None else held)
+    """A fold that is scored on some of the rows that it holds back, drawn at random."""
+    rows = np.flatnonzero(hidden if with_word is None else with_word)
     judged = np.sort(rng.permutation(rows)[: config.held_rows])
     return Fold(hidden, judged, unit[judged])

@@ -1,4 +1,4 @@
-"""What a probe found: numbers with their intervals, as JSON, and what to write into a config."""
+"""The result of a probe: scores with their intervals, as JSON, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from pydantic import BaseModel
 
 from sur.config.probe import ProbeConfig
 from sur.evaluation.statistics import Interval
+from sur.support.files import write_text
 
-NAME = "probe"
-RIVAL = 0.025  # share of the resamples in which a candidate that is not the best gains most
+FILE_STEM = "probe"  # of probe.json and of the plots beside it
+RIVAL_SHARE = 0.025  # share of the resamples in which a candidate that is not the best gains most
 Inputs = str  # "text", "llm" or "both"
-Key = tuple[str, str]  # a candidate's feature and pooling, which no two have in common
+CandidateKey = tuple[str, str]  # a candidate's feature and pooling, which no two have in common
 
 
-class Held(BaseModel):
+class HeldOutScores(BaseModel):
     """How well the target of held-back rows is predicted, from the text encoder's vector, the LLM's, or both.
 
     r2: share of the target's variance. gain: r2 from both less r2 from the text encoder alone. retrieval: share of rows
     whose own complex prompt is nearest to the prediction, of all that were judged in a fold (`gallery` on average).
     Candidates are ranked by their gain, as adapters trained on pooled vectors are (docs/probe.md).
-    known (words only): share of the error about the held-back words that is not there. The error about a word is the
-    mean of its rows' errors, in which the rest of the prompts averages out; that of the text encoder alone is 1. From
-    the LLM alone it is no proof of knowledge: who says nothing of a new word errs less than who guesses at it.
+    known (split "words" only): fraction of the text encoder's error on held-back words that this candidate removes.
+    The error on a word is the mean of its rows' errors, in which the rest of the prompts averages out. A low error
+    from the LLM alone proves nothing: a model that ignores a new word errs less than one that guesses wrongly.
     first: share of the resamples in which no other candidate gains more. units: words or groups that were resampled.
     """
 
@@ -38,8 +39,8 @@ class Held(BaseModel):
     first: float = 0.0
 
 
-class Measured(BaseModel):
-    """One candidate. cka: of its vector with the target, over all rows."""
+class CandidateScores(BaseModel):
+    """One candidate and its scores by split. cka: of its vector with the target, over all rows."""
 
     name: str
     feature: str
@@ -48,18 +49,21 @@ class Measured(BaseModel):
     stored: str
     pooling: str
     cka: Interval
-    held: dict[str, Held]
+    held: dict[str, HeldOutScores]
 
     @property
-    def key(self) -> Key:
-        """What tells it from all others."""
+    def key(self) -> CandidateKey:
+        """Feature and pooling, which tell the candidate from all others."""
         return self.feature, self.pooling
 
 
-class Findings(BaseModel):
-    """A whole probe. `ranked_on`: the split whose gain decides. `noise`: what random numbers in a candidate's place
-    reach, since anything beside the text encoder's vector is one more way to shrink it. `best`: feature and pooling of
-    the largest gain, None where it is not clearly above that."""
+class ProbeResult(BaseModel):
+    """Scores of all candidates of a store.
+
+    ranked_on: the split whose gain decides. noise: the scores of random numbers in a candidate's place, since any
+    input beside the text encoder's vector is one more way to shrink the latter. best: key of the candidate of the
+    largest gain, None where that gain is not clearly above the noise.
+    """
 
     store: str
     text: str
@@ -68,48 +72,48 @@ class Findings(BaseModel):
     settings: ProbeConfig
     text_cka: Interval
     ranked_on: str
-    noise: dict[str, Held]
-    candidates: list[Measured]
-    best: Key | None
+    noise: dict[str, HeldOutScores]
+    candidates: list[CandidateScores]
+    best: CandidateKey | None
 
-    def ranked(self) -> list[Measured]:
+    def ranked(self) -> list[CandidateScores]:
         """Candidates, the largest gain first."""
-        return sorted(self.candidates, key=lambda each: -each.held[self.ranked_on].gain.value)
+        return sorted(self.candidates, key=lambda candidate: -candidate.held[self.ranked_on].gain.value)
 
-    def winner(self) -> Measured | None:
+    def winner(self) -> CandidateScores | None:
         """The candidate that `best` names."""
-        return next((each for each in self.candidates if each.key == self.best), None)
+        return next((candidate for candidate in self.candidates if candidate.key == self.best), None)
 
 
-def best_of(candidates: list[Measured], noise: Held, split: str) -> Key | None:
-    """Key of the candidate of the largest gain; None when its interval reaches that of noise, or zero."""
-    first = max(candidates, key=lambda each: each.held[split].gain.value)
+def best_of(candidates: list[CandidateScores], noise: HeldOutScores, split: str) -> CandidateKey | None:
+    """Key of the candidate of the largest gain; None when its interval reaches that of the noise, or zero."""
+    first = max(candidates, key=lambda candidate: candidate.held[split].gain.value)
     return first.key if first.held[split].gain.low > max(0, noise.gain.high) else None
 
 
-def rivals(findings: Findings) -> list[str]:
-    """Candidates besides the best one that gain most in at least 2.5 % of the resamples."""
-    split = findings.ranked_on
-    return [e.name for e in findings.ranked() if e.key != findings.best and e.held[split].first >= RIVAL]
+def rivals(result: ProbeResult) -> list[str]:
+    """Names of the candidates besides the best one that gain most in at least 2.5 % of the resamples."""
+    split = result.ranked_on
+    return [c.name for c in result.ranked() if c.key != result.best and c.held[split].first >= RIVAL_SHARE]
 
 
-def recommended(findings: Findings) -> list[str]:
+def recommended(result: ProbeResult) -> list[str]:
     """Settings, `section.key=value` each: the best candidate's layer, or no distillation where none gains anything."""
-    found = findings.winner()
-    if found is None:
+    winner = result.winner()
+    if winner is None:
         return ["loss.distillation.form=none"]
     return [
-        f"llm.slug={found.model}",
-        f"llm.layers=[{found.layer}]",
-        f"llm.pooling={found.stored}",
-        f"loss.distillation.layer={found.layer}",
+        f"llm.slug={winner.model}",
+        f"llm.layers=[{winner.layer}]",
+        f"llm.pooling={winner.stored}",
+        f"loss.distillation.layer={winner.layer}",
     ]
 
 
-def caution(findings: Findings) -> str:
-    """What to know before following the recommendation; "" when it ranks as trainings do (docs/probe.md)."""
-    found = findings.winner()
-    if found is None or found.stored != "tokens":
+def caution(result: ProbeResult) -> str:
+    """A warning about the recommendation; "" when the probe ranks as trainings do (docs/probe.md)."""
+    winner = result.winner()
+    if winner is None or winner.stored != "tokens":
         return ""
     return (
         "a teacher reads every token, the probe one vector of them: which layer of token states is best is for "
@@ -117,22 +121,18 @@ def caution(findings: Findings) -> str:
     )
 
 
-def write_findings(folder: Path, findings: Findings) -> Path:
+def write_probe_result(folder: Path, result: ProbeResult) -> Path:
     """Write probe.json into `folder`, all or nothing; returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{NAME}.json"
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(as_json(findings) + "\n", encoding="utf-8")
-    return partial.replace(target)
+    return write_text(folder / f"{FILE_STEM}.json", as_json(result) + "\n")
 
 
-def as_json(findings: Findings) -> str:
-    """JSON; a number that is not known is null."""
-    return findings.model_dump_json(indent=2)
+def as_json(result: ProbeResult) -> str:
+    """The result as JSON; a number that is not known is null."""
+    return result.model_dump_json(indent=2)
 
 
-def shown(interval: Interval, digits: int = 3) -> str:
-    """ "0.123 [0.100, 0.145]"; "" when it is not known."""
+def format_interval(interval: Interval, digits: int = 3) -> str:
+    """ "0.123 [0.100, 0.145]"; "" for a value that is not known."""
     if not math.isfinite(interval.value):
         return ""
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

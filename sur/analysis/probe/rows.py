@@ -1,4 +1,4 @@
-"""Which rows take part, and in which order features are read."""
+"""The rows of a probe, their folds, and the batches in which features are read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sur.analysis.probe.folds import Fold, folds_by_rows, folds_by_words, groups_of, numbered
-from sur.cache import Batch, Loader, Manifest, NoRows, Store
+from sur.analysis.probe.folds import Fold, folds_by_rows, folds_by_words, numbered, prompt_groups
+from sur.cache import Batch, Loader, Manifest, NoRows, Order, RowWise, Selection, Store, Windowed
 from sur.config.probe import ProbeConfig
 from sur.support.errors import ConfigError
 
@@ -19,7 +19,7 @@ LEAST_ROWS_A_FOLD = 8
 
 @dataclass(frozen=True)
 class ProbeRows:
-    """Rows that have every feature, by slot, and what is held back of them.
+    """Rows that have every feature, by slot, and the folds in which they are held back.
 
     complexes: the same number for rows of equal complex prompts. folds: by the split's name.
     """
@@ -38,16 +38,16 @@ def probe_rows(store: Store, features: list[str], config: ProbeConfig) -> ProbeR
         IncompleteFeature: a feature is not extracted to its end.
     """
     try:
-        slots = Loader(store, features, batch_size=1, split="all", resident=False).slots
+        slots = Loader(store, features, batch_size=1, selection=Selection(split="all"), reader=RowWise).slots
     except NoRows:
         slots = np.array([], dtype=np.int64)
     if datasets := store.datasets():
-        here = np.any([store.members(name) for name in datasets], axis=0)
-        slots = slots[here[slots]]
+        in_a_dataset = np.any([store.members(name) for name in datasets], axis=0)
+        slots = slots[in_a_dataset[slots]]
     if len(slots) > config.max_rows:
         slots = np.sort(np.random.default_rng([config.seed, 0]).permutation(slots)[: config.max_rows])
     simple, complexes = _prompts(store, slots)
-    groups = groups_of(simple, complexes)
+    groups = prompt_groups(simple, complexes)
     least = LEAST_ROWS_A_FOLD * config.folds
     if len(np.unique(groups)) < least:
         raise ConfigError(
@@ -60,22 +60,31 @@ def probe_rows(store: Store, features: list[str], config: ProbeConfig) -> ProbeR
     return ProbeRows(store.row_ids()[slots], slots, numbered(complexes), folds)
 
 
-def batches(store: Store, feature: str, rows: ProbeRows, config: ProbeConfig) -> Iterator[tuple[np.ndarray, Batch]]:
-    """A feature of the rows in a random order, read once, a batch at a time, with the rows' places among them."""
+def probe_batches(
+    store: Store, feature: str, rows: ProbeRows, config: ProbeConfig
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Batches of a feature in a random order of the rows, each with its rows' places in `rows`; reads once."""
     spec = store.spec(feature)
     mixed = any(array.packed for array in spec.arrays.values()) or not store.random_reads
     groups = rows.slots // store.rows_per_partition
     manifest = Manifest(rows.ids, groups, window=8 if mixed else 0, features={})
     loader = Loader(
-        store, [feature], manifest=manifest, batch_size=config.batch_rows, seed=config.seed, split="all",
-        resident=False, drop_last=False,
-    )  # fmt: skip
+        store,
+        [feature],
+        batch_size=config.batch_rows,
+        selection=Selection(split="all", manifest=manifest),
+        order=Order(seed=config.seed, drop_last=False),
+        reader=Windowed if mixed else RowWise,
+    )
     for batch in loader.batches():
         yield np.searchsorted(rows.slots, batch.slots), batch
 
 
-def finite(values: Tensor, feature: str, batch: Batch) -> np.ndarray:
-    """The values as numpy. Raises ValueError naming feature and slot of a row that has a value that is not finite."""
+def finite_numpy(values: Tensor, feature: str, batch: Batch) -> np.ndarray:
+    """The values as numpy.
+
+    Raises: ConfigError that names feature and slot of a row with a value that is not finite.
+    """
     bad = ~torch.isfinite(values).flatten(1).all(1)
     if bool(bad.any()):
         slot = int(batch.slots[bad.numpy()][0])
@@ -87,13 +96,13 @@ def finite(values: Tensor, feature: str, batch: Batch) -> np.ndarray:
 
 
 def _prompts(store: Store, slots: np.ndarray) -> tuple[list[str], list[str]]:
-    """Simple and complex prompts at these slots."""
-    wanted = np.zeros(store.n_partitions * store.rows_per_partition, dtype=bool)
-    wanted[slots] = True
+    """Simple and complex prompts of the rows in some slots."""
+    chosen = np.zeros(store.n_partitions * store.rows_per_partition, dtype=bool)
+    chosen[slots] = True
     simple, complexes = [], []
     for partition in np.unique(slots // store.rows_per_partition).tolist():
         for row in store.rows(partition):
-            if wanted[row.slot]:
+            if chosen[row.slot]:
                 simple.append(row.simple)
                 complexes.append(row.complex)
     return simple, complexes

@@ -1,4 +1,4 @@
-"""One pass over a feature: everything that its candidates are judged by, in memory that does not grow with the rows."""
+"""One pass over a feature: sums from which its candidates are scored, in memory that does not grow with the rows."""
 
 from __future__ import annotations
 
@@ -8,83 +8,83 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sur.analysis.moments import Moments
-from sur.analysis.probe.candidates import Candidate, pool
-from sur.analysis.probe.cka import SMALLEST, similarities
-from sur.analysis.probe.projection import Projection, standardising
-from sur.analysis.probe.rows import ProbeRows, batches, finite
-from sur.analysis.probe.texts import Texts
+from sur.analysis.moments import Covariance
+from sur.analysis.probe.candidates import LayerCandidate, pool_states
+from sur.analysis.probe.cka import SMALLEST, hsic_triple
+from sur.analysis.probe.projection import RandomProjection, standardising_projection
+from sur.analysis.probe.rows import ProbeRows, finite_numpy, probe_batches
+from sur.analysis.probe.texts import TextVectors
 from sur.cache import Store
 from sur.config.probe import ProbeConfig
 
 
 @dataclass
-class Seen:
-    """What is kept of a candidate. Columns: the text encoder's vector, the LLM's, the target.
+class CandidateSums:
+    """Sums over a candidate's rows. Columns: the text encoder's vector, the LLM's, the target.
 
-    total: moments of all rows. hidden: by split, of each fold's hidden rows. judged: by split, the LLM's vectors of
-    each fold's judged rows. similarities: a line a minibatch, see `sur.analysis.probe.cka`.
+    total: covariance of all rows. hidden: by split, that of each fold's hidden rows. judged: by split, the LLM's
+    vectors of each fold's judged rows. similarities: a line a minibatch, see `sur.analysis.probe.cka`.
     """
 
-    candidate: Candidate
-    total: Moments
-    hidden: dict[str, list[Moments]]
+    candidate: LayerCandidate
+    total: Covariance
+    hidden: dict[str, list[Covariance]]
     judged: dict[str, list[Float[np.ndarray, "judged width"]]]
     similarities: list[tuple[float, float, float]]
 
 
-def see(
+def accumulate(
     store: Store,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[LayerCandidate],
     rows: ProbeRows,
-    texts: Texts,
+    texts: TextVectors,
     config: ProbeConfig,
-) -> list[Seen]:
-    """Read one feature once, for all candidates that are made of it."""
+) -> list[CandidateSums]:
+    """The sums of all candidates that are made of one feature, which is read once."""
     feature = candidates[0].feature
-    found: list[tuple[Seen, Projection]] = []
-    for places, batch in batches(store, feature, rows, config):
+    projected: list[tuple[CandidateSums, RandomProjection]] = []
+    for places, batch in probe_batches(store, feature, rows, config):
         states, length = batch.arrays[f"{feature}/states"], batch.arrays[f"{feature}/length"]
-        pooled = [finite(pool(states, length, each.pooling), feature, batch) for each in candidates]
-        if not found:
-            fitted = [standardising(vectors, config.width, config.seed) for vectors in pooled]
-            found = [
-                (_nothing(each, projection.width, rows, texts), projection)
-                for each, projection in zip(candidates, fitted, strict=True)
+        pooled = [finite_numpy(pool_states(states, length, c.pooling), feature, batch) for c in candidates]
+        if not projected:  # projections are fitted to the first batch
+            projections = [standardising_projection(vectors, config.width, config.seed) for vectors in pooled]
+            projected = [
+                (_empty_sums(candidate, projection.width, rows, texts), projection)
+                for candidate, projection in zip(candidates, projections, strict=True)
             ]
-        for (seen, projection), vectors in zip(found, pooled, strict=True):
-            _add(seen, projection(vectors), places, rows, texts)
-    return [seen for seen, _ in found]
+        for (sums, projection), vectors in zip(projected, pooled, strict=True):
+            _add(sums, projection(vectors), places, rows, texts)
+    return [sums for sums, _ in projected]
 
 
-def see_noise(like: Seen, rows: ProbeRows, texts: Texts, config: ProbeConfig) -> Seen:
-    """Random numbers in the place of a candidate's."""
+def accumulate_noise(like: CandidateSums, rows: ProbeRows, texts: TextVectors, config: ProbeConfig) -> CandidateSums:
+    """The sums of random numbers in the place of a candidate's vectors."""
     width = len(like.total.mean) - texts.simple.shape[1] - texts.target.shape[1]
     noise = np.random.default_rng([config.seed, 7]).standard_normal((len(rows.slots), width), dtype=np.float32)
-    seen = _nothing(like.candidate, width, rows, texts)
+    sums = _empty_sums(like.candidate, width, rows, texts)
     for start in range(0, len(noise), config.batch_rows):
         places = np.arange(start, min(start + config.batch_rows, len(noise)))
-        _add(seen, noise[places], places, rows, texts)
-    return seen
+        _add(sums, noise[places], places, rows, texts)
+    return sums
 
 
-def _nothing(candidate: Candidate, width: int, rows: ProbeRows, texts: Texts) -> Seen:
-    """Before the first row."""
-    none = Moments.none(texts.simple.shape[1] + width + texts.target.shape[1])
-    hidden = {split: [none] * len(folds) for split, folds in rows.folds.items()}
+def _empty_sums(candidate: LayerCandidate, width: int, rows: ProbeRows, texts: TextVectors) -> CandidateSums:
+    """Sums before the first row."""
+    empty = Covariance.empty(texts.simple.shape[1] + width + texts.target.shape[1])
+    hidden = {split: [empty] * len(folds) for split, folds in rows.folds.items()}
     judged = {s: [np.empty((len(f.judged), width), np.float32) for f in folds] for s, folds in rows.folds.items()}
-    return Seen(candidate, none, hidden, judged, [])
+    return CandidateSums(candidate, empty, hidden, judged, [])
 
 
-def _add(seen: Seen, vectors: np.ndarray, places: np.ndarray, rows: ProbeRows, texts: Texts) -> None:
-    """Take a batch into the sums."""
+def _add(sums: CandidateSums, vectors: np.ndarray, places: np.ndarray, rows: ProbeRows, texts: TextVectors) -> None:
+    """Add a batch to the sums."""
     target = texts.target[places]
     joined = np.concatenate([texts.simple[places], vectors, target], 1)
-    seen.total += Moments.of(joined)
+    sums.total += Covariance.of(joined)
     if len(places) >= SMALLEST:
-        seen.similarities.append(similarities(vectors, target))
+        sums.similarities.append(hsic_triple(vectors, target))
     for split, folds in rows.folds.items():
         for number, fold in enumerate(folds):
-            seen.hidden[split][number] += Moments.of(joined[fold.hidden[places]])
-            here = np.isin(places, fold.judged)
-            seen.judged[split][number][np.searchsorted(fold.judged, places[here])] = vectors[here]
+            sums.hidden[split][number] += Covariance.of(joined[fold.hidden[places]])
+            judged = np.isin(places, fold.judged)
+            sums.judged[split][number][np.searchsorted(fold.judged, places[judged])] = vectors[judged]

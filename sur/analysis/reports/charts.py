@@ -1,4 +1,4 @@
-"""Charts of a feature's statistics as plain numbers, which templates draw."""
+"""Charts of a feature's statistics, as plain numbers that templates draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_BARS = 240
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars from left to right. highest: the height at the top; low, high: what stands at the ends of the axis."""
+    """Bars from left to right. low, high: labels at the ends of the axis."""
 
     title: str
     heights: Sequence[float]
@@ -31,8 +31,8 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Statistics of a feature as a page shows them."""
+class FeatureCharts:
+    """Facts and charts of a feature, as a page shows them."""
 
     array: str
     vectors: str
@@ -41,7 +41,7 @@ class Shown:
     charts: Sequence[Chart]
 
 
-def shown(statistics: FeatureStatistics) -> Shown:
+def feature_charts(statistics: FeatureStatistics) -> FeatureCharts:
     """Facts and charts of a feature."""
     s = statistics
     rank = "" if s.effective_rank is None else f"{s.effective_rank:.1f} of {s.dim}"
@@ -53,10 +53,12 @@ def shown(statistics: FeatureStatistics) -> Shown:
         ("smallest, largest", f"{s.smallest:.4g}, {s.largest:.4g}"),
         ("effective rank", rank),
         ("dead dimensions", _numbers(s.dead)),
-        ("massive dimensions", _numbers([each.dimension for each in s.massive])),
+        ("massive dimensions", _numbers([massive.dimension for massive in s.massive])),
         ("NaN, infinite", f"{s.nan:,}, {s.infinite:,}"),
     ]
-    return Shown(s.array, f"{s.vectors:,}", s.dim, facts, list(filter(None, (_norms(s), _tokens(s), *_dimensions(s)))))
+    return FeatureCharts(
+        s.array, f"{s.vectors:,}", s.dim, facts, list(filter(None, (_norms(s), _tokens(s), *_dimensions(s))))
+    )
 
 
 def _norms(s: FeatureStatistics) -> Chart | None:
@@ -75,7 +77,7 @@ def _norms(s: FeatureStatistics) -> Chart | None:
 def _tokens(s: FeatureStatistics) -> Chart | None:
     if not s.token_lengths:
         return None
-    lengths, rows = (np.array(each) for each in zip(*s.token_lengths, strict=True))
+    lengths, rows = (np.array(column) for column in zip(*s.token_lengths, strict=True))
     low, high = int(lengths[0]), int(lengths[-1])
     width = -(-(high - low + 1) // MOST_BARS)
     heights = np.bincount((lengths - low) // width, weights=rows).astype(int).tolist()
@@ -112,8 +114,8 @@ def _range(first: int, width: int) -> str:
 
 
 def _numbers(dimensions: Sequence[int], most: int = 12) -> str:
-    """How many, and the first of them."""
+    """The count of some dimensions, and the first of them."""
     if not dimensions:
         return "none"
-    named = ", ".join(map(str, dimensions[:most])) + (", …" if len(dimensions) > most else "")
-    return f"{len(dimensions):,}: {named}"
+    names = ", ".join(map(str, dimensions[:most])) + (", …" if len(dimensions) > most else "")
+    return f"{len(dimensions):,}: {names}"

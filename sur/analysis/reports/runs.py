@@ -1,4 +1,4 @@
-"""What a run has left in its folder so far: settings, curves, scores, pictures, timings, quarantined rows."""
+"""The record of a run that its folder holds so far: settings, curves, scores, pictures, timings, quarantined rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from sur.config.load import RESOLVED_NAME
+from sur.config.run_folder import RunFolder
 from sur.data import Quarantined
 from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.results import Evaluation, Single, read_singles
@@ -20,18 +20,15 @@ from sur.support.errors import NotFound
 from sur.support.timings import read_seconds
 from sur.training.tracking.curves import flat, read_curves
 
-CURVES, QUARANTINE = "curves.jsonl", "quarantine.jsonl"
-RESULT, SINGLE, REPORT = "evaluation.json", "evaluation.jsonl", "report.html"
-_ANY = (RESOLVED_NAME, CURVES, RESULT)
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """A run as its folder shows it; what is not there yet is empty or None.
+class RunRecord:
+    """A run as its folder shows it; a part that is not written yet is empty or None.
 
-    settings: of config.yaml, by dotted names. curves: records as `training.tracking.curves` writes
-    them. seconds: of each stage.
+    settings: of config.yaml, by dotted names. curves: records as `training.tracking.curves` writes them. seconds: of
+    each stage.
     """
 
     name: str
@@ -45,57 +42,60 @@ class RunFolder:
 
     @property
     def report(self) -> Path | None:
-        """Its own report, if it has one."""
-        path = self.path / REPORT
+        """The report that the run's evaluation wrote, if there is one."""
+        path = RunFolder(self.path).report
         return path if path.is_file() else None
 
     def picture(self, single: Single, condition: Condition) -> Path | None:
-        """The first picture of a prompt, None where there is none, or it lies outside the folder of pictures."""
+        """The first picture of a prompt; None if there is none, or if it lies outside the folder of pictures."""
         files = single.pictures.get(condition)
         if not files or self.evaluation is None:
             return None
-        for root in (Path(self.evaluation.pictures), self.path / "pictures"):  # the folder may have been moved
+        for root in (Path(self.evaluation.pictures), RunFolder(self.path).pictures):  # the folder may have been moved
             path = (root / files[0]).resolve()
             if path.is_relative_to(root.resolve()) and path.is_file():
                 return path
         return None
 
 
-def read_run(folder: Path, name: str | None = None) -> RunFolder:
-    """Read a run's folder; it may be growing.
+def read_run(folder: Path, name: str | None = None) -> RunRecord:
+    """The record of a run's folder, to which the run may still be writing.
 
-    Raises: NotFound when it is none.
+    Raises: NotFound when the folder is not a run's.
     """
-    if not any((folder / file).is_file() for file in _ANY):
+    files = RunFolder(folder)
+    telling = (files.config, files.curves, files.evaluation)
+    if not any(file.is_file() for file in telling):
         raise NotFound(
-            f"{folder} is no run's folder: it has none of {', '.join(_ANY)}. Give a folder that `run_dir` of a config "
-            "names, such as runs/shapes"
+            f"{folder} is no run's folder: it has none of {', '.join(file.name for file in telling)}. Give a folder "
+            "that `run_dir` of a config names, such as runs/shapes"
         )
-    evaluation = _evaluation(folder / RESULT)
-    return RunFolder(
+    evaluation = _evaluation(files.evaluation)
+    return RunRecord(
         name or str(folder),
         folder,
-        _settings(folder / RESOLVED_NAME),
-        read_curves(folder / CURVES),
+        _settings(files.config),
+        read_curves(files.curves),
         evaluation,
         read_singles(folder) if evaluation is not None else [],
         read_seconds(folder),
-        list(_quarantined(folder / QUARANTINE)),
+        list(_quarantined(files.quarantine)),
     )
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
-    """A short name for each folder: its last part, or as much of its path as tells it from the others."""
+    """A short name for each folder: its last part, or as many of its last parts as tell it from the others."""
     depth = 1
     parts = [folder.absolute().parts for folder in folders]
-    while depth < 8 and len({each[-depth:] for each in parts}) < len(parts):
+    while depth < 8 and len({folder_parts[-depth:] for folder_parts in parts}) < len(parts):
         depth += 1
-    return ["/".join(each[-depth:]) for each in parts]
+    return ["/".join(folder_parts[-depth:]) for folder_parts in parts]
 
 
 def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """What changes when something is added to a run's folder."""
-    files = [folder / name for name in (RESOLVED_NAME, CURVES, RESULT, SINGLE, QUARANTINE, REPORT)]
+    """Names, times and sizes of the files of a run's record, which change when something is added."""
+    run = RunFolder(folder)
+    files = (run.config, run.curves, run.evaluation, run.scores, run.quarantine, run.report)
     return tuple((f.name, (s := f.stat()).st_mtime_ns, s.st_size) for f in files if f.is_file())
 
 
@@ -113,7 +113,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _evaluation(path: Path) -> Evaluation | None:
     try:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError):  # none yet, or of another version
+    except (FileNotFoundError, ValidationError):  # not evaluated yet, or by another version
         return None
 
 
@@ -121,7 +121,7 @@ def _quarantined(path: Path) -> Iterator[Quarantined]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in filter(str.strip, text.splitlines()):
         try:
-            found = json.loads(line)
-            yield Quarantined(**{field.name: found[field.name] for field in fields(Quarantined)})
-        except (ValueError, TypeError, KeyError):  # cut short, as by a full disk
+            record = json.loads(line)
+            yield Quarantined(**{field.name: record[field.name] for field in fields(Quarantined)})
+        except (ValueError, TypeError, KeyError):  # a full disk may have cut the line
             _log.warning("a line of %s cannot be read: %.80s", path, line)

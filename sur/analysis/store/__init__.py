@@ -1,4 +1,4 @@
-"""What a store holds, looked at closely: plain functions for the command line, the web app and reports.
+"""Plain functions that look into a store, for the command line, the web app and reports.
 
-No module here imports a model library before a model is really used, and none writes to a store.
+No module here imports a model library before it uses a model, and none writes to a store.
 """

@@ -10,16 +10,17 @@ import numpy as np
 from sur.cache import FeatureSpec, Receipt, Store, to_float32
 from sur.support.errors import NotInStore
 
-BLOCK_BYTES = 32 * 2**20  # of float32 values held at once, besides the partition as it is stored
+BLOCK_VALUE_BYTES = 32 * 2**20  # of float32 values in memory at once, besides the partition as it is stored
 FLOATS = ("float16", "float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Block:
+class RowBlock:
     """Some rows of one partition that have a value.
 
-    `slots` int64 (rows,); `values` float32 (rows, *shape) of the feature's main array; `lengths` int64 (rows,), the
-    prompt's own tokens, and `counted` bool (rows, tokens), which positions they are: None where rows have no tokens.
+    slots: int64 (rows,). values: float32 (rows, *shape) of the feature's main array. lengths: int64 (rows,), the number
+    of the prompt's own tokens. counted: bool (rows, tokens), the positions of these tokens. Both are None where rows
+    have no tokens.
     """
 
     slots: np.ndarray
@@ -29,7 +30,7 @@ class Block:
 
 
 def main_array(spec: FeatureSpec) -> str:
-    """The array that a feature is about: `states`, the `mean` of latents, else its first array of floats.
+    """Name of a feature's main array: `states`, the `mean` of latents, else its first array of floats.
 
     Raises: NotInStore when the feature has no floats.
     """
@@ -46,9 +47,10 @@ def is_latents(spec: FeatureSpec) -> bool:
 
 
 def token_counts(spec: FeatureSpec, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """`lengths` and `counted` of some rows' stored arrays, as in `Block`.
+    """`lengths` and `counted` of some rows' stored arrays, as in `RowBlock`.
 
-    A mask says which tokens count; else the first `length` do (Stable Diffusion 3: those of CLIP, which come first).
+    The prompt's own tokens are those of the mask; without a mask, the first `length` (in Stable Diffusion 3 those of
+    CLIP, which come first).
     """
     shape = spec.arrays[main_array(spec)].shape
     if "mask" in arrays:
@@ -63,40 +65,34 @@ def token_counts(spec: FeatureSpec, arrays: Mapping[str, np.ndarray]) -> tuple[n
 
 
 def valued_slots(store: Store, name: str) -> tuple[np.ndarray, list[Receipt]]:
-    """Slots that have a value of a feature, int64 ascending, and the receipts of the partitions that are done."""
+    """Slots with a value of a feature, int64 ascending, and the receipts of the partitions that are done."""
     receipts = [receipt for receipt in store.receipts(name) if receipt is not None]
     size = store.rows_per_partition
     parts = [_with_value(receipt, size) for receipt in receipts]
     return np.concatenate([np.zeros(0, np.int64), *parts]), receipts
 
 
-def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[Block]:
-    """The rows with a value of one done partition, in order; every chunk is checked as it is read."""
+def partition_blocks(store: Store, name: str, receipt: Receipt) -> Iterator[RowBlock]:
+    """The rows with a value of one finished partition, in order; every chunk is checked as it is read."""
     spec = store.spec(name)
     main = main_array(spec)
     slots = _with_value(receipt, store.rows_per_partition)
     places = slots - receipt.partition * store.rows_per_partition
     if not len(slots):
         return
-    read = store.read_partition(name, receipt.partition, {main, "length", "mask"})
+    stored = store.read_partition(name, receipt.partition, {main, "length", "mask"})
     size = int(np.prod(spec.arrays[main].shape, dtype=np.int64)) * 4
-    step = max(1, BLOCK_BYTES // size)
+    step = max(1, BLOCK_VALUE_BYTES // size)
     for start in range(0, len(slots), step):
-        here = places[start : start + step]
-        arrays = {array: values[here] for array, values in read.items()}
+        rows = places[start : start + step]
+        arrays = {array: values[rows] for array, values in stored.items()}
         lengths, counted = token_counts(spec, arrays)
         values = to_float32(arrays[main], spec.arrays[main].dtype)
-        yield Block(slots[start : start + step], values, lengths, counted)
-
-
-def feature_blocks(store: Store, name: str) -> Iterator[Block]:
-    """All rows of a feature that have a value, of the partitions that are done."""
-    for receipt in valued_slots(store, name)[1]:
-        yield from partition_blocks(store, name, receipt)
+        yield RowBlock(slots[start : start + step], values, lengths, counted)
 
 
 def _with_value(receipt: Receipt, rows_per_partition: int) -> np.ndarray:
     """Slots of a partition that have a value."""
-    there = np.ones(receipt.rows, dtype=bool)
-    there[list(receipt.missing)] = False
-    return np.flatnonzero(there) + receipt.partition * rows_per_partition
+    has_value = np.ones(receipt.rows, dtype=bool)
+    has_value[list(receipt.missing)] = False
+    return np.flatnonzero(has_value) + receipt.partition * rows_per_partition

@@ -1,4 +1,4 @@
-"""What differs between two features, or two stores, and by how much; rows are joined by their ids."""
+"""Differences between two features or two stores, and their sizes; rows are joined by their ids."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from sur.analysis.store.blocks import valued_slots
 from sur.cache import FeatureSpec, Receipt, Store, to_float32
 
-SHOWN = 5  # worst rows, and ids of rows that only one side has
-ROWS_AT_ONCE = 64
+_MOST_ROWS = 5  # worst rows, and ids of rows that only one side has
+_ROWS_AT_ONCE = 64  # rows that are compared at once
 
 
 @dataclass(frozen=True)
 class OnlyIn:
-    """Rows that one side alone has: how many, and the ids (hex) of the first."""
+    """Rows that only one side has: their number, and the ids (hex) of the first."""
 
     rows: int
     first: tuple[str, ...]
@@ -26,9 +26,9 @@ class OnlyIn:
 class ArrayDifference:
     """One array of both features over the rows that both have.
 
-    relative_error: |a - b| / |b|, Euclidean, over all rows. largest: of |a - b|, an element. mean_cosine and
-    least_cosine: of rows. equal_rows: those equal in every element. Where `note` says why the arrays were not
-    compared, the rest is zero; JSON has null.
+    relative_error: |a - b| / |b|, Euclidean, over all rows. largest: largest |a - b| of an element. mean_cosine and
+    least_cosine: of rows. equal_rows: rows that are equal in every element. If the arrays were not compared, `note`
+    says why, the numbers are zero, and null in JSON.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ArrayDifference:
 
 @dataclass(frozen=True)
 class RowDifference:
-    """A row of the largest relative error in the features' first compared array."""
+    """One of the rows with the largest relative errors in the features' first compared array."""
 
     id: str
     slot_a: int
@@ -54,8 +54,11 @@ class RowDifference:
 
 @dataclass(frozen=True)
 class FeatureDifference:
-    """Two features. identity: (field, value in a, value in b) where they differ. `by_checksum`: the stored bytes are
-    the same by their receipts, and were not read."""
+    """The difference of two features.
+
+    identity: (field, value in a, value in b) for each field that differs. by_checksum: the receipts show that the
+    stored bytes are the same, so they were not read.
+    """
 
     name_a: str
     name_b: str
@@ -75,15 +78,15 @@ class FeatureDifference:
         )
 
     def to_json(self) -> dict:
-        """Plain JSON of it; null the measures of arrays without a row to compare."""
+        """The difference as plain JSON; null for the measures of an array without a row to compare."""
         unknown = ("relative_error", "largest", "mean_cosine", "least_cosine")
-        arrays = [asdict(each) | dict.fromkeys(() if each.rows else unknown) for each in self.arrays]
+        arrays = [asdict(array) | dict.fromkeys(() if array.rows else unknown) for array in self.arrays]
         return asdict(self) | {"same": self.same, "arrays": arrays}
 
 
 @dataclass(frozen=True)
 class StoreDifference:
-    """Two stores: rows, features and assets that only one has, and each feature that both have."""
+    """The difference of two stores: rows, features and assets that only one has, and each feature that both have."""
 
     only_a: OnlyIn
     only_b: OnlyIn
@@ -97,18 +100,18 @@ class StoreDifference:
 
     @property
     def same(self) -> bool:
-        """Whether both hold the same."""
+        """Whether both stores hold the same."""
         alone = (self.features_only_a, self.features_only_b, self.assets_only_a, self.assets_only_b)
         rows = self.only_a.rows or self.only_b.rows
         return not (rows or any(alone) or self.assets_differing) and all(f.same for f in self.features)
 
     def to_json(self) -> dict:
-        """Plain JSON of it."""
+        """The difference as plain JSON."""
         return asdict(self) | {"same": self.same, "features": [feature.to_json() for feature in self.features]}
 
 
 def compare_stores(a: Store, b: Store) -> StoreDifference:
-    """Rows by id, features and assets by name; values of the features that both have.
+    """The difference of two stores: rows by id, features and assets by name, values of the features in both.
 
     Raises: CorruptStore when a checksum does not match.
     """
@@ -118,12 +121,12 @@ def compare_stores(a: Store, b: Store) -> StoreDifference:
     for name in sorted(assets_a.keys() & assets_b.keys()):
         fields = assets_a[name].differences(assets_b[name])
         if not fields:
-            there = [store.has_asset(specs[name]) for store, specs in ((a, assets_a), (b, assets_b))]
-            if all(there):
+            computed = [store.has_asset(specs[name]) for store, specs in ((a, assets_a), (b, assets_b))]
+            if all(computed):
                 values = (a.read_asset(name), b.read_asset(name))
                 fields = [(k, "values", "other values") for k in values[0] if (values[0][k] != values[1][k]).any()]
-            elif any(there):
-                fields = [("values", *("there" if each else "not computed yet" for each in there))]
+            elif any(computed):
+                fields = [("values", *("there" if done else "not computed yet" for done in computed))]
         if fields:
             differing.append((name, tuple(fields)))
     return StoreDifference(
@@ -140,10 +143,10 @@ def compare_stores(a: Store, b: Store) -> StoreDifference:
 
 
 def compare_features(store_a: Store, name_a: str, store_b: Store, name_b: str) -> FeatureDifference:
-    """Two features of one store or two, over the rows that have a value in both.
+    """The difference of two features, of one store or two, over the rows that have a value in both.
 
     Raises:
-        UnknownFeature: a store has no such feature; names those that exist.
+        UnknownFeature: a store has no such feature; the message names those that exist.
         CorruptStore: a checksum does not match.
     """
     spec_a, spec_b = store_a.spec(name_a), store_b.spec(name_b)
@@ -152,24 +155,26 @@ def compare_features(store_a: Store, name_a: str, store_b: Store, name_b: str) -
     only_a, only_b, slots_a, slots_b = _join(store_a, valued_a, store_b, valued_b)
     same_bytes = spec_a.arrays == spec_b.arrays and _agree(receipts_a, receipts_b)
     shared = [name for name in spec_a.arrays if name in spec_b.arrays]
-    compared = {name: _Compared(name) for name in shared if spec_a.arrays[name].shape == spec_b.arrays[name].shape}
+    compared = {
+        name: _ArrayComparison(name) for name in shared if spec_a.arrays[name].shape == spec_b.arrays[name].shape
+    }
     worst: list[RowDifference] = []
     ids = store_a.row_ids()
     if not same_bytes:
-        for start in range(0, len(slots_a), ROWS_AT_ONCE):
-            here = slice(start, start + ROWS_AT_ONCE)
-            rows = (slots_a[here], slots_b[here])
+        for start in range(0, len(slots_a), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            rows = (slots_a[part], slots_b[part])
             read_a, read_b = store_a.read(name_a, rows[0]), store_b.read(name_b, rows[1])
             errors = {
-                name: each.add(
-                    _exactly(read_a[name], spec_a.arrays[name].dtype),
-                    _exactly(read_b[name], spec_b.arrays[name].dtype),
+                name: comparison.add(
+                    _as_numbers(read_a[name], spec_a.arrays[name].dtype),
+                    _as_numbers(read_b[name], spec_b.arrays[name].dtype),
                 )
-                for name, each in compared.items()
+                for name, comparison in compared.items()
             }
             if first := _first_compared(spec_a, compared):
                 worst = _worst(worst, ids, rows, *errors[first])
-    arrays = [each.result() for each in compared.values()]
+    arrays = [comparison.result() for comparison in compared.values()]
     if same_bytes:
         arrays = [
             ArrayDifference(n, rows=len(slots_a), equal_rows=len(slots_a), mean_cosine=1, least_cosine=1)
@@ -185,8 +190,8 @@ def compare_features(store_a: Store, name_a: str, store_b: Store, name_b: str) -
     )  # fmt: skip
 
 
-class _Compared:
-    """One array of both features, block by block; sums in float64."""
+class _ArrayComparison:
+    """The comparison of one array of both features, block by block; sums in float64."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -197,7 +202,7 @@ class _Compared:
     def add(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compare rows, (n, *shape) of any dtype; returns their relative errors and cosines, float64 (n,)."""
         a, b = (values.reshape(len(values), -1) for values in (a, b))
-        self.equal += int((a == b).all(axis=1).sum())  # as they are stored: float64 does not hold every int64
+        self.equal += int((a == b).all(axis=1).sum())  # before the cast: float64 cannot represent every int64
         a, b = (values.astype(np.float64) for values in (a, b))
         apart, size = ((a - b) ** 2).sum(axis=1), (b**2).sum(axis=1)
         norms = np.sqrt((a**2).sum(axis=1) * size)
@@ -211,7 +216,7 @@ class _Compared:
         return _ratio(np.sqrt(apart), np.sqrt(size)), cosines
 
     def result(self) -> ArrayDifference:
-        """What was found."""
+        """The difference over all rows that were added."""
         error = float(_ratio(np.sqrt(self.apart), np.sqrt(self.size)))
         mean = self.cosines / self.rows if self.rows else 0.0
         return ArrayDifference(
@@ -219,20 +224,20 @@ class _Compared:
         )
 
 
-def _exactly(stored: np.ndarray, dtype: str) -> np.ndarray:
-    """Stored elements as numbers, none of them rounded."""
+def _as_numbers(stored: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored elements as numbers, without rounding."""
     return to_float32(stored, dtype) if dtype == "bfloat16" else stored
 
 
 def _ratio(above: Any, below: Any) -> Any:
-    """above / below; 0 where both are 0, the largest float where only `below` is (JSON has no infinity)."""
+    """above / below; 0 if both are 0, the largest float if only `below` is (JSON has no infinity)."""
     return np.where(below > 0, above / np.where(below > 0, below, 1), (above > 0) * np.finfo(np.float64).max)
 
 
 def _join(
     a: Store, slots_a: np.ndarray, b: Store, slots_b: np.ndarray
 ) -> tuple[OnlyIn, OnlyIn, np.ndarray, np.ndarray]:
-    """Rows in one alone, and the slots of the rows in both, paired, in a's order."""
+    """Rows in only one side, and the slots of the rows in both: those in a and those in b, in a's order."""
     ids_a, ids_b = (store.row_ids()[slots].copy().view("V16")[:, 0] for store, slots in ((a, slots_a), (b, slots_b)))
     place_b = {row.tobytes(): place for place, row in enumerate(ids_b)}
     places = np.array([place_b.get(row.tobytes(), -1) for row in ids_a], np.int64)
@@ -247,17 +252,17 @@ def _join(
 
 
 def _only(ids: np.ndarray) -> OnlyIn:
-    return OnlyIn(len(ids), tuple(row.tobytes().hex() for row in ids[:SHOWN]))
+    return OnlyIn(len(ids), tuple(row.tobytes().hex() for row in ids[:_MOST_ROWS]))
 
 
 def _agree(a: list[Receipt], b: list[Receipt]) -> bool:
-    """Whether both have the same partitions of rows with the same values, by their checksums."""
+    """Whether both have the same partitions with the same values, by their checksums."""
     if [receipt.partition for receipt in a] != [receipt.partition for receipt in b]:
         return False
     return all(x.agrees(y) and x.missing.keys() == y.missing.keys() for x, y in zip(a, b, strict=True))
 
 
-def _first_compared(spec: FeatureSpec, compared: dict[str, _Compared]) -> str:
+def _first_compared(spec: FeatureSpec, compared: dict[str, _ArrayComparison]) -> str:
     return next((name for name in ("states", "mean", *spec.arrays) if name in compared), "")
 
 
@@ -268,15 +273,15 @@ def _worst(
     errors: np.ndarray,
     cosines: np.ndarray,
 ) -> list[RowDifference]:
-    """The rows of the largest errors among those so far and these; rows without an error are none of them."""
-    found = [
+    """The rows with the largest errors among those so far and these; rows without an error are left out."""
+    candidates = [
         RowDifference(
             ids[slots[0][i]].tobytes().hex(), int(slots[0][i]), int(slots[1][i]), float(errors[i]), float(cosines[i])
         )
-        for i in np.argsort(-errors)[:SHOWN]
+        for i in np.argsort(-errors)[:_MOST_ROWS]
         if errors[i] > 0
     ]
-    return sorted([*worst, *found], key=lambda row: -row.relative_error)[:SHOWN]
+    return sorted([*worst, *candidates], key=lambda row: -row.relative_error)[:_MOST_ROWS]
 
 
 def _why_not(a: FeatureSpec, b: FeatureSpec, name: str) -> str:

@@ -7,40 +7,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sur.analysis.moments import RunningMoments
-from sur.analysis.store.vectors import pooled
+from sur.analysis.moments import DimensionMoments
+from sur.analysis.store.vectors import row_vectors
 from sur.cache import Store
 from sur.support.errors import NotInStore
 
-BLOCK_ROWS = 8192
+VECTORS_AT_ONCE = 8192  # vectors that are compared at once
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A row and its cosine to the one asked about."""
+    """A row, and the cosine of its vector to that of another row."""
 
     slot: int
     similarity: float
 
 
 class Neighbours:
-    """The vectors of one feature (`sur.analysis.store.vectors`), and which lie nearest to one.
+    """Search for the nearest vectors of one feature (see `sur.analysis.store.vectors`).
 
-    standardised: compare deviations from the mean vector, each dimension in its standard deviations. Without, the large
-    common part and the massive dimensions of a language model's states decide: any two rows' cosine is nearly 1, and
-    the order is that of the prompts' lengths.
+    standardised: compare deviations from the mean vector, in standard deviations of each dimension. Otherwise the large
+    common part and the massive dimensions of a language model's states decide: the cosine of any two rows is nearly 1,
+    and the order is that of the prompts' lengths.
 
-    Raises: as `pooled`.
+    Raises: as `row_vectors`.
     """
 
     def __init__(
         self, store: Store, name: str, standardised: bool = False, progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.name = name
-        self.vectors, self.slots = pooled(store, name, progress)
+        self.vectors, self.slots = row_vectors(store, name, progress)
         self._mean = self._scale = None
         if standardised and len(self.vectors):
-            moments = RunningMoments(self.vectors.shape[1])
+            moments = DimensionMoments(self.vectors.shape[1])
             for block in self._blocks():
                 moments.add(block)
             deviation = moments.deviation()
@@ -50,14 +50,14 @@ class Neighbours:
         self._norms = np.concatenate(lengths) if lengths else np.zeros(0, np.float32)
 
     def nearest(self, slot: int, k: int) -> list[Neighbour]:
-        """The k rows nearest to a slot's, itself left out, the nearest first; ties by slot.
+        """The k rows nearest to that of a slot, without itself, the nearest first; ties by slot.
 
         Raises: NotInStore when the row has no value of the feature.
         """
         place = int(np.searchsorted(self.slots, slot))
         if place == len(self.slots) or self.slots[place] != slot:
             raise NotInStore(f"slot {slot} has no value of {self.name}, so it has no neighbours by it")
-        query = self._compared(self.vectors[place])
+        query = self._prepared(self.vectors[place])
         similarity = np.concatenate([block @ query for block in self._blocks()])
         similarity /= np.maximum(self._norms * self._norms[place], np.finfo(np.float32).tiny)
         similarity[place] = -np.inf
@@ -65,27 +65,28 @@ class Neighbours:
         if k == 0:
             return []
         least = np.partition(similarity, len(similarity) - k)[len(similarity) - k]
-        among = np.flatnonzero(similarity >= least)
-        best = among[np.argsort(-similarity[among], kind="stable")][:k]
+        candidates = np.flatnonzero(similarity >= least)
+        best = candidates[np.argsort(-similarity[candidates], kind="stable")][:k]
         return [Neighbour(int(self.slots[p]), float(np.clip(similarity[p], -1, 1))) for p in best]
 
     def similarity(self, slot: int, others: Sequence[int]) -> list[float | None]:
-        """Cosine of a slot's vector to each of the others'; None where one of the two has no value of the feature."""
-        first, *rest = (self._vector(each) for each in (slot, *others))
+        """Cosine of a slot's vector to that of each other slot; None if one of the two has no value of the feature."""
+        first, *rest = (self._vector(one) for one in (slot, *others))
         return [None if first is None or vector is None else _cosine(first, vector) for vector in rest]
 
     def _vector(self, slot: int) -> np.ndarray | None:
         place = int(np.searchsorted(self.slots, slot))
         if place == len(self.slots) or self.slots[place] != slot:
             return None
-        return self._compared(self.vectors[place])
+        return self._prepared(self.vectors[place])
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        """The vectors that are compared, some rows at a time."""
-        for start in range(0, len(self.vectors), BLOCK_ROWS):
-            yield self._compared(self.vectors[start : start + BLOCK_ROWS])
+        """The vectors as they are compared, some rows at a time."""
+        for start in range(0, len(self.vectors), VECTORS_AT_ONCE):
+            yield self._prepared(self.vectors[start : start + VECTORS_AT_ONCE])
 
-    def _compared(self, vectors: np.ndarray) -> np.ndarray:
+    def _prepared(self, vectors: np.ndarray) -> np.ndarray:
+        """The vectors as they are compared: standardised, if asked for."""
         if self._mean is None or self._scale is None:
             return np.asarray(vectors)
         return (vectors - self._mean) * self._scale

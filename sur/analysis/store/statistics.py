@@ -1,6 +1,6 @@
 """Statistics of one feature over all of its rows, in one pass and a memory that does not grow with the rows.
 
-What is counted are vectors: the states of a prompt's own tokens (not its padding), a row's pooled state, or the
+The statistics are of vectors: the states of a prompt's own tokens (not its padding), a row's pooled state, or the
 channels at each place of the latents. Mean, deviation, counts and histograms are exact over all of them.
 """
 
@@ -12,17 +12,23 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from sur.analysis.moments import Covariance, RunningMoments
-from sur.analysis.store.blocks import Block, is_latents, main_array, partition_blocks, valued_slots
+from sur.analysis.moments import Covariance, DimensionMoments
+from sur.analysis.store.blocks import RowBlock, is_latents, main_array, partition_blocks, valued_slots
 from sur.cache import FeatureSpec, Store
 
 MASSIVE_MAGNITUDE, MASSIVE_RATIO = 100.0, 1000.0  # Sun et al. 2024, section 2
-SPECTRUM_VECTORS = 50_000  # at most about as many, of rows spread evenly, give the covariance
+SPECTRUM_VECTORS = 50_000  # vectors that give the covariance, at most about as many, of rows spread evenly
+NORM_BINS = 32  # bins of the norms' histogram, at most
+BINS_PER_DOUBLING = 256  # fixed bins between a norm and twice it: each is 0.27 % wide
+LOWEST_EXPONENT, HIGHEST_EXPONENT = -40, 60  # of two, between which norms are told apart
+_EDGES = 2.0 ** (
+    np.arange((HIGHEST_EXPONENT - LOWEST_EXPONENT) * BINS_PER_DOUBLING + 1) / BINS_PER_DOUBLING + LOWEST_EXPONENT
+)
 
 
 @dataclass(frozen=True)
 class MassiveDimension:
-    """A dimension with massive activations: how many, in how many rows, and the largest magnitude."""
+    """A dimension with massive activations: their number, the number of rows with one, and the largest magnitude."""
 
     dimension: int
     activations: int
@@ -31,16 +37,33 @@ class MassiveDimension:
 
 
 @dataclass(frozen=True)
+class NormHistogram:
+    """Counts of vectors by Euclidean norm: `counts[i]` vectors have edges[i] <= norm < edges[i + 1].
+
+    Edges are powers of 2^(1/256), and the counts are exact. `zeros` vectors have norm 0 and are in no bin. mean,
+    smallest and largest are exact, the median is within 0.3 %.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    zeros: int
+    mean: float
+    median: float
+    smallest: float
+    largest: float
+
+
+@dataclass(frozen=True)
 class FeatureStatistics:
-    """What one array of a feature holds, over the rows that have a value.
+    """Statistics of one array of a feature, over the rows that have a value.
 
     mean, deviation: of all numbers; `dimension_*`: of each dimension over the vectors (population deviation).
-    nan, infinite: numbers that are such; vectors with one are left out of everything else.
+    nan, infinite: how many numbers are NaN or infinite; a vector with such a number counts nowhere else.
     dead: dimensions that never change. massive: dimensions with activations of a magnitude over 100 and at least 1,000
     times the median magnitude of their row's states (Sun et al. 2024, arXiv 2402.17762).
     effective_rank: exp of the entropy of the normalised spectrum (Roy & Vetterli 2007), of the covariance of
-    `spectrum_vectors` vectors, between 1 and dim; None without a spread. effective_rank_ordinary: the same of those
-    vectors that hold no massive activation, which else decide it alone.
+    `spectrum_vectors` vectors, between 1 and dim; None without a spread. effective_rank_ordinary: the same without the
+    vectors that hold a massive activation, since a few of those decide the rank of all.
     token_lengths: (tokens, rows) ascending, empty where rows have no tokens.
     """
 
@@ -72,7 +95,7 @@ class FeatureStatistics:
     dimension_largest: tuple[float, ...]
 
     def to_json(self) -> dict:
-        """Plain JSON of it; null what no vector gave."""
+        """The statistics as plain JSON; null for a number of no vector."""
         lists = ("dimension_mean", "dimension_deviation", "dimension_largest")
         unknown = () if self.vectors else ("mean", "deviation", "smallest", "largest", "norms", *lists)
         return asdict(self) | dict.fromkeys(unknown)
@@ -83,26 +106,26 @@ def feature_statistics(
 ) -> FeatureStatistics:
     """Statistics of a feature's main array (`states`, or the `mean` of latents), over the partitions that are done.
 
-    `progress` hears rows done and rows in all.
+    progress: is called with rows done and rows in all.
 
     Raises:
-        UnknownFeature: the store has no such feature; names those that exist.
-        NotInStore: it holds no floats.
+        UnknownFeature: the store has no such feature; the message names those that exist.
+        NotInStore: the feature holds no floats.
         CorruptStore: a checksum does not match.
     """
     spec = store.spec(name)
     slots, receipts = valued_slots(store, name)
-    gathered = _Gathered(spec, len(slots))
+    sums = _Sums(spec, len(slots))
     for receipt in receipts:
         for block in partition_blocks(store, name, receipt):
-            gathered.add(block)
+            sums.add(block)
             if progress is not None:
-                progress(gathered.rows, len(slots))
-    return gathered.result(sum(len(r.missing) for r in receipts), len(receipts), store.n_partitions)
+                progress(sums.rows, len(slots))
+    return sums.result(sum(len(r.missing) for r in receipts), len(receipts), store.n_partitions)
 
 
-class _Gathered:
-    """What one pass over the rows collects."""
+class _Sums:
+    """Counts and sums of one pass over the rows."""
 
     def __init__(self, spec: FeatureSpec, rows: int) -> None:
         self.spec = spec
@@ -112,52 +135,48 @@ class _Gathered:
         self.rows = 0
         self.nan = self.infinite = 0
         self.lengths: Counter[int] = Counter()
-        self.moments, self.norms = RunningMoments(self.dim), Norms()
-        self.spectra: tuple[Covariance, Covariance] | None = None  # of ordinary vectors, and of massive ones
+        self.moments, self.norms = DimensionMoments(self.dim), _NormCounts()
+        self.covariances: tuple[Covariance, Covariance] | None = None  # of ordinary vectors, and of massive ones
         self.massive: dict[int, list[float]] = {}  # dimension -> activations, rows, largest
         per_row = int(np.prod(shape, dtype=np.int64)) // self.dim
-        self.every = max(1, round(rows * per_row / SPECTRUM_VECTORS))  # rows between two that give the covariance
-        self.seen = 0
+        self.every = max(1, round(rows * per_row / SPECTRUM_VECTORS))  # one row in so many gives the covariance
 
-    def add(self, block: Block) -> None:
+    def add(self, block: RowBlock) -> None:
         """Count a block's rows."""
-        self.rows += len(block.slots)
         if block.lengths is not None:
             self.lengths.update(block.lengths.tolist())
-        kept = [self._finite(vectors) for vectors in self._rows(block)]
-        vectors = np.concatenate(kept)
+        by_row = [self._finite(vectors) for vectors in self._vectors(block)]
+        vectors = np.concatenate(by_row)
         if len(vectors):
             self.moments.add(vectors)
             self.norms.add(np.linalg.norm(vectors, axis=1))
-        massive = [self._look_for_massive(each) for each in kept]
-        sampled = [row for row in range(len(kept)) if (self.seen + row) % self.every == 0]
-        self.seen += len(kept)
+        massive = [self._find_massive(row) for row in by_row]
+        sampled = [row for row in range(len(by_row)) if (self.rows + row) % self.every == 0]
+        self.rows += len(block.slots)
         if sampled:
-            self._add_to_spectra(
-                np.concatenate([kept[row] for row in sampled]), np.concatenate([massive[row] for row in sampled])
+            self._add_to_covariances(
+                np.concatenate([by_row[row] for row in sampled]), np.concatenate([massive[row] for row in sampled])
             )
 
     def _finite(self, vectors: np.ndarray) -> np.ndarray:
-        """The vectors of a row that are finite throughout; other numbers are counted."""
-        good = np.isfinite(vectors)
-        if good.all():
+        """The vectors of a row whose numbers are all finite; the other numbers are counted."""
+        finite = np.isfinite(vectors)
+        if finite.all():
             return vectors
         self.nan += int(np.isnan(vectors).sum())
         self.infinite += int(np.isinf(vectors).sum())
-        return vectors[good.all(axis=1)]
+        return vectors[finite.all(axis=1)]
 
-    def _add_to_spectra(self, vectors: np.ndarray, massive: np.ndarray) -> None:
+    def _add_to_covariances(self, vectors: np.ndarray, massive: np.ndarray) -> None:
         if len(vectors) == 0:
             return
-        if self.spectra is None:
-            ordinary = vectors[~massive] if not massive.all() else vectors
-            origin = ordinary.mean(axis=0, dtype=np.float64).astype(np.float32)
-            self.spectra = (Covariance(origin), Covariance(origin))
-        self.spectra[0].add(vectors[~massive])
-        self.spectra[1].add(vectors[massive])
+        if self.covariances is None:
+            self.covariances = (Covariance.empty(self.dim), Covariance.empty(self.dim))
+        self.covariances[0].add(vectors[~massive])
+        self.covariances[1].add(vectors[massive])
 
-    def _rows(self, block: Block) -> Iterator[np.ndarray]:
-        """The vectors that count of each row, float32 (vectors, dim)."""
+    def _vectors(self, block: RowBlock) -> Iterator[np.ndarray]:
+        """The vectors of each row, float32 (vectors, dim), without padding."""
         for row, values in enumerate(block.values):
             if block.counted is not None:
                 yield values[block.counted[row]]
@@ -166,23 +185,23 @@ class _Gathered:
             else:
                 yield values.reshape(-1, self.dim)
 
-    def _look_for_massive(self, vectors: np.ndarray) -> np.ndarray:
+    def _find_massive(self, vectors: np.ndarray) -> np.ndarray:
         """Count a row's massive activations; returns which of its vectors hold one, bool (n,)."""
         if vectors.size == 0 or max(vectors.max(), -vectors.min()) <= MASSIVE_MAGNITUDE:
             return np.zeros(len(vectors), bool)
         magnitudes = np.abs(vectors)
-        found = (magnitudes > MASSIVE_MAGNITUDE) & (magnitudes >= MASSIVE_RATIO * np.median(magnitudes))
-        for dimension in np.flatnonzero(found.any(axis=0)).tolist():
+        massive = (magnitudes > MASSIVE_MAGNITUDE) & (magnitudes >= MASSIVE_RATIO * np.median(magnitudes))
+        for dimension in np.flatnonzero(massive.any(axis=0)).tolist():
             entry = self.massive.setdefault(dimension, [0, 0, 0.0])
-            entry[0] += int(found[:, dimension].sum())
+            entry[0] += int(massive[:, dimension].sum())
             entry[1] += 1
             entry[2] = max(entry[2], float(magnitudes[:, dimension].max()))
-        return found.any(axis=1)
+        return massive.any(axis=1)
 
     def result(self, missing: int, done: int, total: int) -> FeatureStatistics:
-        """The statistics of what was counted."""
+        """The statistics of all rows that were added; the arguments count rows and partitions."""
         moments = self.moments
-        sampled = self.spectra[0] + self.spectra[1] if self.spectra else None
+        sampled = self.covariances[0] + self.covariances[1] if self.covariances else None
         massive = sorted(self.massive.items(), key=lambda item: (-item[1][0], item[0]))
         return FeatureStatistics(
             name=self.spec.name,
@@ -205,7 +224,7 @@ class _Gathered:
             dead=tuple(np.flatnonzero(moments.smallest == moments.largest).tolist()) if moments.count else (),
             massive=tuple(MassiveDimension(d, int(n), int(rows), most) for d, (n, rows, most) in massive),
             effective_rank=sampled.effective_rank() if sampled else None,
-            effective_rank_ordinary=self.spectra[0].effective_rank() if self.spectra else None,
+            effective_rank_ordinary=self.covariances[0].effective_rank() if self.covariances else None,
             spectrum_vectors=sampled.count if sampled else 0,
             token_lengths=tuple(sorted(self.lengths.items())),
             dimension_mean=tuple(moments.mean.tolist()),
@@ -214,33 +233,11 @@ class _Gathered:
         )
 
 
-PER_DOUBLING = 256  # fixed bins between a norm and twice it: each is 0.27 % wide
-LOWEST, HIGHEST = -40, 60  # exponents of two
-SHOWN = 32  # bins of the result, at most
-
-
-@dataclass(frozen=True)
-class NormHistogram:
-    """Counts of vectors by Euclidean norm: `counts[i]` lie in edges[i] <= norm < edges[i + 1].
-
-    Edges are powers of 2^(1/256), and the counts are exact. `zeros` have norm 0 and are in no bin. mean, smallest
-    and largest are exact, the median within 0.3 %.
-    """
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-    zeros: int
-    mean: float
-    median: float
-    smallest: float
-    largest: float
-
-
-class Norms:
-    """Norms counted so far."""
+class _NormCounts:
+    """Counts of norms in the fixed bins between `_EDGES`."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros((HIGHEST - LOWEST) * PER_DOUBLING, np.int64)
+        self._counts = np.zeros(len(_EDGES) - 1, np.int64)
         self._zeros = self._count = 0
         self._sum = 0.0
         self._smallest, self._largest = np.inf, 0.0
@@ -257,13 +254,13 @@ class Norms:
         self._counts += np.bincount(places.clip(0, len(self._counts) - 1), minlength=len(self._counts))
 
     def histogram(self) -> NormHistogram:
-        """The counts so far, in at most `SHOWN` bins of equal ratio."""
-        there = np.flatnonzero(self._counts)
-        if not len(there):
+        """The counts so far, in at most `NORM_BINS` bins of equal ratio."""
+        filled = np.flatnonzero(self._counts)
+        if not len(filled):
             least = 0.0 if self._count else self._largest
             return NormHistogram((), (), self._zeros, 0.0, 0.0, least, self._largest)
-        first, last = int(there[0]), int(there[-1]) + 1
-        step = -(-(last - first) // SHOWN)
+        first, last = int(filled[0]), int(filled[-1]) + 1
+        step = -(-(last - first) // NORM_BINS)
         starts = np.arange(first, last, step)
         edges = _EDGES[[*starts, min(starts[-1] + step, len(_EDGES) - 1)]]
         counts = np.add.reduceat(self._counts[:last], starts)
@@ -273,6 +270,3 @@ class Norms:
             tuple(edges.tolist()), tuple(counts.tolist()), self._zeros, self._sum / self._count, median,
             self._smallest, self._largest,
         )  # fmt: skip
-
-
-_EDGES = 2.0 ** (np.arange((HIGHEST - LOWEST) * PER_DOUBLING + 1) / PER_DOUBLING + LOWEST)

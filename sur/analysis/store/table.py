@@ -1,4 +1,4 @@
-"""The rows of a store as a table in memory, so that no request has to read the store for paging or filtering."""
+"""The rows of a store as a table in memory, so that paging and filtering need not read the store."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from enum import IntEnum
 
 import numpy as np
 
-from sur.analysis.store.rows import AN_ID, places_of_id
+from sur.analysis.store.rows import ID_PATTERN, places_of_id
 from sur.cache import FeatureSpec
 
 
 class State(IntEnum):
-    """What a row has of a feature: not computed yet, a value, or none for a reason that is recorded."""
+    """State of a row in a feature: not computed yet, with a value, or without one for a recorded reason."""
 
     PENDING = 0
     VALUE = 1
@@ -25,8 +25,8 @@ class State(IntEnum):
 class FeatureColumn:
     """A feature beside the rows.
 
-    states: a `State` a row, uint8 (rows,). lengths: tokens of a row, int32 (rows,), -1 where there is none yet; None
-    for a feature without lengths. reasons: why rows have no value, by place. partitions_done, bytes_on_disk: so far.
+    states: the `State` of each row, uint8 (rows,). lengths: tokens of each row, int32 (rows,), -1 if not computed; None
+    for a feature without tokens. reasons: of rows without a value, by row number. partitions_done, bytes_on_disk: now.
     """
 
     spec: FeatureSpec
@@ -45,9 +45,9 @@ class FeatureColumn:
 class Table:
     """All rows at one moment; row number i is the i-th filled slot, and never changes while the store grows.
 
-    ids: uint8 (rows, 16). slots: int64 (rows,). simple, complex, image, searched (both prompts, case folded): lists
-    that grow with later tables, so only their first `n_rows` belong to this one. members: bool (rows,) a data set.
-    partitions_read, partitions_total: fewer are read than there are while the table fills.
+    number: grows with every change. ids: uint8 (rows, 16). slots: int64 (rows,). simple, complex, image, searched (both
+    prompts, case folded): lists that grow with later tables, so only their first `n_rows` entries belong to this one.
+    members: bool (rows,) for each data set. partitions_read, partitions_total: progress while the table fills.
     """
 
     number: int
@@ -68,13 +68,13 @@ class Table:
         return len(self.ids)
 
     def find(self, row_id: str) -> int | None:
-        """Number of the row with an id in hex, or whose id alone begins so; None if there is no such row."""
+        """Number of the row with an id in hex, or the beginning of one; None if no row fits, or several do."""
         text = row_id.lower()
-        found = places_of_id(self.ids, text) if re.fullmatch(AN_ID, text) else ()
-        return int(found[0]) if len(found) == 1 else None
+        places = places_of_id(self.ids, text) if re.fullmatch(ID_PATTERN, text) else ()
+        return int(places[0]) if len(places) == 1 else None
 
     def hex_id(self, place: int) -> str:
-        """Id of a row as people read it."""
+        """Id of a row in hex."""
         return self.ids[place].tobytes().hex()
 
     def place_of(self, slot: int) -> int | None:
@@ -83,5 +83,5 @@ class Table:
         return place if place < len(self.slots) and self.slots[place] == slot else None
 
     def tokens(self) -> dict[str, np.ndarray]:
-        """Lengths by the features that have them."""
+        """Token lengths of the rows, by feature; features without tokens are left out."""
         return {name: column.lengths for name, column in self.features.items() if column.lengths is not None}

@@ -1,10 +1,10 @@
-"""One vector a row for any feature, kept in a memory map in the user's cache folder.
+"""One vector for each row of any feature, kept as a memory-mapped file in the user's cache folder.
 
 Token states: the mean over the prompt's own tokens. Latents: the mean of the picture's first view, averaged over cells
-of a grid of at most 8 x 8 and flattened. Anything else: the row's values, flattened.
+of a grid of at most 8 x 8 and flattened. Other features: the row's values, flattened.
 
-The file belongs to one feature of one store. Its partitions are known by their identity, row ids and checksums, so what
-an extraction adds is computed when it is asked for next, and what has not changed is copied.
+A file belongs to one feature of one store. Its partitions are known by their identity, row ids and checksums, so at the
+next look only new partitions are computed, and the vectors of the others are copied.
 """
 
 from __future__ import annotations
@@ -21,52 +21,53 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from sur.analysis.store.blocks import Block, is_latents, main_array, partition_blocks, valued_slots
+from sur.analysis.store.blocks import RowBlock, is_latents, main_array, partition_blocks, valued_slots
 from sur.cache import FeatureSpec, Receipt, Store
+from sur.support.files import write_text
 
 GRID = 8  # cells a side to which latents are averaged
-VERSION = 1  # of the pooling: another number makes every file anew
+POOLING_VERSION = 1  # another number makes every file anew
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
-def pooled(
+def row_vectors(
     store: Store, name: str, progress: Callable[[int, int], None] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One vector a row that has a value: float32 (rows, dim), memory-mapped for reading, and the slots, int64 (rows,).
+    """Vectors of the rows with a value, float32 (rows, dim), memory-mapped for reading, and their slots, int64 (rows,).
 
-    `progress` hears rows done and rows in all while vectors are computed.
+    progress: is called with rows done and rows in all while vectors are computed.
 
     Raises:
-        UnknownFeature: the store has no such feature; names those that exist.
-        NotInStore: it holds no floats.
+        UnknownFeature: the store has no such feature; the message names those that exist.
+        NotInStore: the feature holds no floats.
         CorruptStore: a checksum does not match.
     """
     spec = store.spec(name)
     slots, receipts = valued_slots(store, name)
-    wanted = [(_digest(spec, receipt), receipt) for receipt in receipts]
-    kept = _Kept(cache_folder() / "vectors", store, name)
-    if kept.index and [digest for digest, _ in wanted] == [digest for digest, _ in kept.index]:
-        return kept.vectors, slots
+    partitions = [(_digest(spec, receipt), receipt) for receipt in receipts]
+    file = _VectorFile(cache_folder() / "vectors", store, name)
+    if file.index and [digest for digest, _ in partitions] == [digest for digest, _ in file.index]:
+        return file.vectors, slots
     shape = (len(slots), vector_size(spec))
     try:
-        with kept.scratch() as scratch:
-            made = _mapped(scratch, shape)
-            index = _fill(made, store, spec, wanted, kept, progress)
-            made.flush()
-            del made
-            kept.replace(scratch, index)
-            return kept.vectors, slots
+        with file.scratch() as scratch:
+            mapped = _mapped(scratch, shape)
+            index = _fill(mapped, store, spec, partitions, file, progress)
+            mapped.flush()
+            del mapped
+            file.replace(scratch, index)
+            return file.vectors, slots
     except (OSError, ValueError) as error:  # a full or read-only disk; numpy maps no file without rows
         if len(slots):
-            logger.warning("vectors of %s are not kept, and will be computed again: %s", name, error)
+            _log.warning("vectors of %s are not kept, and will be computed again: %s", name, error)
     vectors = np.empty(shape, np.float32)
-    _fill(vectors, store, spec, wanted, None, progress)
+    _fill(vectors, store, spec, partitions, None, progress)
     return vectors, slots
 
 
 def cache_folder() -> Path:
-    """Where vectors are kept: $SUR_CACHE, else the system's folder for caches. All in it may be deleted at any time."""
+    """Folder of the kept vectors: $SUR_CACHE, else the system's folder for caches; it may be deleted at any time."""
     if given := os.environ.get("SUR_CACHE"):
         return Path(given).expanduser()
     from platformdirs import user_cache_path
@@ -84,7 +85,7 @@ def vector_size(spec: FeatureSpec) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def block_vectors(spec: FeatureSpec, block: Block) -> np.ndarray:
+def block_vectors(spec: FeatureSpec, block: RowBlock) -> np.ndarray:
     """Vectors of a block's rows, float32 (rows, dim)."""
     if is_latents(spec):
         return _cells(block.values[:, 0])
@@ -108,32 +109,33 @@ def _cells(latents: np.ndarray) -> np.ndarray:
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> np.memmap:
-    """A new file to be filled through memory, on blocks that it has already.
+    """A new memory-mapped file whose disk blocks are allocated already.
 
-    Without them a disk that is full ends the process (SIGBUS) when a page is written. Raises: OSError when it is full.
+    On a full disk, writing a page of a file without blocks would end the process (SIGBUS). Raises: OSError if the disk
+    is full.
     """
-    made = open_memmap(path, "w+", np.float32, shape)
+    mapped = open_memmap(path, "w+", np.float32, shape)
     if hasattr(os, "posix_fallocate"):  # macOS has none
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return made
+    return mapped
 
 
 def _fill(
     vectors: np.ndarray,
     store: Store,
     spec: FeatureSpec,
-    wanted: list[tuple[str, Receipt]],
-    kept: _Kept | None,
+    partitions: list[tuple[str, Receipt]],
+    file: _VectorFile | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[str, int]]:
-    """Compute each partition's vectors, or copy those that are kept; returns (digest, rows) of each."""
-    old, places, first = (kept.vectors if kept is not None else None), {}, 0
-    for digest, rows in kept.index if kept is not None else ():
+    """Compute the vectors of each partition, or copy them from the old file; returns (digest, rows) of each."""
+    old, places, first = (file.vectors if file is not None else None), {}, 0
+    for digest, rows in file.index if file is not None else ():
         places[digest] = first
         first += rows
     index, done = [], 0
-    for digest, receipt in wanted:
+    for digest, receipt in partitions:
         began = done
         if old is not None and digest in places:
             done += receipt.rows - len(receipt.missing)
@@ -149,18 +151,18 @@ def _fill(
 
 
 def _digest(spec: FeatureSpec, receipt: Receipt) -> str:
-    """What a partition's vectors depend on, and its number."""
+    """Digest of everything that a partition's vectors depend on, and of its number."""
     crcs: Mapping[str, str] = {name: shard.crc32c for name, shard in sorted(receipt.shards.items())}
     missing = sorted(receipt.missing)
-    said = [VERSION, spec.identity_digest, receipt.partition, receipt.rows_digest, missing, crcs]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    content = [POOLING_VERSION, spec.identity_digest, receipt.partition, receipt.rows_digest, missing, crcs]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-class _Kept:
-    """The file of one feature of one store, and its index: (digest, rows) of each partition in it.
+class _VectorFile:
+    """The vectors of one feature of one store in a file, and its index: (digest, rows) of each partition.
 
-    The file's name holds the index's digest, so that two processes that renew it never mix theirs. `vectors` maps the
-    file for reading from the start, since another process may replace it at any time.
+    The file's name contains the digest of the index, so that two processes that renew it never mix their files. The
+    file is mapped at once, since another process may replace it at any time.
     """
 
     def __init__(self, folder: Path, store: Store, name: str) -> None:
@@ -171,18 +173,16 @@ class _Kept:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A file to be filled and handed to `replace`."""
+        """Path of a file to fill and hand to `replace`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             yield Path(scratch) / "vectors.npy"
 
-    def replace(self, made: Path, index: list[tuple[str, int]]) -> None:
-        """Keep this file in place of the older one, which goes on existing for those who have it open."""
-        self.vectors = np.load(made, mmap_mode="r", allow_pickle=False)
-        made.replace(self._file(index))
-        partial = made.with_suffix(".json")
-        partial.write_text(json.dumps(index))
-        partial.replace(self.folder / f"{self.key}.json")
+    def replace(self, filled: Path, index: list[tuple[str, int]]) -> None:
+        """Keep a filled file in place of the older one, which stays readable for processes that have it open."""
+        self.vectors = np.load(filled, mmap_mode="r", allow_pickle=False)
+        filled.replace(self._file(index))
+        write_text(self.folder / f"{self.key}.json", json.dumps(index))
         self.index = index
         for file in self.folder.glob(f"{self.key}-*.npy"):
             if file != self._file(index):
@@ -194,8 +194,8 @@ class _Kept:
 
     def _read(self) -> tuple[list[tuple[str, int]], np.ndarray]:
         try:
-            said = json.loads((self.folder / f"{self.key}.json").read_text())
-            index = [(str(digest), int(rows)) for digest, rows in said]
+            entries = json.loads((self.folder / f"{self.key}.json").read_text())
+            index = [(str(digest), int(rows)) for digest, rows in entries]
             vectors = np.load(self._file(index), mmap_mode="r", allow_pickle=False)
             if len(vectors) == sum(rows for _, rows in index):
                 return index, vectors

@@ -1,4 +1,4 @@
-"""Keeps the table of a store up to date while an extraction writes into it."""
+"""Keeps the table of a store up to date while an extraction writes to the store."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sur.analysis.store.table import FeatureColumn, State, Table
 from sur.cache import CacheError, FeatureSpec, Receipt, Store
 from sur.cache.format.spec import ID_BYTES
 
-COUNTING = ("mask", "length")  # arrays that tell which of a row's states are tokens; a mask tells more
+TOKEN_ARRAYS = ("mask", "length")  # arrays with the number of a row's tokens; the mask, if there is one
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Growing:
-    """What is known of a feature so far: states and lengths of each done partition, reasons by the row's place."""
+    """A feature as far as it is read: states and lengths by partition, reasons by row number."""
 
     spec: FeatureSpec
     states: dict[int, np.ndarray] = field(default_factory=dict)
@@ -31,37 +31,37 @@ class _Growing:
     bytes_on_disk: int = 0
 
 
-class Watch:
-    """Reads new rows, receipts and data sets of a store, in one thread at a time; `table` is always whole.
+class StoreWatch:
+    """Reads new rows, receipts and data sets of a store, in one thread at a time; `table` is always consistent.
 
-    What was read is not read again: damage that comes later is found when values are read. A feature that was dropped
-    leaves, and one that was made anew under its name comes in its place.
+    Rows and receipts are read once: later damage is found when values are read. A feature that was dropped leaves the
+    table; a feature that was computed anew under the same name replaces the old one.
     """
 
     def __init__(self, location: str | Path, seconds: float = 2.0) -> None:
         self.store = Store.open(location)
         self.seconds = seconds
         self.trouble = ""
-        self._damaged: dict[tuple[str, int], str] = {}  # what is wrong with a feature's partition
+        self._damaged: dict[tuple[str, int], str] = {}  # the fault of a feature's partition
         self._ids: list[np.ndarray] = []
         self._slots: list[np.ndarray] = []
         self._texts: tuple[list[str], ...] = ([], [], [], [])
-        self._starts: list[int] = [0]  # place of each partition's first row
+        self._starts: list[int] = [0]  # number of each partition's first row
         self._growing: dict[str, _Growing] = {}
         self._members: dict[str, np.ndarray] = {}
         self._number = 0
         self._total = 0
         self._lock = threading.Lock()
-        self.looked = threading.Event()  # set when all was read once
+        self.all_read = threading.Event()  # set when everything was read once
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self.table = self._made()
+        self.table = self._new_table()
 
     def start(self, wait_seconds: float = 1.5) -> None:
-        """Look again and again, in the background; waits so long at most for the first look to end."""
+        """Read again and again in the background; wait at most so long for the first reading to end."""
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
-        self.looked.wait(wait_seconds)
+        self.all_read.wait(wait_seconds)
 
     def stop(self) -> None:
         """End the background's work."""
@@ -70,25 +70,26 @@ class Watch:
             self._thread.join()
 
     def refresh(self) -> Table:
-        """Read all that is new; returns the table.
+        """Read everything that is new; returns the table.
 
-        A damaged partition of a feature is left pending and said in `trouble`, and read again the next time. Raises
-        CacheError for damaged rows; what comes before them is shown.
+        A damaged partition of a feature stays pending, is named in `trouble`, and is read again the next time.
+
+        Raises: CacheError for damaged rows; the rows before them are in the table.
         """
         with self._lock:
-            shown = time.monotonic()
+            updated = time.monotonic()
             before, self._damaged = self._damaged, {}
             try:
                 for changed in self._read_new():
                     if self._ended.is_set():
                         break
-                    if changed and time.monotonic() - shown > 0.5:  # a large store comes bit by bit
-                        self.table, shown = self._snapshot(), time.monotonic()
+                    if changed and time.monotonic() - updated > 0.5:  # a large store takes many seconds
+                        self.table, updated = self._snapshot(), time.monotonic()
             finally:
                 self.table = self._snapshot()
-            for place, said in self._damaged.items():
-                if before.get(place) != said:
-                    _log.warning("partition %d of %s is not shown: %s", place[1], place[0], said)
+            for place, fault in self._damaged.items():
+                if before.get(place) != fault:
+                    _log.warning("partition %d of %s is not shown: %s", place[1], place[0], fault)
             first = next(iter(self._damaged.values()), "")
             more = len(self._damaged) - 1
             self.trouble = f"{first} (and {more} more)" if more > 0 else first
@@ -102,12 +103,12 @@ class Watch:
                 if str(error) != self.trouble:
                     _log.warning("%s", error)
                 self.trouble = str(error)
-            self.looked.set()
+            self.all_read.set()
             self._ended.wait(self.seconds)
 
     def _read_new(self) -> Iterator[bool]:
-        """Read piece by piece; says of each whether it changed the table."""
-        specs = Store.open(self.store.path).features()  # a store opened before remembers features as they were
+        """Read piece by piece; yields for each piece whether it changed the table."""
+        specs = Store.open(self.store.path).features()  # an open store remembers the features that it has read
         if any(name in specs and specs[name] != old.spec for name, old in self._growing.items()):
             self.store = Store.open(self.store.path)
         for name in [name for name, old in self._growing.items() if specs.get(name) != old.spec]:
@@ -139,8 +140,8 @@ class Watch:
         self._number += 1
 
     def _add_receipts(self, partition: int) -> bool:
-        """Take in the receipts of a partition that were not there before; whether there were any."""
-        found = False
+        """Add the new receipts of a partition; returns whether there were any."""
+        added = False
         for name, growing in self._growing.items():
             if partition in growing.states or (name, partition) in self._damaged:
                 continue
@@ -148,19 +149,19 @@ class Watch:
                 receipt = self.store.receipt(name, partition)
                 if receipt is not None:
                     self._add_receipt(name, growing, receipt)
-                    found = True
+                    added = True
             except CacheError as error:
                 self._damaged[name, partition] = str(error)
-        self._number += found
-        return found
+        self._number += added
+        return added
 
     def _add_receipt(self, name: str, growing: _Growing, receipt: Receipt) -> None:
         partition, missing = receipt.partition, list(receipt.missing)
         states = np.full(len(self._ids[partition]), State.VALUE, dtype=np.uint8)
         states[missing] = State.MISSING
-        if (counting := _counting(growing.spec)) is not None:
-            read = self.store.read(name, self._slots[partition], [counting])
-            lengths = np.asarray(token_counts(growing.spec, read)[0]).astype(np.int32)
+        if (array := _token_array(growing.spec)) is not None:
+            stored = self.store.read(name, self._slots[partition], [array])
+            lengths = np.asarray(token_counts(growing.spec, stored)[0]).astype(np.int32)
             lengths[missing] = -1
             growing.lengths[partition] = lengths
         growing.reasons |= {self._starts[partition] + row: reason for row, reason in receipt.missing.items()}
@@ -169,23 +170,25 @@ class Watch:
 
     def _read_members(self) -> bool:
         slots = np.concatenate(self._slots) if self._slots else np.zeros(0, dtype=np.int64)
-        found = {name: self.store.members(name) for name in self.store.datasets()}
-        members = {name: np.pad(each, (0, max(0, int(slots.max(initial=-1)) + 1 - len(each))))[slots]
-                   for name, each in found.items()}  # fmt: skip
+        n_slots = int(slots.max(initial=-1)) + 1
+        members = {}
+        for name in self.store.datasets():
+            by_slot = self.store.members(name)
+            members[name] = np.pad(by_slot, (0, max(0, n_slots - len(by_slot))))[slots]
         same = members.keys() == self._members.keys() and all(
-            np.array_equal(each, self._members[name]) for name, each in members.items()
+            np.array_equal(rows, self._members[name]) for name, rows in members.items()
         )
         self._members = members
         self._number += not same
         return not same
 
     def _snapshot(self) -> Table:
-        """The table of what is read; the one before if it has not changed."""
-        return self.table if self.table.number == self._number else self._made()
+        """The table of everything read so far; the last one if nothing has changed."""
+        return self.table if self.table.number == self._number else self._new_table()
 
-    def _made(self) -> Table:
+    def _new_table(self) -> Table:
         n_rows = len(self._texts[0])
-        members = {name: np.pad(each, (0, n_rows - len(each))) for name, each in self._members.items()}
+        members = {name: np.pad(rows, (0, n_rows - len(rows))) for name, rows in self._members.items()}
         return Table(
             number=self._number,
             ids=np.concatenate(self._ids) if self._ids else np.zeros((0, ID_BYTES), dtype=np.uint8),
@@ -204,18 +207,18 @@ class Watch:
         return FeatureColumn(
             growing.spec,
             self._joined(growing.states, State.PENDING, np.uint8),
-            self._joined(growing.lengths, -1, np.int32) if _counting(growing.spec) else None,
+            self._joined(growing.lengths, -1, np.int32) if _token_array(growing.spec) else None,
             dict(growing.reasons),
             len(growing.states),
             growing.bytes_on_disk,
         )
 
     def _joined(self, parts: dict[int, np.ndarray], absent: int, dtype: type) -> np.ndarray:
-        """One value a row, `absent` in partitions that are not there."""
-        every = [parts.get(p, np.full(len(ids), absent, dtype=dtype)) for p, ids in enumerate(self._ids)]
-        return np.concatenate(every) if every else np.zeros(0, dtype=dtype)
+        """One value for each row, `absent` for rows of partitions that are not in `parts`."""
+        columns = [parts.get(p, np.full(len(ids), absent, dtype=dtype)) for p, ids in enumerate(self._ids)]
+        return np.concatenate(columns) if columns else np.zeros(0, dtype=dtype)
 
 
-def _counting(spec: FeatureSpec) -> str | None:
-    """The array that tells a row's tokens, None for a feature without."""
-    return next((name for name in COUNTING if name in spec.arrays), None)
+def _token_array(spec: FeatureSpec) -> str | None:
+    """The array with the number of a row's tokens; None for a feature without tokens."""
+    return next((name for name in TOKEN_ARRAYS if name in spec.arrays), None)

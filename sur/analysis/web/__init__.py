@@ -1,1 +1,1 @@
-"""A small local web app to look into a store: `sur view`. Reads only, and beside a running extraction."""
+"""A small local web app to look into a store: `sur view`. It only reads, also while an extraction writes."""

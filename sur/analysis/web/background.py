@@ -1,4 +1,4 @@
-"""Work that takes longer than a page should: done once in the background, one after the other, and then kept."""
+"""Work that takes longer than a page should: done once in the background, one job after the other, and then kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Job(Generic[T]):
-    """Some work: how much of it is done, and its result or what went wrong. `version` is what it was asked of."""
+    """Some work: how much of it is done, and its result or error. version: that of the data it was started for."""
 
     version: Hashable
     done: int = 0
@@ -28,7 +28,7 @@ class Job(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether it has a result or an error."""
+        """Whether the job has a result or an error."""
         return self.result is not None or bool(self.error)
 
 
@@ -48,10 +48,10 @@ class Jobs:
         renew: bool = False,
         retry: bool = False,
     ) -> Job[T]:
-        """The job of a key, started if there is none.
+        """The job of a key, which is started if there is none.
 
-        renew: also if the one before was of another version. retry: also if it failed. `work` is given a function that
-        it tells how much is done and how much there is.
+        renew: start it again if the last one was of another version. retry: start it again if the last one failed.
+        work: is called with a function to which it reports how much is done and how much there is.
         """
         with self._lock:
             job = self._jobs.get(key)
@@ -62,7 +62,7 @@ class Jobs:
             return job
 
     def stop(self) -> None:
-        """Start nothing more."""
+        """Start no more jobs."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, job: Job[T], work: Callable[[Callable[[int, int], None]], T]) -> None:

@@ -1,4 +1,4 @@
-"""What all pages share: the frame around them, and the page that says what went wrong."""
+"""Parts that all pages share: the frame around them, the page of an error, and addresses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from sur.analysis.web.viewer import Viewer
-from sur.support.pages import render
+from sur.support.pages import render_template
 
 
 def _viewer(request: Request) -> Viewer:
@@ -21,7 +21,7 @@ TheViewer = Annotated[Viewer, Depends(_viewer)]
 
 
 def page(request: Request, template: str, **context: Any) -> HTMLResponse:
-    """A page of the app inside its frame."""
+    """A page of the app in its frame."""
     return HTMLResponse(_rendered(request, template, context))
 
 
@@ -31,21 +31,24 @@ def failure(request: Request, status: int, message: str) -> HTMLResponse:
 
 
 def row_address(row_id: str) -> str:
-    """Of the page of a row."""
+    """Address of the page of a row."""
     return f"/rows/{row_id}"
 
 
 def feature_address(name: str) -> str:
-    """Of the page of a feature."""
+    """Address of the page of a feature."""
     return f"/features/{quote(name, safe='')}"
 
 
 def picture_address(viewer: Viewer, place: int, large: bool = False) -> str:
-    """Of a row's picture, "" where it has none. It changes when the feature is made anew, since browsers keep it."""
+    """Address of a row's picture; "" for a row without one.
+
+    The address changes when the feature is computed anew, since browsers keep the picture of an address.
+    """
     if not viewer.has_picture(place):
         return ""
-    made = viewer.store.spec(str(viewer.pictures.feature)).identity_digest[:8]
-    return f"/pictures/{viewer.table.hex_id(place)}?made={made}{'&large=true' if large else ''}"
+    digest = viewer.store.spec(str(viewer.pictures.feature)).identity_digest[:8]
+    return f"/pictures/{viewer.table.hex_id(place)}?made={digest}{'&large=true' if large else ''}"
 
 
 def _rendered(request: Request, template: str, context: dict[str, Any]) -> str:
@@ -60,4 +63,4 @@ def _rendered(request: Request, template: str, context: dict[str, Any]) -> str:
         "row_address": row_address,
         "feature_address": feature_address,
     }
-    return render(f"{template}.html.j2", frame | context, "sur.analysis.web")
+    return render_template(f"{template}.html.j2", frame | context, "sur.analysis.web")

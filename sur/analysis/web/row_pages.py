@@ -22,39 +22,46 @@ MOST_COMPARED = 4
 router = APIRouter()
 
 
+class Piece(NamedTuple):
+    """A part of a prompt. own: whether it has words that no other prompt has."""
+
+    text: str
+    own: bool
+
+
 @router.get("/rows")
-def rows(request: Request, viewer: TheViewer, wanted: Annotated[RowFilter, Query()]) -> HTMLResponse:
-    """The rows that pass a filter, a page at a time."""
+def rows_page(request: Request, viewer: TheViewer, filters: Annotated[RowFilter, Query()]) -> HTMLResponse:
+    """A page of the rows that pass a filter."""
     table = viewer.table
-    places = viewer.found(table, wanted)
+    places = viewer.matches(table, filters)
     last = max(0, (len(places) - 1) // PAGE_ROWS * PAGE_ROWS)
-    shown = [row_line(viewer, table, p) for p in places[wanted.offset : wanted.offset + PAGE_ROWS].tolist()]
+    lines = [row_line(viewer, table, p) for p in places[filters.offset : filters.offset + PAGE_ROWS].tolist()]
     return page(
         request,
         "rows",
-        wanted=wanted,
-        shown=shown,
-        standing=any(line["missing"] or line["pending"] for line in shown),
+        filters=filters,
+        lines=lines,
+        incomplete=any(line["missing"] or line["pending"] for line in lines),
         total=len(places),
         page_rows=PAGE_ROWS,
         last=last,
         datasets=list(table.members),
         no_dataset=NO_DATASET,
         lengths=list(table.tokens()),
-        needs_feature=wanted.about_tokens and wanted.feature not in table.tokens(),
+        needs_feature=filters.about_tokens and filters.feature not in table.tokens(),
     )
 
 
 @router.get("/rows/{row_id}")
-def row(request: Request, viewer: TheViewer, row_id: str) -> HTMLResponse:
-    """One row: prompts, picture, what each feature holds of it."""
+def row_page(request: Request, viewer: TheViewer, row_id: str) -> HTMLResponse:
+    """The page of one row: prompts, picture, and its values in each feature."""
     table, place = viewer.table, _place(viewer, row_id)
-    described = describe_row(viewer.store, int(table.slots[place]))
-    valued = [f.name for f in described.features if not f.missing]
+    report = describe_row(viewer.store, int(table.slots[place]))
+    valued = [f.name for f in report.features if not f.missing]
     return page(
         request,
         "row",
-        row=described,
+        row=report,
         place=place,
         before=table.hex_id(place - 1) if place else None,
         after=table.hex_id(place + 1) if place + 1 < table.n_rows else None,
@@ -65,45 +72,45 @@ def row(request: Request, viewer: TheViewer, row_id: str) -> HTMLResponse:
 
 
 @router.get("/rows/{row_id}/neighbours")
-def neighbours(request: Request, viewer: TheViewer, row_id: str, feature: str) -> HTMLResponse:
-    """A piece of the page of a row: its nearest rows by one feature, or how far the vectors are."""
+def neighbours_part(request: Request, viewer: TheViewer, row_id: str, feature: str) -> HTMLResponse:
+    """A part of the page of a row: its nearest rows by one feature, or the progress of the vectors."""
     table, place = viewer.table, _place(viewer, row_id)
     if feature not in table.features:
         raise HTTPException(404, f"the store holds no feature {feature}")
     job = viewer.neighbours(feature)
-    found = []
+    lines = []
     if job.result is not None:
-        for each in job.result.nearest(int(table.slots[place]), NEIGHBOURS):
-            if (near := table.place_of(each.slot)) is not None:  # the vectors may be of more rows than are read yet
-                found.append(row_line(viewer, table, near) | {"similarity": each.similarity})
-    return page(request, "neighbours", job=job, found=found, feature=feature, row_id=table.hex_id(place))
+        for neighbour in job.result.nearest(int(table.slots[place]), NEIGHBOURS):
+            if (near := table.place_of(neighbour.slot)) is not None:  # the vectors may be of rows not read yet
+                lines.append(row_line(viewer, table, near) | {"similarity": neighbour.similarity})
+    return page(request, "neighbours", job=job, lines=lines, feature=feature, row_id=table.hex_id(place))
 
 
 @router.get("/compare")
-def compare(
+def compare_page(
     request: Request,
     viewer: TheViewer,
     row: Annotated[list[str], Query(min_length=2, max_length=MOST_COMPARED)],
 ) -> HTMLResponse:
-    """Two to four rows side by side."""
+    """The page of two to four rows side by side."""
     table = viewer.table
     places = [_place(viewer, row_id) for row_id in dict.fromkeys(row)]
-    described = [describe_row(viewer.store, int(table.slots[place])) for place in places]
-    names = list(dict.fromkeys(f.name for each in described for f in each.features))
+    reports = [describe_row(viewer.store, int(table.slots[place])) for place in places]
+    names = list(dict.fromkeys(f.name for report in reports for f in report.features))
     return page(
         request,
         "compare",
-        rows=described,
+        rows=reports,
         pictures=[picture_address(viewer, place, large=True) for place in places],
-        simple=marked([each.simple for each in described]),
-        complex=marked([each.complex for each in described]),
-        features=[(name, [_of(each.features, name) for each in described]) for name in names],
-        similarities={name: similarities(viewer, name, [each.slot for each in described]) for name in names},
+        simple=marked([report.simple for report in reports]),
+        complex=marked([report.complex for report in reports]),
+        features=[(name, [_named(report.features, name) for report in reports]) for name in names],
+        similarities={name: feature_similarities(viewer, name, [report.slot for report in reports]) for name in names},
     )
 
 
 def row_line(viewer: Viewer, table: Table, place: int) -> dict[str, Any]:
-    """A row in a list."""
+    """A row as a line of a list."""
     return {
         "id": table.hex_id(place),
         "place": place,
@@ -121,36 +128,32 @@ def row_line(viewer: Viewer, table: Table, place: int) -> dict[str, Any]:
     }
 
 
-def similarities(viewer: Viewer, feature: str, slots: Sequence[int]) -> Sequence[float | None] | None:
-    """Cosines of the rows' vectors to the first one's, None for rows without; None while the vectors are computed."""
+def feature_similarities(viewer: Viewer, feature: str, slots: Sequence[int]) -> Sequence[float | None] | None:
+    """Cosines of the rows' vectors to that of the first row; None while the vectors are computed.
+
+    A cosine is None if one of the two rows has no vector.
+    """
     job = viewer.neighbours(feature)
     return None if job.result is None else job.result.similarity(slots[0], slots)
 
 
-def _of(features: Sequence[Any], name: str) -> Any:
+def _named(features: Sequence[Any], name: str) -> Any:
     return next((feature for feature in features if feature.name == name), None)
 
 
 def _place(viewer: Viewer, row_id: str) -> int:
-    looked, place = viewer.watch.looked.is_set(), viewer.table.find(row_id)
-    if place is None and not looked:
+    all_read, place = viewer.watch.all_read.is_set(), viewer.table.find(row_id)
+    if place is None and not all_read:
         raise HTTPException(503, "the rows are being read, and this one is not yet among them; reload in a moment")
     if place is None:
         raise HTTPException(404, f"the store holds no row {row_id}, or several whose ids begin so")
     return place
 
 
-class Piece(NamedTuple):
-    """A stretch of a prompt; `own`: words that no other prompt has."""
-
-    text: str
-    own: bool
-
-
 def marked(prompts: Sequence[str]) -> list[list[Piece]]:
-    """Each prompt in pieces. Words are compared without regard to case."""
-    held = Counter(word for prompt in prompts for word in set(_words(prompt)))
-    shared = {word for word, prompts_with_it in held.items() if prompts_with_it > 1}
+    """The pieces of each prompt; words are compared without regard to case."""
+    counts = Counter(word for prompt in prompts for word in set(_words(prompt)))
+    shared = {word for word, prompts_with_it in counts.items() if prompts_with_it > 1}
     return [_pieces(prompt, shared) for prompt in prompts]
 
 
@@ -164,11 +167,11 @@ def _pieces(prompt: str, shared: set[str]) -> list[Piece]:
             pieces[-1] = Piece(pieces[-1].text + text, own)
         else:
             pieces.append(Piece(text, own))
-    return [piece for each in pieces for piece in _trimmed(each)]
+    return [part for piece in pieces for part in _trimmed(piece)]
 
 
 def _trimmed(piece: Piece) -> list[Piece]:
-    """A mark does not reach over the space behind its last word."""
+    """The piece without the space after its last word, and that space, so that no mark covers it."""
     text = piece.text.rstrip()
     if not piece.own or text == piece.text:
         return [piece]

@@ -1,7 +1,7 @@
-"""What every answer of the app is subject to: only known names are served, nothing is changed, no page loads more.
+"""Security of every response: only known host names are served, nothing is changed, pages load nothing from elsewhere.
 
-A web page elsewhere can make a browser ask a server on loopback. It cannot read the answers unless its own name leads
-there (DNS rebinding), which the Host header gives away.
+A web page elsewhere can make a browser send requests to a server on loopback. It can read the responses only if its own
+host name leads there (DNS rebinding), and then the Host header shows that name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ POLICY = (
     "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# A run's report brings its own styles and pictures with it; it gets no scripts, and no access to the app's origin.
+# A run's report contains its own styles and pictures. It may run no scripts and has no access to the app's origin.
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -30,7 +30,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """Whether an address to listen on can be reached from this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -39,26 +39,30 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Guard:
-    """ASGI middleware. `host`: the address listened on; a Host header may be this or loopback's, and when it is not of
-    loopback also the machine's name, or any address in digits (which no foreign name can stand for)."""
+class SecurityMiddleware:
+    """ASGI middleware that refuses requests of other sites and adds security headers. host: the address listened on.
+
+    A Host header may name this address or loopback; when the server listens beyond loopback, also the machine's name or
+    a numeric address. A page that uses DNS rebinding can send neither.
+    """
 
     def __init__(self, app: ASGIApp, host: str = "127.0.0.1") -> None:
         self._app = app
-        self._open = not is_loopback(host)
+        self._beyond_loopback = not is_loopback(host)
         own = f"[{host}]" if ":" in host.strip("[]") and not host.startswith("[") else host
         self._names = {*LOOPBACK, own.lower()}
-        if self._open:
+        if self._beyond_loopback:
             self._names |= {socket.gethostname().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope["method"], Headers(scope=scope))
-        answer = self._app if refusal is None else refusal
+        respond = self._app if refusal is None else refusal
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -66,7 +70,7 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await answer(scope, receive, guarded)
+        await respond(scope, receive, send_with_headers)
 
     def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
@@ -76,14 +80,14 @@ class Guard:
             )
         if method not in ("GET", "HEAD"):
             return PlainTextResponse("This server only reads.", 405, {"Allow": "GET, HEAD"})
-        followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed:
+        link_followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not link_followed:
             return PlainTextResponse("Pages of other sites may link here, not take anything from here.", 403)
         return None
 
     def _known(self, host: str) -> bool:
         name = _without_port(host).lower()
-        return name in self._names or (self._open and _is_address(name))
+        return name in self._names or (self._beyond_loopback and _is_address(name))
 
 
 def _without_port(host: str) -> str:

@@ -1,4 +1,4 @@
-"""Pages of the whole store and of its features: overview, pictures, what changes while an extraction runs."""
+"""Pages of the whole store and of its features: overview, pictures, and the status that pages ask for while open."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from fastapi import APIRouter, Header, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from sur.analysis.reports.charts import shown
-from sur.analysis.reports.store_summary import feature_line, spread_rows, summarise_store
+from sur.analysis.reports.charts import feature_charts
+from sur.analysis.reports.store_overview import feature_line, spread_rows, store_overview
 from sur.analysis.web.pages import TheViewer, feature_address, page, picture_address
 from sur.support.pages import environment
 
-SAMPLE = 16
-SMALL, LARGE = 192, 1024  # pixels of a picture's side
+OVERVIEW_ROWS = 16  # rows with pictures on the overview
+SMALL_SIDE, LARGE_SIDE = 192, 1024  # pixels of a picture's longer side
 router = APIRouter()
 
 
 @router.get("/")
-def overview(request: Request, viewer: TheViewer) -> HTMLResponse:
-    """What the store holds."""
+def overview_page(request: Request, viewer: TheViewer) -> HTMLResponse:
+    """The page of the whole store."""
     table = viewer.table
     rows = [
         {
@@ -29,20 +29,20 @@ def overview(request: Request, viewer: TheViewer) -> HTMLResponse:
             "complex": table.complex[place],
             "picture": picture_address(viewer, place),
         }
-        for place in spread_rows(table, viewer.pictures.feature, SAMPLE)
+        for place in spread_rows(table, viewer.pictures.feature, OVERVIEW_ROWS)
     ]
-    return page(request, "overview", store=summarise_store(viewer.store, table), rows=rows, how=viewer.how)
+    return page(request, "overview", store=store_overview(viewer.store, table), rows=rows, how=viewer.how)
 
 
 @router.get("/look.css")
-def look() -> Response:
-    """The colours and parts that reports have too."""
+def stylesheet() -> Response:
+    """The styles that the app shares with reports."""
     return Response(environment().get_template("look.css").render(), media_type="text/css")
 
 
 @router.get("/status")
 def status(viewer: TheViewer) -> dict[str, int | str]:
-    """For scripts of the pages: whether there is anything new."""
+    """The state of the store, for the pages' scripts, which reload when it changes."""
     table = viewer.table
     done = sum(column.partitions_done for column in table.features.values())
     return {
@@ -64,24 +64,24 @@ def picture(
     large: bool = False,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """A row's picture, decoded from its latent. `made` only makes addresses differ."""
+    """A row's picture, decoded from its latent. `made` only makes the address of a new picture differ."""
     table = viewer.table
     place = table.find(row_id)
     if place is None or not viewer.has_picture(place):
         raise HTTPException(404, f"row {row_id} has no picture in this store")
     digest = viewer.store.spec(str(viewer.pictures.feature)).identity_digest[:12]
     tag = f'"{digest}-{table.hex_id(place)}-{int(large)}"'
-    keeping = {"ETag": tag, "Cache-Control": "private, max-age=3600" if made else "no-cache"}
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=3600" if made else "no-cache"}
     if if_none_match == tag:
-        return Response(status_code=304, headers=keeping)
+        return Response(status_code=304, headers=headers)
     key = f"{digest}-{table.hex_id(place)}"
-    content, kind = viewer.thumbnails.get(key, int(table.slots[place]), LARGE if large else SMALL)
-    return Response(content, media_type=kind, headers=keeping)
+    content, kind = viewer.thumbnails.get(key, int(table.slots[place]), LARGE_SIDE if large else SMALL_SIDE)
+    return Response(content, media_type=kind, headers=headers)
 
 
 @router.get("/features/{name}")
-def feature(request: Request, viewer: TheViewer, name: str, renew: bool = False) -> Response:
-    """A feature; its statistics over all rows are computed when its page is first opened."""
+def feature_page(request: Request, viewer: TheViewer, name: str, renew: bool = False) -> Response:
+    """The page of a feature; its statistics over all rows are computed when the page is first opened."""
     column = viewer.table.features.get(name)
     if column is None:
         raise HTTPException(404, f"the store holds no feature {name}")
@@ -89,14 +89,14 @@ def feature(request: Request, viewer: TheViewer, name: str, renew: bool = False)
         viewer.statistics(name, renew=True)
         return RedirectResponse(feature_address(name), 303)
     job = viewer.statistics(name)
-    made = job.result
-    older = made is not None and made.partitions_done < column.partitions_done
+    statistics = job.result
+    older = statistics is not None and statistics.partitions_done < column.partitions_done
     return page(
         request,
         "feature",
         feature=feature_line(column),
         partitions=viewer.table.partitions_total,
         job=job,
-        statistics=None if made is None else shown(made),
+        statistics=None if statistics is None else feature_charts(statistics),
         older=older,
     )

@@ -1,4 +1,4 @@
-"""Pictures of rows as files for a page: decoded when they are asked for, the latest kept in memory."""
+"""Pictures of rows as files for a page: decoded on request, the latest kept in memory."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from threading import Lock
 
 from PIL import Image
 
-from sur.support.images import Encoded, encode
+from sur.support.images import EncodedImage, encode
 
 BUDGET_BYTES = 64 * 2**20
 
 
 class Thumbnails:
-    """`picture` gives the decoded picture of a slot; it is called by one thread at a time."""
+    """A cache of picture files. picture: gives the decoded picture of a slot; one thread at a time calls it."""
 
     def __init__(self, picture: Callable[[int], Image.Image], budget_bytes: int = BUDGET_BYTES) -> None:
         self._picture = picture
         self._budget = budget_bytes
-        self._kept: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
+        self._cached: OrderedDict[tuple[str, int], EncodedImage] = OrderedDict()
         self._bytes = 0
-        self._keeping, self._decoding = Lock(), Lock()
+        self._cache_lock, self._decode_lock = Lock(), Lock()
 
-    def get(self, row_id: str, slot: int, side: int) -> Encoded:
-        """The picture of a row, at most `side` pixels wide and high; smaller ones stay as they are.
+    def get(self, row_id: str, slot: int, side: int) -> EncodedImage:
+        """The picture of a row, at most `side` pixels wide and high; a smaller one keeps its size.
 
-        Raises: what `picture` does, for a row without one.
+        Raises: for a row without a picture, as `picture` does.
         """
         key = (row_id, side)
-        if (kept := self._lookup(key)) is not None:
-            return kept
-        with self._decoding:
-            if (kept := self._lookup(key)) is not None:  # another request has asked for it meanwhile
-                return kept
-            made = encode(self._picture(slot), side)
-            self._keep(key, made)
-            return made
+        if (cached := self._lookup(key)) is not None:
+            return cached
+        with self._decode_lock:
+            if (cached := self._lookup(key)) is not None:  # another request has decoded it meanwhile
+                return cached
+            encoded = encode(self._picture(slot), side)
+            self._store(key, encoded)
+            return encoded
 
-    def _lookup(self, key: tuple[str, int]) -> Encoded | None:
-        with self._keeping:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+    def _lookup(self, key: tuple[str, int]) -> EncodedImage | None:
+        with self._cache_lock:
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
 
-    def _keep(self, key: tuple[str, int], made: Encoded) -> None:
-        with self._keeping:
-            if (replaced := self._kept.pop(key, None)) is not None:
+    def _store(self, key: tuple[str, int], encoded: EncodedImage) -> None:
+        with self._cache_lock:
+            if (replaced := self._cached.pop(key, None)) is not None:
                 self._bytes -= len(replaced.content)
-            self._kept[key] = made
-            self._bytes += len(made.content)
-            while self._bytes > self._budget and len(self._kept) > 1:
-                self._bytes -= len(self._kept.popitem(last=False)[1].content)
+            self._cached[key] = encoded
+            self._bytes += len(encoded.content)
+            while self._bytes > self._budget and len(self._cached) > 1:
+                self._bytes -= len(self._cached.popitem(last=False)[1].content)

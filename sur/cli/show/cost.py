@@ -1,4 +1,4 @@
-"""What `sur plan --cluster` prints."""
+"""How the costs of `sur plan --cluster` look in a terminal."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
 
-def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], settings: Sequence[str]) -> None:
-    """Every scenario's costs, each encoder's share of them, and what was assumed."""
+def print_costs(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], settings: Sequence[str]) -> None:
+    """Print the costs of every scenario, each encoder's share of them, and the assumptions."""
     from dataclasses import asdict
 
     from sur.features.cost import assume, cost, encoder_costs, scenarios
@@ -23,8 +23,9 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
     encoders = encoder_costs(config, assumptions)
     out = console()
     parts = Table("encoder", "arrays", "bytes a row", "operations a row", title="one row")
-    for each in encoders:
-        parts.add_row(each.key, str(each.arrays), f"{each.bytes_per_row:,}", f"{each.flops / 1e9:,.4g} GFLOP")
+    for encoder in encoders:
+        flops = f"{encoder.flops / 1e9:,.4g} GFLOP"
+        parts.add_row(encoder.key, str(encoder.arrays), f"{encoder.bytes_per_row:,}", flops)
     out.print(parts)
     table = Table(
         "rows", "GPUs", "bytes", "partitions", "shards", "tasks", "GPU hours", "encode", "decode", "network", "Prefect",
@@ -32,13 +33,14 @@ def print_sizes(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         box=box.SIMPLE_HEAD,
     )  # fmt: skip
     for scenario in scenarios(rows, gpus):
-        made = cost(config, scenario, encoders, assumptions)
-        counts = made.partitions, made.shards, made.tasks
-        hours = made.compute_hours, made.picture_hours, made.network_hours, made.orchestration_hours, made.hours
+        total = cost(config, scenario, encoders, assumptions)
+        counts = total.partitions, total.shards, total.tasks
+        hours = total.compute_hours, total.picture_hours, total.network_hours, total.orchestration_hours, total.hours
         table.add_row(
-            format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(made.bytes), *map(format_count, counts),
-            _gpu_hours(made.gpu_hours), *(format_seconds(each * 3600) for each in hours),
-            f"{made.tasks_per_second:.3g}", format_count(made.requests), format_count(round(made.requests_per_second)),
+            format_count(scenario.rows), f"{scenario.gpus:,}", format_bytes(total.bytes), *map(format_count, counts),
+            _gpu_hours(total.gpu_hours), *(format_seconds(value * 3600) for value in hours),
+            f"{total.tasks_per_second:.3g}", format_count(total.requests),
+            format_count(round(total.requests_per_second)),
         )  # fmt: skip
     out.print(table)
     given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())

@@ -1,6 +1,6 @@
-"""How rows, statistics and differences look in a terminal."""
+"""How the rows of a store, statistics and differences look in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,26 +12,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sur.analysis.store.difference import FeatureDifference, OnlyIn, StoreDifference
-    from sur.analysis.store.neighbours import Neighbour
-    from sur.analysis.store.rows import RowDescription
+    from sur.analysis.store.rows import RowReport
     from sur.analysis.store.statistics import FeatureStatistics
-    from sur.cache import RowRecord, Store
+    from sur.cache import RowRecord
 
-BAR = 40  # columns of a histogram's longest bar
-LENGTH_BINS = 24
-PICTURE = 48  # columns of a picture in the terminal
-NAMED = 20  # dimensions that are named
+BAR_COLUMNS = 40  # of a histogram's longest bar
+LENGTH_BINS = 24  # of a histogram of token lengths
+PICTURE_COLUMNS = 48
+MOST_NAMED = 20  # dimensions that are named
 
 
-def print_row(store: "Store", row: "RowDescription", near: Mapping[str, Sequence["Neighbour"]], out: Console) -> None:
-    """A row's prompts, what each feature holds of it, and its nearest neighbours by each."""
-    from sur.analysis.store.rows import row_records
-
+def print_row(row: "RowReport", out: Console) -> None:
+    """Print a row's prompts, its values in each feature, and its nearest rows by each."""
     out.print(f"row {row.id}, slot {row.slot} (partition {row.partition})", markup=False, highlight=False)
     for name, value in (("simple", row.simple), ("complex", row.complex), ("image", row.image)):
         out.print(f"  {name:8}{value or '(none)'}", markup=False, highlight=False)
     sets = ", ".join(row.datasets) or "(none)"
-    out.print(f"  {'in':8}{sets}; held back for validation above a fraction of {row.split_share:.4f}", markup=False)
+    out.print(
+        f"  {'in':8}{sets}; in the validation split if train.validation_fraction > {row.split_share:.4f}", markup=False
+    )
     table = Table("feature", "tokens", "norm", "mean", "deviation", "largest", "token norms", box=None, pad_edge=False)
     for feature in row.features:
         if feature.missing:
@@ -42,19 +41,18 @@ def print_row(store: "Store", row: "RowDescription", near: Mapping[str, Sequence
         numbers = (f"{value:.4g}" for value in (feature.norm, feature.mean, feature.deviation, feature.largest))
         table.add_row(feature.name, "" if feature.tokens is None else str(feature.tokens), *numbers, spread)
     out.print(table)
-    for name, found in near.items():
+    for name, neighbours in row.neighbours.items():
         out.print(f"nearest by {name} (cosine of standardised vectors)", markup=False, highlight=False)
-        rows = row_records(store, [each.slot for each in found])
-        for each, record in zip(found, rows, strict=True):
-            line = f"  {each.similarity:.4f}  {each.slot:6d}  {record.simple}"
+        for near in neighbours:
+            line = f"  {near.similarity:.4f}  {near.slot:6d}  {near.simple}"
             out.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
 
 
 def print_picture(image: "Image", out: Console) -> None:
-    """The picture in half blocks, in a terminal that has colours."""
+    """Print a picture in half blocks, in a terminal that has colours."""
     if not out.is_terminal or out.color_system is None:
         return
-    small = image.resize((PICTURE, PICTURE * image.height // image.width // 2 * 2))
+    small = image.resize((PICTURE_COLUMNS, PICTURE_COLUMNS * image.height // image.width // 2 * 2))
     pixels, text = small.load(), Text()
     assert pixels is not None
     for y in range(0, small.height, 2):
@@ -65,9 +63,9 @@ def print_picture(image: "Image", out: Console) -> None:
     out.print(text, end="")
 
 
-def print_rows(rows: Sequence["RowRecord"], found: int, text: str, out: Console) -> None:
-    """What a search found."""
-    out.print(f"{found} rows hold {text!r}" + (f", the first {len(rows)}:" if found > len(rows) else ""), markup=False)
+def print_rows(rows: Sequence["RowRecord"], total: int, text: str, out: Console) -> None:
+    """Print the rows that a search for `text` found; `total`: how many it found in all."""
+    out.print(f"{total} rows hold {text!r}" + (f", the first {len(rows)}:" if total > len(rows) else ""), markup=False)
     table = Table("slot", "id", "simple", "complex", box=None, pad_edge=False)
     for row in rows:
         table.add_row(str(row.slot), row.id.hex()[:8], escape(row.simple), escape(row.complex))
@@ -75,82 +73,91 @@ def print_rows(rows: Sequence["RowRecord"], found: int, text: str, out: Console)
         out.print(table)
 
 
-def print_statistics(found: "FeatureStatistics", out: Console) -> None:
-    """A feature's numbers, dimensions and histograms."""
+def print_statistics(statistics: "FeatureStatistics", out: Console) -> None:
+    """Print a feature's numbers, dimensions and histograms."""
 
-    def say(name: str, value: str) -> None:
+    s = statistics
+
+    def print_fact(name: str, value: str) -> None:
         out.print(f"  {name:16}{value}", markup=False, highlight=False)
 
-    out.print(f"{found.name}: {found.array} {list(found.shape)}, {found.kind}", markup=False, highlight=False)
-    partitions = f"{found.partitions_done} of {found.partitions_total} partitions"
-    say("rows", f"{found.rows:,} ({found.rows_missing:,} without a value), {partitions}, {found.vectors:,} vectors")
-    unusable = f"{found.nan:,} NaN, {found.infinite:,} infinite"
-    if not found.vectors:
-        waiting = "; run `sur extract`" if found.partitions_done < found.partitions_total else ""
-        say("values", f"none{waiting}" if not found.rows else f"no finite vector: {unusable}")
+    out.print(
+        f"{s.name}: {s.array} {list(s.shape)}, {s.kind}",
+        markup=False,
+        highlight=False,
+    )
+    partitions = f"{s.partitions_done} of {s.partitions_total} partitions"
+    print_fact(
+        "rows",
+        f"{s.rows:,} ({s.rows_missing:,} without a value), {partitions}, {s.vectors:,} vectors",
+    )
+    unusable = f"{s.nan:,} NaN, {s.infinite:,} infinite"
+    if not s.vectors:
+        waiting = "; run `sur extract`" if s.partitions_done < s.partitions_total else ""
+        print_fact("values", f"none{waiting}" if not s.rows else f"no finite vector: {unusable}")
         return
-    say("mean", f"{found.mean:.5g}")
-    say("deviation", f"{found.deviation:.5g}")
-    say("range", f"{found.smallest:.5g} … {found.largest:.5g}")
-    say("not finite", unusable)
-    rank = "" if found.effective_rank is None else f"{found.effective_rank:.1f} of {found.dim}"
-    if rank and found.massive and found.effective_rank_ordinary is not None:
-        rank += f", of vectors without massive activations {found.effective_rank_ordinary:.1f}"
-    say("effective rank", f"{rank} (covariance of {found.spectrum_vectors:,} vectors)" if rank else "no spread")
-    say("dead", f"{len(found.dead)} dimensions" + _named(found.dead))
-    massive = [f"{each.dimension} (up to {each.largest:.4g}, {each.rows:,} rows)" for each in found.massive]
-    say("massive", f"{len(massive)} dimensions" + _named(massive))
-    norms = found.norms
+    print_fact("mean", f"{s.mean:.5g}")
+    print_fact("deviation", f"{s.deviation:.5g}")
+    print_fact("range", f"{s.smallest:.5g} … {s.largest:.5g}")
+    print_fact("not finite", unusable)
+    rank = "" if s.effective_rank is None else f"{s.effective_rank:.1f} of {s.dim}"
+    if rank and s.massive and s.effective_rank_ordinary is not None:
+        rank += f", of vectors without massive activations {s.effective_rank_ordinary:.1f}"
+    print_fact("effective rank", f"{rank} (covariance of {s.spectrum_vectors:,} vectors)" if rank else "no spread")
+    print_fact("dead", f"{len(s.dead)} dimensions" + _with_names(s.dead))
+    massive = [f"{m.dimension} (up to {m.largest:.4g}, {m.rows:,} rows)" for m in s.massive]
+    print_fact("massive", f"{len(massive)} dimensions" + _with_names(massive))
+    norms = s.norms
     out.print(
         f"norms: mean {norms.mean:.4g}, median {norms.median:.4g}, {norms.smallest:.4g} … {norms.largest:.4g}"
         + (f"; {norms.zeros:,} are zero" if norms.zeros else ""),
         highlight=False,
     )
-    _bars([f"{edge:.4g}" for edge in norms.edges[:-1]], norms.counts, out)
-    if found.token_lengths:
+    _print_bars([f"{edge:.4g}" for edge in norms.edges[:-1]], norms.counts, out)
+    if s.token_lengths:
         out.print("tokens a row:", highlight=False)
-        _bars(*_length_bins(found.token_lengths), out)
+        _print_bars(*_length_bins(s.token_lengths), out)
 
 
-def print_difference(found: "FeatureDifference | StoreDifference", out: Console) -> None:
-    """What differs, and by how much."""
+def print_difference(difference: "FeatureDifference | StoreDifference", out: Console) -> None:
+    """Print the differences of two features or two stores, and how large they are."""
     from sur.analysis.store.difference import FeatureDifference
 
-    if isinstance(found, FeatureDifference):
-        _feature_difference(found, out)
+    if isinstance(difference, FeatureDifference):
+        _print_feature_difference(difference, out)
         return
-    _said(f"{found.rows:,} rows in both", out)
-    _alone("rows", found.only_a, found.only_b, out)
-    for what, here, there in (
-        ("features", found.features_only_a, found.features_only_b),
-        ("assets", found.assets_only_a, found.assets_only_b),
+    _print_plain(f"{difference.rows:,} rows in both", out)
+    _print_only_in("rows", difference.only_a, difference.only_b, out)
+    for what, names_a, names_b in (
+        ("features", difference.features_only_a, difference.features_only_b),
+        ("assets", difference.assets_only_a, difference.assets_only_b),
     ):
-        for side, names in (("first", here), ("second", there)):
+        for side, names in (("first", names_a), ("second", names_b)):
             if names:
-                _said(f"{what} in the {side} only: {', '.join(names)}", out)
-    for name, fields in found.assets_differing:
-        _said(f"asset {name}: {', '.join(f'{field} {a} and {b}' for field, a, b in fields)}", out)
-    for feature in found.features:
-        _feature_difference(feature, out)
-    _said("no difference" if found.same else "the stores differ", out)
+                _print_plain(f"{what} in the {side} only: {', '.join(names)}", out)
+    for name, fields in difference.assets_differing:
+        _print_plain(f"asset {name}: {', '.join(f'{field} {a} and {b}' for field, a, b in fields)}", out)
+    for feature in difference.features:
+        _print_feature_difference(feature, out)
+    _print_plain("no difference" if difference.same else "the stores differ", out)
 
 
-def _feature_difference(found: "FeatureDifference", out: Console) -> None:
-    name = found.name_a if found.name_a == found.name_b else f"{found.name_a} and {found.name_b}"
-    how = " (by checksum)" if found.by_checksum else ""
-    same = found.same and found.rows
-    both = f"{found.rows:,} rows in both" if found.rows else "no row has a value in both"
-    _said(f"{name}: {both}" + (f", no difference{how}" if same else ""), out)
+def _print_feature_difference(difference: "FeatureDifference", out: Console) -> None:
+    names = dict.fromkeys((difference.name_a, difference.name_b))
+    how = " (by checksum)" if difference.by_checksum else ""
+    same = difference.same and difference.rows
+    both = f"{difference.rows:,} rows in both" if difference.rows else "no row has a value in both"
+    _print_plain(f"{' and '.join(names)}: {both}" + (f", no difference{how}" if same else ""), out)
     if same:
         return
-    for field, here, there in found.identity:
-        _said(f"  {field}: {here} and {there}", out)
-    _alone("  rows", found.only_a, found.only_b, out)
-    if not found.rows:
+    for field, value_a, value_b in difference.identity:
+        _print_plain(f"  {field}: {value_a} and {value_b}", out)
+    _print_only_in("  rows", difference.only_a, difference.only_b, out)
+    if not difference.rows:
         return
     heads = ("array", "equal rows", "relative error", "largest", "mean cosine", "least cosine")
     table = Table(*heads, box=None, pad_edge=False)
-    for array in found.arrays:
+    for array in difference.arrays:
         if array.note:
             table.add_row(array.name, array.note)
             continue
@@ -158,27 +165,25 @@ def _feature_difference(found: "FeatureDifference", out: Console) -> None:
         numbers = (array.relative_error, array.largest, array.mean_cosine, array.least_cosine)
         table.add_row(array.name, equal, *(f"{number:.4g}" for number in numbers))
     out.print(table)
-    for row in found.worst:
-        said = f"relative error {row.relative_error:.4g}, cosine {row.cosine:.4g}"
-        _said(f"  row {row.id[:8]} (slots {row.slot_a} and {row.slot_b}): {said}", out)
+    for row in difference.worst:
+        numbers = f"relative error {row.relative_error:.4g}, cosine {row.cosine:.4g}"
+        _print_plain(f"  row {row.id[:8]} (slots {row.slot_a} and {row.slot_b}): {numbers}", out)
 
 
-def _alone(what: str, here: "OnlyIn", there: "OnlyIn", out: Console) -> None:
-    for side, only in (("first", here), ("second", there)):
+def _print_only_in(what: str, only_a: "OnlyIn", only_b: "OnlyIn", out: Console) -> None:
+    for side, only in (("first", only_a), ("second", only_b)):
         if only.rows:
-            first = ", ".join(row[:8] for row in only.first)
-            _said(
-                f"{what} in the {side} only: {only.rows:,} ({first}{', …' if only.rows > len(only.first) else ''})", out
-            )
+            first = ", ".join(row[:8] for row in only.first) + (", …" if only.rows > len(only.first) else "")
+            _print_plain(f"{what} in the {side} only: {only.rows:,} ({first})", out)
 
 
-def _said(text: str, out: Console) -> None:
+def _print_plain(text: str, out: Console) -> None:
     out.print(text, markup=False, highlight=False)
 
 
-def _named(items: Sequence[object]) -> str:
-    shown = ", ".join(map(str, items[:NAMED]))
-    return f": {shown}{', …' if len(items) > NAMED else ''}" if items else ""
+def _with_names(items: Sequence[object]) -> str:
+    names = ", ".join(map(str, items[:MOST_NAMED]))
+    return f": {names}{', …' if len(items) > MOST_NAMED else ''}" if items else ""
 
 
 def _length_bins(lengths: Sequence[tuple[int, int]]) -> tuple[list[str], list[int]]:
@@ -192,10 +197,10 @@ def _length_bins(lengths: Sequence[tuple[int, int]]) -> tuple[list[str], list[in
     return [str(start) if step == 1 else f"{start}-{min(start + step - 1, last)}" for start in starts], counts
 
 
-def _bars(labels: Sequence[str], counts: Sequence[int], out: Console) -> None:
-    """A histogram, a line a bin."""
+def _print_bars(labels: Sequence[str], counts: Sequence[int], out: Console) -> None:
+    """Print a histogram, one line a bin."""
     most, width = max(counts, default=0), max(map(len, labels), default=0)
     for label, count in zip(labels, counts, strict=True):
-        eighths = round(8 * BAR * count / most) if most else 0
+        eighths = round(8 * BAR_COLUMNS * count / most) if most else 0
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
         out.print(f"  {label:>{width}} {bar or '▏' * (count > 0)} {count:,}", markup=False, highlight=False)

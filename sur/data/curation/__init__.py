@@ -1,18 +1,7 @@
-"""Rows from what people have: pictures, prompts, pictures that generators made."""
+"""Rows from the pictures and prompts that people have: metadata read, prompts cleaned, missing texts written."""
 
 from sur.config.curation import BuildConfig, load_build_config
-from sur.data.curation.collect import collect
-from sur.data.curation.generate import caption, rewrite
-from sur.data.curation.rows_folder import BuildSummary, write_rows
-from sur.data.curation.run import build
+from sur.data.curation.rows_folder import BuildSummary
+from sur.data.curation.run import build_rows
 
-__all__ = [
-    "BuildConfig",
-    "BuildSummary",
-    "build",
-    "caption",
-    "collect",
-    "load_build_config",
-    "rewrite",
-    "write_rows",
-]
+__all__ = ["BuildConfig", "BuildSummary", "build_rows", "load_build_config"]

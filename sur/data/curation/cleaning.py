@@ -1,4 +1,4 @@
-"""From a prompt as a generator's user wrote it to its words; what is left out is listed, never lost silently."""
+"""Cleaning: from a prompt as a generator's user wrote it to its words. Every part that is left out is listed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEGATIVE_HEAD = re.compile(r"^[^\S\n]*negative prompt\s*:", re.I | re.M)
 
 
 class Removal(NamedTuple):
-    """Something that the cleaned prompt has not: what it is, and as it was written."""
+    """A part that is left out of the cleaned prompt: its kind, and its text as written."""
 
     kind: str
     source: str
@@ -32,7 +32,7 @@ class Removal(NamedTuple):
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A prompt's words, its negative parts, and everything left out, in its order."""
+    """The words of a prompt, its negative parts, and everything that was left out, in the order of the prompt."""
 
     text: str
     negative: str
@@ -40,7 +40,11 @@ class Cleaned:
 
 
 def clean(prompt: str, config: CleaningConfig, dialect: Dialect | None = None, steps: int | None = None) -> Cleaned:
-    """Words of a prompt; `dialect` (of the tool that wrote it) before the config's own; `steps`: of its sampler."""
+    """The cleaned prompt.
+
+    dialect: of the tool that wrote the prompt, if known; it takes precedence over the configuration's. steps: of the
+    sampler.
+    """
     body, negatives, removed = prompt, [], []
     dialect = dialect or config.dialect
     pasted = dialect != "plain" and _SETTINGS.search(prompt)  # with all its settings
@@ -56,20 +60,20 @@ def clean(prompt: str, config: CleaningConfig, dialect: Dialect | None = None, s
     text = "".join(span.shown for span in spans)
     if config.underscores:
         text = re.sub(r"(?<=\w)_(?=\w)", " ", text)
-    parts, dropped = _sorted_out(_parts(text), config)
+    parts, dropped = _filter_parts(_parts(text), config)
     return Cleaned(", ".join(parts), ", ".join(negatives), (*removed, *dropped))
 
 
 def _removals(spans: list[Span]) -> list[Removal]:
-    """What spans leave out; neighbours of one kind are one removal."""
+    """The parts that spans leave out; neighbours of one kind are one removal."""
     runs = [(kind, "".join(span.source for span in run)) for kind, run in groupby(spans, key=lambda span: span.kind)]
     return [Removal(kind, source) for kind, source in runs if kind != TEXT]
 
 
-def _sorted_out(parts: list[str], config: CleaningConfig) -> tuple[list[str], list[Removal]]:
-    """The parts between commas that stay, and those that do not."""
+def _filter_parts(parts: list[str], config: CleaningConfig) -> tuple[list[str], list[Removal]]:
+    """The parts between commas that stay, and those that are left out."""
     unwanted = {part.casefold().strip() for part in config.drop_parts}
-    kept: list[str] = []
+    remaining: list[str] = []
     dropped: list[Removal] = []
     seen: set[str] = set()
     for part in parts:
@@ -80,13 +84,13 @@ def _sorted_out(parts: list[str], config: CleaningConfig) -> tuple[list[str], li
         elif config.drop_repeated and part.casefold() in seen:
             dropped.append(Removal(DOUBLED, part))
         else:
-            kept.append(part)
+            remaining.append(part)
             seen.add(part.casefold())
-    return kept, dropped
+    return remaining, dropped
 
 
 def _parts(text: str) -> list[str]:
-    """What stands between commas, single-spaced, without empty parts."""
+    """The parts between commas, single-spaced, without empty ones."""
     return [part for piece in text.split(",") if (part := " ".join(piece.split()))]
 
 

@@ -1,11 +1,11 @@
-"""Words of a prompt: how many, which carry its content, and how many of those another text has too."""
+"""The words of a prompt: all of them, those that carry its content, and the share of these that another text has."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 
-# A run of letters or digits of a script that parts its words, or one character of one that does not.
+# A run of letters or digits, or one character of a script that writes no spaces between words.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿豈-﫿가-힯]|[^\W_぀-ヿ㐀-鿿豈-﫿가-힯]+(?:['’][^\W\d_]+)?")
 _ARTICLES_AND_THE_LIKE = """
 a an the and or but nor so of in on at to by for from with without into onto over under as than then that this these
@@ -14,7 +14,7 @@ had do does did can could will would shall should may might must not no very som
 who whom whose what when where while how if because up down out off again also just only other another same own
 image picture photo photograph prompt
 """
-# Words of the trade: how a picture is to look, not what is in it.
+# Words of the trade: they say how a picture looks, not what is in it.
 _OF_THE_TRADE = """
 masterpiece best high highest quality ultra uhd hd hdr fhd 2k 4k 8k 16k highres absurdres detailed detail details highly
 intricate hyperdetailed sharp focus photorealistic hyperrealistic realistic realism cinematic octane render rendered
@@ -39,16 +39,16 @@ def content(text: str) -> set[str]:
 
 
 def shared_content(text: str, other: str) -> float:
-    """Share of a text's content words that the other has; 1 for a text that has none."""
-    wanted = content(text)
-    there = {_stem(word) for word in words(other)}
-    return len(wanted & there) / len(wanted) if wanted else 1.0
+    """Share of a text's content words that the other text has; 1 for a text without content words."""
+    needed = content(text)
+    present = {_stem(word) for word in words(other)}
+    return len(needed & present) / len(needed) if needed else 1.0
 
 
 def repeated_share(text: str) -> float:
-    """Share of a text's runs of three words that were there before; 0 for a text shorter than that."""
-    found = words(text)
-    triples = Counter(zip(found, found[1:], found[2:], strict=False))
+    """Share of a text's runs of three words that occurred before in it; 0 for fewer than three words."""
+    sequence = words(text)
+    triples = Counter(zip(sequence, sequence[1:], sequence[2:], strict=False))
     count = sum(triples.values())
     return (count - len(triples)) / count if count else 0.0
 

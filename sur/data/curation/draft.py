@@ -1,4 +1,4 @@
-"""What a build has so far: candidates in their order, and those left out."""
+"""The state of a build between two stages: candidates in their order, and the rows left out so far."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sur.config.build_folder import BuildFolder
 from sur.data import Quarantined
 from sur.data.curation.filters import LeftOut
-from sur.data.curation.sources import Candidate
+from sur.data.curation.sources import RowCandidate
 from sur.support.errors import RowError
 from sur.support.files import write_bytes
 from sur.support.progress import Progress
@@ -20,61 +21,55 @@ ProgressMaker = Callable[[str, int, str], Progress]  # name, total, unit
 
 
 @dataclass(frozen=True)
-class Left:
-    """A row that was left out, under the name that the report counts it by."""
+class LeftOutRow:
+    """A row that was left out, and the name of the filter under which the report counts it."""
 
     filter: str
     row: Quarantined
 
 
-class Draft:
-    """Candidates that may become rows, and those that will not."""
+class BuildDraft:
+    """Candidates that may become rows, rows that were left out, and the number of candidates that the source gave."""
 
-    def __init__(self, candidates: Sequence[Candidate], left: Sequence[Left], given: int) -> None:
+    def __init__(self, candidates: Sequence[RowCandidate], left: Sequence[LeftOutRow], given: int) -> None:
         self.candidates, self.left, self.given = tuple(candidates), tuple(left), given
 
-    def each(self, change: Callable[[Candidate], Candidate]) -> Draft:
-        """Every candidate changed, or left out for the RowError that the change raises."""
-        kept: list[Candidate] = []
+    def map(self, change: Callable[[RowCandidate], RowCandidate]) -> BuildDraft:
+        """The draft with every candidate changed, or left out for the RowError that the change raises."""
+        candidates: list[RowCandidate] = []
         left = list(self.left)
         for candidate in self.candidates:
             try:
-                kept.append(change(candidate))
+                candidates.append(change(candidate))
             except RowError as error:
                 left.append(left_out(candidate, error))
-        return Draft(kept, left, self.given)
+        return BuildDraft(candidates, left, self.given)
+
+    def save(self, run_dir: Path) -> Path:
+        """Write the draft into a build's folder, all or nothing; returns its file."""
+        content = b"".join(json.dumps(record).encode() + b"\n" for record in self._records())
+        return write_bytes(BuildFolder(run_dir).draft, content, durable=True)
+
+    @classmethod
+    def read(cls, path: Path) -> BuildDraft:
+        """The draft that `save` wrote to a file."""
+        with open(path, encoding="ascii") as lines:
+            given = json.loads(next(lines))["given"]
+            candidates, left = [], []
+            for record in map(json.loads, lines):
+                if "candidate" in record:
+                    candidates.append(RowCandidate(**record["candidate"]))
+                else:
+                    left.append(LeftOutRow(record["left"], Quarantined(**record["row"])))
+        return cls(candidates, left, given)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        yield {"given": self.given}
+        yield from ({"candidate": asdict(candidate)} for candidate in self.candidates)
+        yield from ({"left": entry.filter, "row": asdict(entry.row)} for entry in self.left)
 
 
-def left_out(candidate: Candidate, error: RowError) -> Left:
-    """The report's entry of a candidate."""
+def left_out(candidate: RowCandidate, error: RowError) -> LeftOutRow:
+    """The report's entry of a candidate that is left out for an error."""
     row = Quarantined(candidate.position, candidate.location, error.field, error.reason, error.remedy)
-    return Left(error.filter if isinstance(error, LeftOut) else UNREADABLE, row)
-
-
-NAME = "draft.jsonl"
-
-
-def save_draft(run_dir: Path, draft: Draft) -> Path:
-    """Write the draft, whole or not at all; returns its file."""
-
-    def records() -> Iterator[dict[str, Any]]:
-        yield {"given": draft.given}
-        yield from ({"candidate": asdict(each)} for each in draft.candidates)
-        yield from ({"left": each.filter, "row": asdict(each.row)} for each in draft.left)
-
-    path = run_dir / NAME
-    write_bytes(path, b"".join(json.dumps(record).encode() + b"\n" for record in records()), durable=True)
-    return path
-
-
-def read_draft(path: Path) -> Draft:
-    """What `save_draft` wrote there."""
-    with open(path, encoding="ascii") as lines:
-        given = json.loads(next(lines))["given"]
-        candidates, left = [], []
-        for record in map(json.loads, lines):
-            if "candidate" in record:
-                candidates.append(Candidate(**record["candidate"]))
-            else:
-                left.append(Left(record["left"], Quarantined(**record["row"])))
-    return Draft(candidates, left, given)
+    return LeftOutRow(error.filter if isinstance(error, LeftOut) else UNREADABLE, row)

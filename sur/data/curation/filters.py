@@ -1,9 +1,8 @@
-"""What is left out of a built data set, and why. Every function returns nothing, or raises `LeftOut`."""
+"""The filters of a build. Every check returns nothing, or raises `LeftOut` with the reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -13,10 +12,10 @@ from PIL import Image
 
 from sur.config.curation import FiltersConfig
 from sur.data.curation.content_words import repeated_share, shared_content, words
-from sur.data.language import language_shares
+from sur.data.language import language_probability
 from sur.support.errors import ConfigError, RowError
 
-Side = Literal["text", "prompt"]  # SURD's columns: the simple narrative, the complex prompt
+Column = Literal["text", "prompt"]  # of SURD: the simple narrative, the complex prompt
 PICTURE = "file_name"
 _VERBS = "help|assist|fulfill?|comply|create|generate|provide|write|rewrite|do that|process|engage"
 REFUSAL = re.compile(
@@ -28,7 +27,7 @@ REFUSAL = re.compile(
 
 
 class LeftOut(RowError):
-    """A row that a filter leaves out; `filter` is the name under which the report counts it."""
+    """A filter leaves the row out; `filter` is the name under which the report counts it."""
 
     def __init__(self, filter: str, field: str, reason: str, remedy: str) -> None:
         super().__init__(field, reason, remedy)
@@ -46,59 +45,59 @@ def check_picture(image: Image.Image, config: FiltersConfig) -> None:
         raise LeftOut("blank picture", PICTURE, reason, "remove it, or lower filters.min_image_deviation")
 
 
-def check_text(text: str, side: Side, config: FiltersConfig) -> None:
+def check_text(text: str, column: Column, config: FiltersConfig) -> None:
     """Raises: LeftOut for a text of the wrong length or language, or with a forbidden word."""
     count = len(words(text))
-    name = "simple" if side == "text" else "complex"
+    name = "simple" if column == "text" else "complex"
     least, most = (getattr(config, f"{which}_{name}_words") for which in ("min", "max"))
     if not count:
-        raise LeftOut("empty text", side, "no words are left" if text.strip() else "empty", "write some")
+        raise LeftOut("empty text", column, "no words are left" if text.strip() else "empty", "write some")
     if count < least:
         reason = f"{count} words, less than {least}"
-        raise LeftOut("too short", side, reason, f"lower filters.min_{name}_words, or leave it out")
+        raise LeftOut("too short", column, reason, f"lower filters.min_{name}_words, or leave it out")
     if count > most:
         reason = f"{count} words, more than {most}"
-        raise LeftOut("too long", side, reason, f"raise filters.max_{name}_words, or shorten it")
-    if found := _forbidden(config.forbidden_words, config.forbidden_file).search(text):
-        reason = f"holds the forbidden {found.group()!r}"
-        raise LeftOut("forbidden word", side, reason, "nothing to do, or change filters.forbidden_words")
+        raise LeftOut("too long", column, reason, f"raise filters.max_{name}_words, or shorten it")
+    if match := _forbidden(config.forbidden_words, config.forbidden_file).search(text):
+        reason = f"holds the forbidden {match.group()!r}"
+        raise LeftOut("forbidden word", column, reason, "nothing to do, or change filters.forbidden_words")
     if config.languages:
-        share, likely = language_shares(text, config.languages)
+        share, likely = language_probability(text, config.languages)
         if share < config.min_language_share:
-            wanted = " or ".join(config.languages)
-            reason = f"not in {wanted} (probability {share:.3f}), it looks like {likely}"
-            raise LeftOut("language", side, reason, "change filters.languages, or lower filters.min_language_share")
+            expected = " or ".join(config.languages)
+            reason = f"not in {expected} (probability {share:.3f}), it looks like {likely}"
+            raise LeftOut("language", column, reason, "change filters.languages, or lower filters.min_language_share")
 
 
-def check_written(text: str, side: Side, finished: bool, config: FiltersConfig) -> None:
+def check_written(text: str, column: Column, finished: bool, config: FiltersConfig) -> None:
     """Raises: LeftOut for a model's text that refuses, is empty, loops or does not end."""
     if not text.strip():
-        raise LeftOut("empty answer", side, "the model wrote nothing", "try another model or instruction")
+        raise LeftOut("empty answer", column, "the model wrote nothing", "try another model or instruction")
     if REFUSAL.match(text):
-        raise LeftOut("refusal", side, f"the model refused: {text[:80]!r}", "try another model or instruction")
+        raise LeftOut("refusal", column, f"the model refused: {text[:80]!r}", "try another model or instruction")
     repeated = repeated_share(text)
     if repeated > config.max_repeated_share:
         reason = f"the model repeats itself: {repeated:.0%} of {text[:60]!r}… was there before"
-        raise LeftOut("looping", side, reason, "try another model, or raise filters.max_repeated_share")
+        raise LeftOut("looping", column, reason, "try another model, or raise filters.max_repeated_share")
     if not finished and not config.keep_unfinished:
         reason = f"the model did not come to an end: …{text[-60:]!r}"
-        raise LeftOut("unfinished", side, reason, "raise max_new_tokens, or set filters.keep_unfinished")
+        raise LeftOut("unfinished", column, reason, "raise max_new_tokens, or set filters.keep_unfinished")
 
 
-def check_rewrite(original: str, rewritten: str, side: Side, config: FiltersConfig) -> None:
+def check_rewrite(original: str, rewritten: str, column: Column, config: FiltersConfig) -> None:
     """Raises: LeftOut for a rewrite that changed nothing, lost what the original says, or says something else."""
     if words(original) == words(rewritten):
-        raise LeftOut("unchanged", side, "the rewrite has the same words", "try another model or instruction")
+        raise LeftOut("unchanged", column, "the rewrite has the same words", "try another model or instruction")
     share = shared_content(original, rewritten)
     if share < config.min_kept_share:
         reason = f"keeps {share:.0%} of the content words of {original[:60]!r}, less than {config.min_kept_share:.0%}"
-        raise LeftOut("lost words", side, reason, "try another model, or lower filters.min_kept_share")
+        raise LeftOut("lost words", column, reason, "try another model, or lower filters.min_kept_share")
     share = shared_content(rewritten, original)
-    if side == "text" and share < config.min_grounded_share:
+    if column == "text" and share < config.min_grounded_share:
         reason = (
             f"has {share:.0%} of its content words from {original[:60]!r}, less than {config.min_grounded_share:.0%}"
         )
-        raise LeftOut("invented words", side, reason, "try another model, or lower filters.min_grounded_share")
+        raise LeftOut("invented words", column, reason, "try another model, or lower filters.min_grounded_share")
 
 
 def forbidden_words(config: FiltersConfig) -> tuple[str, ...]:
@@ -114,7 +113,7 @@ def forbidden_words(config: FiltersConfig) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def _forbidden(listed: tuple[str, ...], file: Path | None) -> re.Pattern[str]:
-    """A pattern of whole words, in any case; of an empty list one that is nowhere."""
-    found: Collection[str] = forbidden_words(FiltersConfig(forbidden_words=listed, forbidden_file=file))
-    phrases = [r"\s+".join(map(re.escape, phrase.split())) for phrase in sorted(found, key=len, reverse=True)]
+    """A pattern that finds the words as whole words, in any case; an empty list gives one that matches nothing."""
+    forbidden = forbidden_words(FiltersConfig(forbidden_words=listed, forbidden_file=file))
+    phrases = [r"\s+".join(map(re.escape, phrase.split())) for phrase in sorted(forbidden, key=len, reverse=True)]
     return re.compile(rf"(?<!\w)(?:{'|'.join(phrases)})(?!\w)" if phrases else r"(?!)", re.I)

@@ -48,14 +48,14 @@ _VARIANT_HEAD = re.compile(r"\s*\d+(?:-\d+)?\$\$(?:[^|{}]*?\$\$)?|\s*(?:\d+(?:\.
 
 
 class Span(NamedTuple):
-    """A stretch of a prompt: as written, as it is to be read, and what it is ("" words that are kept)."""
+    """A stretch of a prompt: as written, as shown in the cleaned prompt, and its kind ("" for words that stay)."""
 
     source: str
     shown: str
     kind: str = TEXT
 
     def dropped(self, kind: str) -> Span:
-        """The same stretch, left out; what was left out already stays what it was."""
+        """The same stretch, left out; one that was left out before keeps its kind."""
         return self if self.kind else Span(self.source, "", kind)
 
 
@@ -103,9 +103,9 @@ class _Reader:
     def read(self) -> list[Span]:
         prompt, place, words = self._prompt, 0, 0  # words: where those that are not yet a span begin
         while place < len(prompt):
-            found = _TOKEN.match(prompt, place)
-            assert found is not None  # its last branch takes any character
-            token, kind, start, place = found.group(), found.lastgroup, place, found.end()
+            match = _TOKEN.match(prompt, place)
+            assert match is not None  # its last branch takes any character
+            token, kind, start, place = match.group(), match.lastgroup, place, match.end()
             if kind == "text" or (token in "[]" and self._dialect == "comfyui"):
                 continue
             self._add_text(prompt[words:start])
@@ -172,8 +172,8 @@ class _Reader:
         if not colons or colons[-1] + 2 != end:
             return None
         behind = self._spans[end - 1]
-        found = _NUMBER.fullmatch(behind.source)
-        return float(found.group(1)) if found and not behind.kind else None
+        match = _NUMBER.fullmatch(behind.source)
+        return float(match.group(1)) if match and not behind.kind else None
 
     def _weigh(self, frame: _Frame, weight: float) -> None:
         """A weight: its words stay, unless it is zero or negative."""
@@ -220,8 +220,8 @@ class _Reader:
         if not first.isdecimal() and first != ".":
             return
         near = takewhile(lambda source: source[0] not in "{|}", (self._spans[i].source for i in range(start, end)))
-        found = _VARIANT_HEAD.match("".join(near))  # no head goes across these three
-        left, place = found.end() if found else 0, start
+        match = _VARIANT_HEAD.match("".join(near))  # no head goes across these three
+        left, place = match.end() if match else 0, start
         while place < end and left >= len(self._spans[place].source):
             left -= len(self._spans[place].source)
             self._spans[place] = Span(self._spans[place].source, "", CHOICE)
@@ -274,16 +274,16 @@ def _span(token: str, kind: str | None) -> Span:
 
 def _invoke_words(spans: list[Span]) -> list[Span]:
     """Take InvokeAI's plus and minus signs off single words: "bright++"."""
-    made: list[Span] = []
+    split: list[Span] = []
     for span in spans:
         place = 0
-        for found in _INVOKE_WORD.finditer(span.source) if not span.kind else ():
-            words = span.source[place : found.start()]
-            made += [Span(words, words), Span(found.group(), "", WEIGHT)]
-            place = found.end()
+        for match in _INVOKE_WORD.finditer(span.source) if not span.kind else ():
+            words = span.source[place : match.start()]
+            split += [Span(words, words), Span(match.group(), "", WEIGHT)]
+            place = match.end()
         rest = span.source[place:]
-        made += [span] if place == 0 else [Span(rest, rest)] if rest else []
-    return made
+        split += [span] if place == 0 else [Span(rest, rest)] if rest else []
+    return split
 
 
 def _split_flags(prompt: str) -> tuple[str, list[Span]]:
@@ -293,13 +293,13 @@ def _split_flags(prompt: str) -> tuple[str, list[Span]]:
         return prompt, []
     flags: list[Span] = []
     place = first.start()
-    for found in _FLAG.finditer(prompt, place):
-        between = prompt[place : found.start()]
+    for match in _FLAG.finditer(prompt, place):
+        between = prompt[place : match.start()]
         flags += [Span(between, "", FLAG)] if between else []
-        if found["name"] == "no":
-            flags += [Span(prompt[found.start() : found.start("value")], "", FLAG), Span(found["value"], "", NEGATIVE)]
+        if match["name"] == "no":
+            flags += [Span(prompt[match.start() : match.start("value")], "", FLAG), Span(match["value"], "", NEGATIVE)]
         else:
-            flags.append(Span(found.group(), "", FLAG))
-        place = found.end()
+            flags.append(Span(match.group(), "", FLAG))
+        place = match.end()
     flags += [Span(prompt[place:], "", FLAG)] if place < len(prompt) else []
     return prompt[: first.start()], flags

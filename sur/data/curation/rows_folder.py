@@ -5,11 +5,11 @@
     data/models.json       the models that wrote texts, by the digest that the provenance names
     data/images/           pictures under the SHA-256 of their bytes
     quarantine.jsonl       rows left out, as an extraction writes it
-    summary.json           how many, and why
+    summary.json           number of rows, and of rows left out by each filter
 
 Each file is replaced whole, metadata.jsonl last. A kill between two of them leaves the old rows beside the new
-provenance: then places do not tell which line is a row's, but keys do (a row that is to go may have no line any more),
-and the same command writes the rest.
+provenance. Then the keys, not the places, tell which line belongs to a row (an old row may have no line any more), and
+the same command writes the rest.
 """
 
 from __future__ import annotations
@@ -23,21 +23,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from sur.config.build_folder import BuildFolder
 from sur.config.curation import BuildConfig
 from sur.data import write_quarantine
-from sur.data.curation.collect import once
-from sur.data.curation.draft import Draft, ProgressMaker
+from sur.data.curation.collect import refuse_duplicate
+from sur.data.curation.draft import BuildDraft, ProgressMaker
 from sur.data.curation.filters import PICTURE, LeftOut
-from sur.data.curation.sources import Candidate, open_source
+from sur.data.curation.sources import RowCandidate, Source, open_source
 from sur.support.files import write_bytes
 from sur.support.progress import Progress
 
-METADATA, PROVENANCE, MODELS = "metadata.jsonl", "provenance.jsonl", "models.json"
-QUARANTINE, SUMMARY = "quarantine.jsonl", "summary.json"
-
 
 class BuildSummary(BaseModel):
-    """What a build came to: candidates = rows + all that is left out."""
+    """Counts of a build: candidates = rows + the sum of left_out, which counts by filter."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,56 +46,57 @@ class BuildSummary(BaseModel):
     left_out: dict[str, int]
 
 
-def write_rows(config: BuildConfig, draft: Draft, progress: ProgressMaker = Progress) -> BuildSummary:
-    """Write the folder of a draft; what it lacks still is left out. Returns the summary, which is written too."""
+def write_rows(config: BuildConfig, draft: BuildDraft, progress: ProgressMaker = Progress) -> BuildSummary:
+    """Write the rows of a draft into the build's folder, leaving out the incomplete ones; returns the summary.
+
+    The summary is written too.
+    """
     source = open_source(config.source)
     seen: dict[Any, str] = {}
-    data = config.data_dir
-    data.mkdir(parents=True, exist_ok=True)
-    with progress("write", len(draft.candidates), "rows") as shown:
+    folder = BuildFolder(config.run_dir)
+    folder.data.mkdir(parents=True, exist_ok=True)
+    with progress("write", len(draft.candidates), "rows") as bar:
 
-        def finished(candidate: Candidate) -> Candidate:
+        def finished(candidate: RowCandidate) -> RowCandidate:
             try:
-                candidate = once(complete(candidate, config), config, seen)
-                if candidate.picture and not picture_path(data, candidate).is_file():
-                    content = source.picture_bytes(candidate.picture)
-                    if hashlib.sha256(content).hexdigest() != candidate.sha256:
-                        raise LeftOut("changed", PICTURE, "it changed while the build ran", "run the build again")
-                    write_bytes(picture_path(data, candidate), content, durable=True)
+                check_complete(candidate, config.keep_unpaired)
+                refuse_duplicate(candidate, config.filters, seen)
+                if candidate.picture and not picture_path(folder.data, candidate).is_file():
+                    _copy_picture(source, candidate, folder.data)
                 return candidate
             finally:
-                shown.advance()
+                bar.advance()
 
-        draft = draft.each(finished)
-    models = {name: made for each in draft.candidates for name, made in each.facts.get("models", {}).items()}
-    write_bytes(data / PROVENANCE, _lines(provenance(each) for each in draft.candidates), durable=True)
-    write_bytes(data / MODELS, _json(dict(sorted(models.items()))), durable=True)
-    left = sorted(draft.left, key=lambda each: each.row.position)
-    write_quarantine(config.run_dir / QUARANTINE, (each.row for each in left))
+        draft = draft.map(finished)
+    candidates = draft.candidates
+    models = {key: model for candidate in candidates for key, model in candidate.facts.get("models", {}).items()}
+    write_bytes(folder.provenance, _lines(map(provenance, candidates)), durable=True)
+    write_bytes(folder.models, _json(dict(sorted(models.items()))), durable=True)
+    left = sorted(draft.left, key=lambda entry: entry.row.position)
+    write_quarantine(folder.quarantine, (entry.row for entry in left))
     summary = BuildSummary(
         candidates=draft.given,
-        rows=len(draft.candidates),
-        pictures=sum(bool(each.picture) for each in draft.candidates),
-        paired=sum(bool(each.complex) for each in draft.candidates),
-        left_out=dict(sorted(Counter(each.filter for each in left).items())),
+        rows=len(candidates),
+        pictures=sum(bool(candidate.picture) for candidate in candidates),
+        paired=sum(bool(candidate.complex) for candidate in candidates),
+        left_out=dict(sorted(Counter(entry.filter for entry in left).items())),
     )
-    write_bytes(config.run_dir / SUMMARY, _json(summary.model_dump()), durable=True)
-    write_bytes(data / METADATA, _lines(columns(each) for each in draft.candidates), durable=True)
+    write_bytes(folder.summary, _json(summary.model_dump()), durable=True)
+    write_bytes(folder.metadata, _lines(map(columns, candidates)), durable=True)
     return summary
 
 
-def complete(candidate: Candidate, config: BuildConfig) -> Candidate:
-    """The candidate itself. Raises: LeftOut when it has no narrative, or no complex prompt although it must."""
+def check_complete(candidate: RowCandidate, keep_unpaired: bool) -> None:
+    """Raises: LeftOut for a candidate without a narrative, or without a complex prompt unless `keep_unpaired`."""
     if not candidate.simple:
         raise LeftOut("no narrative", "text", "nothing wrote a narrative", "add `captions`, or `rewriting`")
-    if not candidate.complex and not config.keep_unpaired:
+    if not candidate.complex and not keep_unpaired:
         remedy = "add `rewriting` with writes: [complex], or set keep_unpaired"
         raise LeftOut("no complex prompt", "prompt", "nothing gave a complex prompt", remedy)
-    return candidate
 
 
-def columns(candidate: Candidate) -> dict[str, str]:
-    """A row as SURD has it; what it lacks has no column."""
+def columns(candidate: RowCandidate) -> dict[str, str]:
+    """The row of a candidate by SURD's columns; empty ones are left out."""
     row = {"file_name": _file_name(candidate), "text": candidate.simple, "prompt": candidate.complex}
     return {name: value for name, value in {**row, "negative_prompt": candidate.negative}.items() if value}
 
@@ -107,19 +106,27 @@ def row_key(row: dict[str, str]) -> str:
     return hashlib.sha256(_line(row).rstrip(b"\n")).hexdigest()[:32]
 
 
-def provenance(candidate: Candidate) -> dict[str, Any]:
-    """Where a row came from, and what was done to it."""
+def provenance(candidate: RowCandidate) -> dict[str, Any]:
+    """The provenance of a row: its key, its origin, and the facts of every step."""
     facts = {name: value for name, value in candidate.facts.items() if name != "models"}
     name = _file_name(candidate)
     return {"row": row_key(columns(candidate)), **({"file_name": name} if name else {}), **facts}
 
 
-def picture_path(data: Path, candidate: Candidate) -> Path:
-    """Where a candidate's picture goes."""
+def picture_path(data: Path, candidate: RowCandidate) -> Path:
+    """Path of a candidate's picture in the SURD folder."""
     return data / _file_name(candidate)
 
 
-def _file_name(candidate: Candidate) -> str:
+def _copy_picture(source: Source, candidate: RowCandidate, data: Path) -> None:
+    """Write a candidate's picture into the SURD folder. Raises: LeftOut when it is not the one that was read before."""
+    content = source.picture_bytes(candidate.picture)
+    if hashlib.sha256(content).hexdigest() != candidate.sha256:
+        raise LeftOut("changed", PICTURE, "it changed while the build ran", "run the build again")
+    write_bytes(picture_path(data, candidate), content, durable=True)
+
+
+def _file_name(candidate: RowCandidate) -> str:
     digest = candidate.sha256
     return f"images/{digest[:2]}/{digest}{candidate.extension}" if digest else ""
 

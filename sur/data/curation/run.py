@@ -1,4 +1,4 @@
-"""A whole build, from source to folder, in one process and without Prefect."""
+"""A whole build, from source to folder, in one process and without Prefect; the flow runs the same stages as tasks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sur.data.curation.rows_folder import BuildSummary, write_rows
 from sur.support.progress import Progress
 
 
-def build(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildSummary:
-    """Read, caption, rewrite, write; what models have written before is not written again.
+def build_rows(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildSummary:
+    """Read the source, caption, rewrite and write the rows; texts that models wrote before are not written again.
 
-    Raises: FileNotFoundError, ConfigError for a source or model that is not usable.
+    Raises: NotFound, ConfigError for a source or model that is not usable.
     """
     save_config(config)
     draft = collect(config, progress)

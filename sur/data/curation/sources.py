@@ -1,4 +1,4 @@
-"""What a build starts from: a folder of pictures, or a file of prompts, as candidates for rows."""
+"""The source of a build: a folder of pictures or a file of prompts, read as candidates for rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sur.support.errors import ConfigError, NotFound, RowError
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What may become a row; an empty text is one that a model has to write.
+class RowCandidate:
+    """A picture or a prompt of the source that may become a row; a model has to write the texts that are empty.
 
-    picture: reference for `Source.picture_bytes`, "" none. sha256, extension: of the picture's bytes.
-    facts: what is known of its origin, for the provenance.
+    picture: reference for `Source.picture_bytes`, "" for none. sha256, extension: those of the picture's bytes.
+    facts: what is known of the candidate's origin, for the provenance.
     """
 
     position: int
@@ -37,8 +37,8 @@ class Candidate:
 class Source(Protocol):
     """Candidates in a fixed order, and their pictures."""
 
-    def candidates(self) -> Iterator[Candidate | Quarantined]:
-        """All candidates, texts as they stand; what cannot be read as Quarantined."""
+    def candidates(self) -> Iterator[RowCandidate | Quarantined]:
+        """All candidates with their texts as written; an unreadable one comes as Quarantined."""
         ...
 
     def picture_bytes(self, ref: str) -> bytes:
@@ -54,7 +54,7 @@ def open_source(config: SourceConfig) -> Source:
 
 
 class PictureFolder:
-    """The pictures of a folder and of the folders in it, by name; hidden ones are not looked at."""
+    """The pictures of a folder and its subfolders, sorted by name; hidden files and folders are skipped."""
 
     def __init__(self, config: SourceConfig) -> None:
         if not config.path.is_dir():
@@ -63,18 +63,18 @@ class PictureFolder:
         data = DataConfig(path=self.root, max_image_bytes=config.max_image_bytes)
         self._images = ImageFolder(self.root, data)
 
-    def candidates(self) -> Iterator[Candidate | Quarantined]:
+    def candidates(self) -> Iterator[RowCandidate | Quarantined]:
         """One candidate a file with a picture's ending; a link that leads out of the folder is quarantined."""
         files = (file for file in self.root.rglob("*") if file.suffix.lower() in SUFFIXES)
         paths = (file.relative_to(self.root) for file in files if file.is_file() or file.is_symlink())
         names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
         for position, name in enumerate(names):
             try:
-                if (shown := name.encode("utf-8", "backslashreplace").decode()) != name:
-                    raise RowError("file_name", "its name is not valid Unicode", "rename the file")
-                yield Candidate(position, name, picture=self._images.ref(name))
+                if (printable := name.encode("utf-8", "backslashreplace").decode()) != name:
+                    raise RowError("file_name", "the file's name is not valid Unicode", "rename the file")
+                yield RowCandidate(position, name, picture=self._images.ref(name))
             except RowError as error:
-                yield Quarantined(position, shown, error.field, error.reason, error.remedy)
+                yield Quarantined(position, printable, error.field, error.reason, error.remedy)
 
     def picture_bytes(self, ref: str) -> bytes:
         """Bytes of a picture of the folder."""
@@ -102,12 +102,12 @@ class PromptRows:
         else:
             self._rows = open_rows(data, "source.prompts")
 
-    def candidates(self) -> Iterator[Candidate | Quarantined]:
+    def candidates(self) -> Iterator[RowCandidate | Quarantined]:
         """One candidate a row."""
         for row in self._rows:
             if isinstance(row, Row):
                 simple, complex_ = (row.simple if self._holds == side else "" for side in ("simple", "complex"))
-                yield Candidate(row.position, row.location, row.image, simple, complex_)
+                yield RowCandidate(row.position, row.location, row.image, simple, complex_)
             else:
                 yield row
 
@@ -123,7 +123,7 @@ class Lines(Reader):
         self.path, self.column = path, column
 
     def records(self) -> Iterator[Record]:
-        """The lines that hold something."""
+        """The lines that are not empty."""
         with open(self.path, "rb") as opened:
             for number, line in enumerate(opened, start=1):
                 location = f"{self.path.name}:{number}"
@@ -136,9 +136,9 @@ class Lines(Reader):
                     yield Record(location, {self.column: text})
 
     def image_ref(self, cell: Any, location: str) -> str:
-        """Never asked: lines name no pictures."""
+        """Raises RowError: lines name no pictures."""
         raise RowError("image", "a .txt file names no pictures", "use .jsonl or .csv")
 
     def image_bytes(self, ref: str) -> bytes:
-        """Never asked: lines name no pictures."""
+        """Raises RowError: lines name no pictures."""
         raise RowError("image", "a .txt file names no pictures", "use .jsonl or .csv")

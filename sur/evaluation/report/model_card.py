@@ -11,12 +11,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.cache import Manifest
 from sur.config.run import RunConfig, load_config
 from sur.config.run_folder import RunFolder
 from sur.evaluation.results import Evaluation, ScoreRow
 from sur.models.fingerprint import weights_fingerprint
+from sur.models.locate import is_hub_id
 from sur.support.errors import ConfigError
 from sur.training.checkpoint import processes_of, published_step
 
@@ -36,7 +37,7 @@ def publish_adapter(run_dir: Path, folder: Path, licences: dict[str, str], repos
         raise ConfigError(f"{run_dir} is no run: it has no {run.config.name}; give the run_dir of a training")
     config = load_config(run.config)
     source = run.adapter
-    adapter = Adapter.from_pretrained(source)
+    adapter = BaseAdapter.from_pretrained(source)
     licensed = [part for part in LICENSED if part != "LLM" or config.loss.uses_llm]
     if missing := [part for part in licensed if not licences.get(part)]:
         raise ConfigError(f"give the licence of: {', '.join(missing)} (an SPDX name such as apache-2.0, or other)")
@@ -55,7 +56,7 @@ def publish_adapter(run_dir: Path, folder: Path, licences: dict[str, str], repos
 def _card(
     config: RunConfig,
     run: RunFolder,
-    adapter: Adapter,
+    adapter: BaseAdapter,
     pictures: list[str],
     licences: dict[str, str],
     repository: str | None,
@@ -68,8 +69,8 @@ def _card(
         Environment(loader=PackageLoader("sur.support"), undefined=StrictUndefined, trim_blocks=True)
         .get_template("model-card.md.j2")
         .render(
-            base_model=Path(base).name if Path(base).exists() else base,
-            base_is_public=not Path(base).exists(),
+            base_model=base if is_hub_id(base) else Path(base).name,
+            base_is_public=is_hub_id(base),
             base_revision=config.base_model_revision,
             t5_tokens=adapter.t5_tokens,
             here=repository or PLACEHOLDER,

@@ -16,7 +16,7 @@ from sur.evaluation.report.grid import write_grid
 from sur.evaluation.results import Comparison, Evaluation, Gap, PromptSetInfo, ScorerInfo, ScoreRow
 from sur.evaluation.statistics import Interval
 from sur.evaluation.subject import Subject
-from sur.support.pages import picture_uri_if_whole, render, svg_uri, write_page
+from sur.support.pages import picture_uri_if_whole, render_template, svg_uri, write_page
 from sur.support.timings import read_seconds
 from sur.training.tracking.curves import read_curves
 from sur.training.tracking.plots import plot_losses
@@ -73,7 +73,7 @@ def write_report(subject: Subject, evaluation: Evaluation, run: RunConfig | None
         "config": None if run is None else f"{display_path(subject.folder)}/config.yaml",
         "adapter": display_path(evaluation.adapter),
     }
-    return write_page(folder.report, render("report.html.j2", context))
+    return write_page(folder.report, render_template("report.html.j2", context))
 
 
 def _set_scores(evaluation: Evaluation, info: PromptSetInfo) -> Iterator[SetScores]:

@@ -1,4 +1,4 @@
-"""What the three encoders have in common: one protocol, one result, one way to a stored number."""
+"""The protocol of the encoders, the result of encoding, and the cast to the stored dtype."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sur.cache import ArraySpec, FeatureSpec
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What one call of `encode` made of n items.
+class EncodedItems:
+    """The values of n items that one call of `encode` returns.
 
     values: feature name -> array name -> (n, *shape); bfloat16 as its uint16 bit patterns.
     bad: item index -> reason; such an item's values are zeros and must not be stored.
@@ -34,6 +34,11 @@ class Encoder(Protocol):
     kind: str
     consumes: str
 
+    @property
+    def key(self) -> str:
+        """Name of this encoder in the flow and its reports: llm, text.simple, text.complex or vae."""
+        ...
+
     def shapes(self) -> dict[str, dict[str, ArraySpec]]:
         """Arrays of each feature, from the model's config alone (weights need not be there)."""
         ...
@@ -42,7 +47,7 @@ class Encoder(Protocol):
         """Features with their identities; reads configs and fingerprints, loads no weights."""
         ...
 
-    def encode(self, items: Sequence[Any], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[Any], names: Collection[str] | None = None) -> EncodedItems:
         """Encode items into the named features (all of this encoder's when None)."""
         ...
 
@@ -52,9 +57,9 @@ class Encoder(Protocol):
 
 
 def checked_names(asked: Collection[str] | None, known: Sequence[str]) -> list[str]:
-    """The asked feature names in the encoder's own order.
+    """The feature names that a caller asked for (None: all), in the encoder's own order.
 
-    Raises: ValueError when a name is not one of this encoder's.
+    Raises: ValueError for a name of another encoder.
     """
     if asked is None:
         return list(known)
@@ -64,8 +69,8 @@ def checked_names(asked: Collection[str] | None, known: Sequence[str]) -> list[s
     return [name for name in known if name in asked]
 
 
-def to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Cast (n, ...) values to the stored dtype; also say of items that are not finite there what is and where.
+def cast_to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Values (n, ...) in the stored dtype; and for each item that is not finite after the cast, index -> reason.
 
     bfloat16 comes back as uint16 bit patterns. A value that overflows in the stored dtype counts as
     not finite, so a float16 store can never silently hold an infinity.
@@ -77,8 +82,3 @@ def to_stored(values: Tensor, dtype: str) -> tuple[np.ndarray, dict[int, str]]:
         first = places[0].tolist()
         faults[item] = f"{float(cast[item][tuple(first)])} at {first} in {dtype} ({len(places)} such values)"
     return (cast.view(torch.uint16) if dtype == "bfloat16" else cast).numpy(), faults
-
-
-def stored_numpy(dtype: str) -> np.dtype:
-    """The numpy dtype in which `to_stored` hands over values of a stored dtype."""
-    return np.dtype("uint16" if dtype == "bfloat16" else dtype)

@@ -1,4 +1,4 @@
-"""The diffusion pipeline's own text encoder(s): exactly the states that its denoiser would be given."""
+"""The text encoders of a diffusion pipeline: exactly the states that the pipeline gives to its denoiser."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sur.cache import ArraySpec, FeatureSpec
+from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import TextConfig
-from sur.features.encoders.base import Encoded, checked_names, stored_numpy, to_stored
+from sur.features.encoders.base import EncodedItems, cast_to_stored, checked_names
 from sur.models.libraries import major_version, pick_device
 from sur.models.pipeline_text import PipelineText, cleans_captions
 
@@ -36,6 +37,11 @@ class TextEncoder:
         self.config = config
         self.consumes: str = consumes
         self._pipeline = pipeline or pipeline_text(config)
+
+    @property
+    def key(self) -> str:
+        """text.simple or text.complex."""
+        return f"{self.kind}.{self.consumes}"
 
     @property
     def feature_name(self) -> str:
@@ -73,22 +79,22 @@ class TextEncoder:
             identity["t5_tokens"] = self._pipeline.t5_tokens
         return [FeatureSpec(self.feature_name, self.kind, identity, self.shapes()[self.feature_name])]
 
-    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> EncodedItems:
         """States of the prompts. stats: tokens (kept), padded_tokens (stored), truncated (prompts)."""
         if not checked_names(names, [self.feature_name]):
-            return Encoded({})
+            return EncodedItems({})
         arrays = self.shapes()[self.feature_name]
         tokens, limit = arrays["states"].shape[0], self._pipeline.counted_tokens()
-        values = {name: np.zeros((len(items), *spec.shape), stored_numpy(spec.dtype)) for name, spec in arrays.items()}
+        values = {name: np.zeros((len(items), *spec.shape), stored_dtype(spec.dtype)) for name, spec in arrays.items()}
         bad: dict[int, str] = {}
         stats = {"tokens": 0, "padded_tokens": len(items) * tokens, "truncated": 0}
         for start in range(0, len(items), self.config.batch_size):
             prompts = items[start : start + self.config.batch_size]
             rows = slice(start, start + len(prompts))
             encoding = self._pipeline.encode(prompts)
-            for name, made in (("states", encoding.states), ("pooled", encoding.pooled)):
-                if made is not None:
-                    values[name][rows], faults = to_stored(made, self.config.store_dtype)
+            for name, tensor in (("states", encoding.states), ("pooled", encoding.pooled)):
+                if tensor is not None:
+                    values[name][rows], faults = cast_to_stored(tensor, self.config.store_dtype)
                     bad |= {start + item: f"{name} is {fault}" for item, fault in faults.items()}
             lengths = self._pipeline.lengths(prompts)
             if encoding.mask is not None:
@@ -97,9 +103,9 @@ class TextEncoder:
             values["length"][rows] = lengths.clamp(max=limit).numpy()
             stats["tokens"] += int(lengths.clamp(max=limit).sum())
             stats["truncated"] += int((lengths > limit).sum())
-        for made in values.values():
-            made[list(bad)] = 0
-        return Encoded({self.feature_name: values}, bad, stats)
+        for array in values.values():
+            array[list(bad)] = 0
+        return EncodedItems({self.feature_name: values}, bad, stats)
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens that are kept of each prompt, BOS and EOS included; loads no weights.

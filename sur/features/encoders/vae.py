@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from sur.cache import ArraySpec, FeatureSpec
+from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import VAEConfig
-from sur.features.encoders.base import Encoded, checked_names, stored_numpy, to_stored
+from sur.features.encoders.base import EncodedItems, cast_to_stored, checked_names
 from sur.models.fingerprint import weights_fingerprint
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
 from sur.models.locate import PIPELINE_CONFIG, VAE_WEIGHTS, locate
@@ -31,7 +32,7 @@ class VAEEncoder:
     its mirror image.
     """
 
-    kind = "vae"
+    key = kind = "vae"
     consumes = "image"
 
     def __init__(self, config: VAEConfig) -> None:
@@ -42,8 +43,8 @@ class VAEEncoder:
 
     def folder(self, needed: Sequence[str] = PIPELINE_CONFIG) -> Path:
         """The VAE's folder, with the needed files: `vae` in a pipeline's folder, or the model's folder itself."""
-        found = locate(str(self.config.model), self.config.revision, needed=needed).folder
-        return found / "vae" if (found / "vae").is_dir() else found
+        folder = locate(str(self.config.model), self.config.revision, needed=needed).folder
+        return folder / "vae" if (folder / "vae").is_dir() else folder
 
     def shapes(self) -> dict[str, dict[str, ArraySpec]]:
         """Arrays of the feature; needs the VAE's config.json, not its weights.
@@ -81,29 +82,29 @@ class VAEEncoder:
         }
         return [FeatureSpec(config.feature_name, self.kind, identity, self.shapes()[config.feature_name])]
 
-    def encode(self, items: Sequence[Image.Image], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[Image.Image], names: Collection[str] | None = None) -> EncodedItems:
         """Latents of RGB images of any size. stats: images, views (forward passes of one image)."""
         name = self.config.feature_name
         if not checked_names(names, [name]):
-            return Encoded({})
+            return EncodedItems({})
         arrays, config = self.shapes()[name], self.config
         values = {
-            array: np.zeros((len(items), *spec.shape), stored_numpy(spec.dtype)) for array, spec in arrays.items()
+            array: np.zeros((len(items), *spec.shape), stored_dtype(spec.dtype)) for array, spec in arrays.items()
         }
         bad: dict[int, str] = {}
         for start in range(0, len(items), config.batch_size):
             squares = [square(i, config.resolution, config.crop) for i in items[start : start + config.batch_size]]
             pixels = to_tensor(squares)
             views = [pixels, pixels.flip(-1)] if config.flips else [pixels]
-            for view, seen in enumerate(views):
-                for array, made in zip(("mean", "logvar"), self._distribution(seen), strict=True):
-                    stored, faults = to_stored(made, config.store_dtype)
+            for view, view_pixels in enumerate(views):
+                for array, moments in zip(("mean", "logvar"), self._distribution(view_pixels), strict=True):
+                    stored, faults = cast_to_stored(moments, config.store_dtype)
                     values[array][start : start + len(squares), view] = stored
                     bad |= {start + item: f"{array} is {fault}" for item, fault in faults.items()}
-        for made in values.values():
-            made[list(bad)] = 0
+        for stored in values.values():
+            stored[list(bad)] = 0
         n_views = len(items) * (2 if config.flips else 1)
-        return Encoded({name: values}, bad, {"images": len(items), "views": n_views})
+        return EncodedItems({name: values}, bad, {"images": len(items), "views": n_views})
 
     def close(self) -> None:
         """Forget the weights."""

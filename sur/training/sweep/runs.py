@@ -54,8 +54,9 @@ def sweep_runs(
 ) -> list[SweepRun]:
     """The runs of a config file with overrides: one for each combination of `over` and seeds.
 
-    over: "section.key=value,value". All runs are validated before any is trained. Raises ConfigError for a malformed
-    or repeated key, or bad values.
+    over: "section.key=value,value". All runs are validated before any is trained.
+
+    Raises ConfigError for a malformed or repeated key, or bad values.
     """
     swept = [_parse_over(text) for text in over] + ([("train.seed", list(seeds))] if seeds else [])
     if not swept:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sur.adapter.adapter import Adapter
+from sur.adapter.base import BaseAdapter
 from sur.config.evaluation import EvaluateConfig
 from sur.config.run_folder import RunFolder
 from sur.config.training import TrainConfig
@@ -26,7 +26,7 @@ class Sampler:
         self.base, self.settings, self.sampling, self.folder = base, settings, sampling, folder
         self._pipe: Any = None
 
-    def draw(self, adapter: Adapter, step: int) -> Path:
+    def draw(self, adapter: BaseAdapter, step: int) -> Path:
         """Draw with a copy of the adapter, which stays as it is; returns the grid's path."""
         from diffusers.utils import make_image_grid  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -25,10 +25,13 @@ from sur.cli.app import app
 from sur.config.curation import BuildConfig, load_build_config
 from sur.config.run import load_config
 from sur.data import open_rows, scan
-from sur.data.curation import build, caption, collect, rows_folder, write_rows
-from sur.data.curation.draft import read_draft, save_draft
-from sur.features.extraction import close_encoders, extract
-from sur.features.plan import plan_extraction
+from sur.data.curation import build_rows, rows_folder
+from sur.data.curation.collect import collect
+from sur.data.curation.draft import BuildDraft
+from sur.data.curation.generate import caption
+from sur.data.curation.rows_folder import write_rows
+from sur.features.extraction import extract
+from sur.features.prepare import plan_extraction
 from sur.flows.runtime.launch import prefect_ready, stopped
 from sur.support.errors import ConfigError
 from sur.support.signals import Stopped
@@ -111,7 +114,6 @@ def files(run: Path) -> dict[str, bytes]:
 def extracted_rows(config) -> int:
     """Rows of the store after an extraction that left nothing to do."""
     extract(config)
-    close_encoders()
     store = Store.open(config.store.path)
     assert store.features() and not any(store.pending(name) for name in store.features())
     return store.n_rows
@@ -126,7 +128,7 @@ def pictures(tmp_path_factory):
 def built(tmp_path_factory, models, pictures) -> BuildConfig:
     """A finished build of the pictures; read-only."""
     config = load_build_config(picture_build(tmp_path_factory.mktemp("built"), models, pictures))
-    build(config)
+    build_rows(config)
     return config
 
 
@@ -158,7 +160,7 @@ def test_provenance_and_rows_belong_together_after_a_kill_between_them(models, t
     for i in (1, 2):
         draw(tmp_path / "in" / f"fox{i}.png", i, parameters=A1111.format(i))
     config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
-    build(config)
+    build_rows(config)
     before = sources(config)
     assert before == {"a red fox 1, snow": "fox1.png", "a red fox 2, snow": "fox2.png"}
     draw(tmp_path / "in" / "fox0.png", 7, parameters=A1111.format(0))
@@ -171,11 +173,11 @@ def test_provenance_and_rows_belong_together_after_a_kill_between_them(models, t
 
     monkeypatch.setattr(rows_folder, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
-        build(config)
+        build_rows(config)
     assert lines(config.data_dir / "provenance.jsonl")[0]["source"]["file"] == "fox0.png"
     assert sources(config) == before
     monkeypatch.undo()
-    build(config)
+    build_rows(config)
     assert sources(config) == {"a red fox 0, snow": "fox0.png", **before}
 
 
@@ -205,12 +207,12 @@ def test_the_same_build_writes_nothing_new_and_a_new_picture_is_the_only_one_don
     inside = tmp_path / "in"
     shutil.copytree(pictures, inside, symlinks=True)
     config = load_build_config(picture_build(tmp_path, models, inside))
-    build(config)
+    build_rows(config)
     before = files(config.run_dir)
-    build(config)
+    build_rows(config)
     assert files(config.run_dir) == before
     draw(inside / "a-new.png", 77, parameters=A1111.format("new"))
-    assert build(config).rows == 5
+    assert build_rows(config).rows == 5
     log = (config.run_dir / "texts.jsonl").read_bytes()
     assert log.startswith(before["texts.jsonl"])
     (added,) = [json.loads(line) for line in log[len(before["texts.jsonl"]) :].splitlines()]
@@ -219,13 +221,13 @@ def test_the_same_build_writes_nothing_new_and_a_new_picture_is_the_only_one_don
 
 def test_pictures_without_a_generator_s_prompt_may_be_kept_or_refused(models, pictures, tmp_path):
     kept = load_build_config(picture_build(tmp_path / "a", models, pictures), ["keep_unpaired=true"])
-    assert build(kept).left_out.get("no complex prompt") is None
+    assert build_rows(kept).left_out.get("no complex prompt") is None
     rows = lines(kept.data_dir / "metadata.jsonl")
     assert sum("prompt" not in row for row in rows) == 1
     refused = load_build_config(picture_build(tmp_path / "b", models, pictures), ["source.metadata=required"])
-    assert build(refused).left_out["no metadata"] == 1
+    assert build_rows(refused).left_out["no metadata"] == 1
     ignored = load_build_config(picture_build(tmp_path / "c", models, pictures), ["source.metadata=ignored"])
-    assert build(ignored).rows == 0
+    assert build_rows(ignored).rows == 0
 
 
 def test_a_picture_that_changes_while_the_build_runs_gets_no_other_one_s_caption(models, tmp_path):
@@ -251,7 +253,7 @@ def test_a_negative_prompt_that_is_too_long_is_cut_and_said_to_be(models, tmp_pa
     draw(tmp_path / "in" / "fox.png", 1, invokeai_metadata=json.dumps(
         {"positive_prompt": "a red fox", "negative_prompt": negative}))  # fmt: skip
     config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
-    assert build(config).rows == 1
+    assert build_rows(config).rows == 1
     assert max(given) <= collecting.LONGEST_PROMPT
     assert lines(config.data_dir / "metadata.jsonl")[0]["negative_prompt"] == "fog"
     (told,) = lines(config.data_dir / "provenance.jsonl")
@@ -265,12 +267,12 @@ def test_names_prompts_and_fields_that_are_no_unicode_spoil_only_their_own_rows(
         draw(tmp_path / "in" / f"{name}.png", len(name), invokeai_metadata=json.dumps(told))
     shutil.copy(tmp_path / "in" / "good.png", os.fsencode(tmp_path / "in") + b"/\xff.png")
     config = load_build_config(picture_build(tmp_path, models, tmp_path / "in"))
-    assert build(config).rows == 1
+    assert build_rows(config).rows == 1
     (told,) = lines(config.data_dir / "provenance.jsonl")
     assert told["metadata"]["fields"] == {"strength": "NaN", "x": "\ud800"}
     left = {each["location"]: each["reason"] for each in lines(config.run_dir / "quarantine.jsonl")}
     assert left == {
-        "bad.png": "not valid Unicode (surrogates not allowed)", "\\udcff.png": "its name is not valid Unicode"
+        "bad.png": "not valid Unicode (surrogates not allowed)", "\\udcff.png": "the file's name is not valid Unicode"
     }  # fmt: skip
 
 
@@ -279,7 +281,7 @@ def test_prompts_become_rows_that_are_planned_and_extracted(models, tmp_path):
     texts = ["a (red:1.2) fox, snow", "two wolves, moonlight, 8k", "A RED fox, snow", "x", "two cats on a bench"]
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts) + "{broken\n")
     config = load_build_config(prompt_build(tmp_path, models, prompts))
-    summary = build(config)
+    summary = build_rows(config)
     assert (summary.rows, summary.left_out) == (3, {"duplicate": 1, "too short": 1, "unreadable": 1})
     rows = lines(config.data_dir / "metadata.jsonl")
     assert [row["prompt"] for row in rows] == ["a red fox, snow", "two wolves, moonlight, 8k", "two cats on a bench"]
@@ -296,7 +298,7 @@ def test_narratives_get_complex_prompts_the_other_way(models, tmp_path):
     prompts.write_text("\ufeffA red fox sits in the snow.\n\nTwo wolves howl at the moon.\n", encoding="utf-8")
     path = prompt_build(tmp_path, models, prompts, rewriting={"writes": ["complex"]})
     config = load_build_config(path, ["source.holds=simple"])
-    assert build(config).rows == 2
+    assert build_rows(config).rows == 2
     rows = lines(config.data_dir / "metadata.jsonl")
     assert [row["text"] for row in rows] == ["A red fox sits in the snow.", "Two wolves howl at the moon."]
     assert all(row["prompt"] for row in rows)
@@ -308,7 +310,7 @@ def test_narratives_get_complex_prompts_the_other_way(models, tmp_path):
 def test_a_caption_is_rewritten_to_the_complex_prompt_that_a_picture_lacks(models, pictures, tmp_path):
     writer = {"model": models / "writer", "max_new_tokens": 12, "device": "cpu", "writes": ["complex"]}
     config = load_build_config(picture_build(tmp_path, models, pictures, rewriting=writer))
-    assert build(config).rows == 5
+    assert build_rows(config).rows == 5
     made = {t["source"]["file"]: t for t in lines(config.data_dir / "provenance.jsonl")}
     assert set(made["plain.png"]) >= {"text", "prompt"}
     assert "prompt" not in made["fox1.png"]
@@ -319,7 +321,7 @@ def test_pictures_that_a_table_names_come_with_its_prompts(models, pictures, tmp
     table.write_text('image,prompt\nplain.png,"a fox, (snow)"\n../outside.png,x y z\n')
     source = {"prompts": table, "picture_column": "image"}
     config = load_build_config(picture_build(tmp_path, models, pictures, source=source))
-    assert build(config).left_out == {"unreadable": 1}
+    assert build_rows(config).left_out == {"unreadable": 1}
     (row,) = lines(config.data_dir / "metadata.jsonl")
     assert row["prompt"] == "a fox, snow"
     records, bad = scan(open_rows(load_config(save_config_file(tmp_path, models, config.data_dir)).data), True)
@@ -331,7 +333,7 @@ def test_a_prompt_that_is_too_long_for_the_model_is_left_out(models, tmp_path):
     prompts = tmp_path / "p.txt"
     prompts.write_text("a red fox\n" + "two grey wolves in the moonlight " * 9 + "\n")
     config = load_build_config(prompt_build(tmp_path, models, prompts, rewriting={"max_prompt_tokens": 60}))
-    assert build(config).left_out == {"too long": 1}
+    assert build_rows(config).left_out == {"too long": 1}
     assert "more than 60" in lines(config.run_dir / "quarantine.jsonl")[0]["reason"]
 
 
@@ -341,7 +343,7 @@ def test_other_settings_write_anew_beside_the_old_texts(models, tmp_path):
     path = prompt_build(tmp_path, models, prompts)
     for overrides, texts in (([], 1), (["rewriting.max_new_tokens=5"], 2), ([], 2)):
         config = load_build_config(path, overrides)
-        build(config)
+        build_rows(config)
         assert len(lines(config.run_dir / "texts.jsonl")) == texts
 
 
@@ -367,7 +369,11 @@ def test_shipped_configs_are_valid(name):
     assert load_build_config(f"configs/{name}.yaml").run_dir == Path("runs") / name
 
 
-RUN = "import sys; from sur.data.curation import build, load_build_config; build(load_build_config(sys.argv[1]))"
+RUN = """
+import sys
+from sur.data.curation import build_rows, load_build_config
+build_rows(load_build_config(sys.argv[1]))
+"""
 
 
 @pytest.mark.slow
@@ -375,7 +381,7 @@ def test_a_build_killed_at_random_moments_ends_the_same_and_captions_nothing_twi
     pictures = save_pictures(tmp_path / "in", count=40)
     captions = {"model": models / "blip", "max_new_tokens": 20, "batch_size": 2, "device": "cpu"}
     whole = load_build_config(picture_build(tmp_path / "whole", models, pictures, captions=captions))
-    build(whole)
+    build_rows(whole)
     path = picture_build(tmp_path / "killed", models, pictures, captions=captions)
     run = tmp_path / "killed" / "run"
     moments = random.Random(5)
@@ -391,7 +397,7 @@ def test_a_build_killed_at_random_moments_ends_the_same_and_captions_nothing_twi
             child.kill()
         killed += child.returncode == -9
     assert killed >= 3
-    build(load_build_config(path))
+    build_rows(load_build_config(path))
     written = [each[0] for line in lines(run / "texts.jsonl") for each in line["texts"]]
     assert len(written) == len(set(written)) == 42
     ours, theirs = files(run), files(whole.run_dir)
@@ -406,8 +412,8 @@ def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, t
     with prefect_ready(tmp_path / "run"):
         from sur.flows import build as flow
 
-        read = flow.read_draft
-        monkeypatch.setattr(flow, "read_draft", lambda path: passed.append(path) or read(path))
+        read = flow.BuildDraft.read
+        monkeypatch.setattr(flow.BuildDraft, "read", lambda path: passed.append(path) or read(path))
         shown = CliRunner().invoke(app, ["build", str(path), "filters.min_image_side=32"])
     assert passed == [tmp_path / "run" / "draft.jsonl"] * 2 and not (tmp_path / "run" / "draft.jsonl").exists()
     assert shown.exit_code == 0, shown.output
@@ -418,7 +424,7 @@ def test_the_command_runs_the_flow_and_says_what_is_left_out(models, pictures, t
 def test_a_draft_is_read_as_it_was_written(models, pictures, tmp_path):
     config = load_build_config(picture_build(tmp_path, models, pictures))
     draft = collect(config)
-    read = read_draft(save_draft(tmp_path, draft))
+    read = BuildDraft.read(draft.save(tmp_path))
     assert (read.candidates, read.left, read.given) == (draft.candidates, draft.left, 11)
 
 

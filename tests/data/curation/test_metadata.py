@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sur.data.curation.metadata.a1111 import read_a1111, read_settings
-from sur.data.curation.metadata.embedded import MetadataError, embedded_texts
-from sur.data.curation.metadata.read import read_embedded
+from sur.data.curation.metadata.generator_metadata import MetadataError, texts_in_picture
+from sur.data.curation.metadata.read import read_generator_metadata
 from sur.support.images import open_checked
 
 INFOTEXT = """portrait of an (old fisherman:1.2), harbour at dawn,
@@ -43,7 +43,7 @@ def with_comment(kind: str, comment: bytes) -> bytes:
 def read(data: bytes):
     image = open_checked(data, 10**6)
     image.load()
-    return read_embedded(embedded_texts(image))
+    return read_generator_metadata(texts_in_picture(image))
 
 
 def check_infotext(found):

@@ -15,8 +15,8 @@ from tiny_models import save_llm
 from sur.config.curation import ASKED, CaptionConfig, RewriteConfig
 from sur.config.features import VLLMConfig
 from sur.data.curation.writers.captions import Captioner
-from sur.data.curation.writers.rewriting import Rewriter, tidy
-from sur.data.curation.writers.text_log import TextLog, Written, digest, kept_texts
+from sur.data.curation.writers.rewriting import Rewriter, strip_chatter
+from sur.data.curation.writers.text_log import TextLog, Written, count_texts, digest
 from sur.support.errors import ConfigError, EngineGone, EngineRefused
 
 RNG = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def test_a_rewriter_that_cannot_work_is_refused(models, change):
     ],
 )
 def test_what_a_model_says_around_its_text_is_taken_off(raw, text):
-    assert tidy(raw) == (text, "\n\nKeywords" in raw)
+    assert strip_chatter(raw) == (text, "\n\nKeywords" in raw)
 
 
 class Completions(http.server.BaseHTTPRequestHandler):
@@ -323,7 +323,7 @@ def test_a_log_gives_back_what_was_written_by_model_and_input(tmp_path):
         assert log.get(MADE, "c") is None
         assert log.get({**MADE, "model": "n"}, "a") is None
         assert len(log) == 2
-    assert kept_texts(tmp_path) == 2
+    assert count_texts(tmp_path) == 2
 
 
 def test_a_line_that_a_kill_cut_anywhere_is_taken_off_whole(tmp_path):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 
-from sur.data.curation.metadata.embedded import Embedded
+from sur.data.curation.metadata.generator_metadata import GeneratorMetadata
 
 NEGATIVE = "Negative prompt:"
 FEWEST_FIELDS = 3  # fewer "Key: value" in the last line are taken for words of the prompt
@@ -21,7 +21,7 @@ _KEY = re.compile(r"\s*([A-Za-z0-9][\w /.+-]*):\s*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def read_a1111(text: str) -> Embedded | None:
+def read_a1111(text: str) -> GeneratorMetadata | None:
     """Prompt, negative prompt and settings; None for a text that is not in this form."""
     lines = text.replace("\r\n", "\n").strip("\0 \n").split("\n")
     place = _settings_line(lines)
@@ -36,7 +36,7 @@ def read_a1111(text: str) -> Embedded | None:
             negative = [line.strip().removeprefix(NEGATIVE), *positive[i + 1 :]]
             positive = positive[:i]
             break
-    return Embedded("a1111", "a1111", "\n".join(positive).strip(), "\n".join(negative).strip(), fields)
+    return GeneratorMetadata("a1111", "a1111", "\n".join(positive).strip(), "\n".join(negative).strip(), fields)
 
 
 def read_settings(line: str) -> dict[str, str]:

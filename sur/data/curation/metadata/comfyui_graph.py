@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sur.data.curation.metadata.embedded import MetadataError
+from sur.data.curation.metadata.generator_metadata import MetadataError
 
 # The canvas gives widgets by place only; newer versions name them in `inputs` besides. These matter to prompts.
 WIDGETS = {
@@ -81,9 +81,9 @@ def graph_of_canvas(text: str) -> Graph:
     for node in nodes:
         if not isinstance(node, dict) or node.get("mode") == MUTED:
             continue
-        sockets = [each for each in node.get("inputs") or [] if isinstance(each, dict)]
+        sockets = [socket for socket in node.get("inputs") or [] if isinstance(socket, dict)]
         inputs = {} if node.get("mode") == BYPASSED else dict(_widgets(node, sockets))
-        inputs |= {str(each.get("name")): ends[each["link"]] for each in sockets if each.get("link") in ends}
+        inputs |= {str(socket.get("name")): ends[socket["link"]] for socket in sockets if socket.get("link") in ends}
         graph[str(node.get("id"))] = Node(str(node.get("id")), str(node.get("type", "")), inputs)
     return graph
 
@@ -97,7 +97,7 @@ def _widgets(node: Mapping[str, Any], sockets: list[dict[str, Any]]) -> Iterator
     values = values if isinstance(values, list) else []
     names = WIDGETS.get(str(node.get("type")))
     if names is None:
-        names = [str(each["widget"].get("name")) for each in sockets if isinstance(each.get("widget"), dict)]
+        names = [str(socket["widget"].get("name")) for socket in sockets if isinstance(socket.get("widget"), dict)]
         if len(names) != len(values):  # there are values without a name, so places mean nothing
             names = ["text"] if [type(value) for value in values] == [str] else []
     yield from zip(names, values, strict=False)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sur.data.curation.metadata.embedded import Embedded, MetadataError
+from sur.data.curation.metadata.generator_metadata import GeneratorMetadata, MetadataError
 
 
-def read_json_tools(texts: Mapping[str, str]) -> Embedded | None:
+def read_json_tools(texts: Mapping[str, str]) -> GeneratorMetadata | None:
     """The prompts in `invokeai_metadata`, `sd-metadata`, or JSON in `parameters` or `UserComment`, if there are any.
 
     Raises: MetadataError when InvokeAI's own chunk cannot be read.
@@ -20,7 +20,7 @@ def read_json_tools(texts: Mapping[str, str]) -> Embedded | None:
             raise MetadataError("the chunk invokeai_metadata is not a JSON object")
         if "positive_prompt" not in fields:
             return None  # a picture that InvokeAI only edited or upscaled
-        return _embedded("invokeai", "invokeai", fields, "positive_prompt", "negative_prompt")
+        return _metadata("invokeai", "invokeai", fields, "positive_prompt", "negative_prompt")
     if "sd-metadata" in texts:
         image = (_object(texts["sd-metadata"]) or {}).get("image")
         if not isinstance(image, dict):
@@ -28,21 +28,21 @@ def read_json_tools(texts: Mapping[str, str]) -> Embedded | None:
         prompt = image.get("prompt")
         if isinstance(prompt, list):  # InvokeAI 2: a list of weighted parts
             image = {**image, "prompt": ", ".join(str(part["prompt"]) for part in prompt if isinstance(part, dict))}
-        return _embedded("invokeai", "invokeai", image, "prompt", "negative_prompt")
+        return _metadata("invokeai", "invokeai", image, "prompt", "negative_prompt")
     for name in ("parameters", "UserComment"):
         fields = _object(texts.get(name, ""))
         if fields is None:
             continue
         if isinstance(swarm := fields.get("sui_image_params"), dict):
-            return _embedded("swarmui", "a1111", swarm, "prompt", "negativeprompt")
+            return _metadata("swarmui", "a1111", swarm, "prompt", "negativeprompt")
         if "prompt" in fields and "negative_prompt" in fields:
-            return _embedded("fooocus", "a1111", fields, "prompt", "negative_prompt")
+            return _metadata("fooocus", "a1111", fields, "prompt", "negative_prompt")
     return None
 
 
-def _embedded(tool: str, dialect: Any, fields: dict[str, Any], prompt: str, negative: str) -> Embedded:
+def _metadata(tool: str, dialect: Any, fields: dict[str, Any], prompt: str, negative: str) -> GeneratorMetadata:
     rest = {name: value for name, value in fields.items() if name not in (prompt, negative)}
-    return Embedded(tool, dialect, str(fields.get(prompt) or ""), str(fields.get(negative) or ""), rest)
+    return GeneratorMetadata(tool, dialect, str(fields.get(prompt) or ""), str(fields.get(negative) or ""), rest)
 
 
 def _object(text: str) -> dict[str, Any] | None:

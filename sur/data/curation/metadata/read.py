@@ -1,4 +1,4 @@
-"""Which tool's metadata a picture has: AUTOMATIC1111's, ComfyUI's, InvokeAI's, SwarmUI's or Fooocus'."""
+"""Reads the metadata of whichever tool made a picture: AUTOMATIC1111, ComfyUI, InvokeAI, SwarmUI or Fooocus."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 
 from sur.data.curation.metadata.a1111 import read_a1111
 from sur.data.curation.metadata.comfyui import read_comfyui
-from sur.data.curation.metadata.embedded import Embedded
+from sur.data.curation.metadata.generator_metadata import GeneratorMetadata
 from sur.data.curation.metadata.json_tools import read_json_tools
 
 
-def read_embedded(texts: Mapping[str, str]) -> Embedded | None:
+def read_generator_metadata(texts: Mapping[str, str]) -> GeneratorMetadata | None:
     """The prompts that one of the known tools left in a picture's texts; None when none of them did.
 
-    Raises: MetadataError when it is such a tool's metadata, but not to be followed.
+    Raises: MetadataError when one of these tools wrote metadata that cannot be followed.
     """
-    found = read_json_tools(texts)
+    metadata = read_json_tools(texts)
     for name in ("parameters", "UserComment"):
-        if found is None and name in texts:
-            found = read_a1111(texts[name])
-    if found is None and ("prompt" in texts or "workflow" in texts):
-        found = read_comfyui(texts.get("prompt"), texts.get("workflow"))
-    return found
+        if metadata is None and name in texts:
+            metadata = read_a1111(texts[name])
+    if metadata is None and ("prompt" in texts or "workflow" in texts):
+        metadata = read_comfyui(texts.get("prompt"), texts.get("workflow"))
+    return metadata

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sur.config.curation import ASKED, CaptionConfig, GenerationConfig
 from sur.config.features import slug
-from sur.data.curation.writers.generation import batch_seed, generate, written
+from sur.data.curation.writers.generation import batch_seed, generate_texts, written
 from sur.data.curation.writers.text_log import Written
 from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
@@ -31,7 +31,7 @@ class Captioner:
         self._processor: Any = None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that a caption depends on besides the picture; loads no weights."""
+        """Everything besides the picture that a caption depends on; loads no weights."""
         config = self.config
         return {
             "task": "caption",
@@ -59,8 +59,8 @@ class Captioner:
         }
         seed = batch_seed(self.config, inputs)
         tokenizer = processor.tokenizer
-        made = generate(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
-        return written(tokenizer, made, seed, "" if processor.chat_template else self.config.instruction or "")
+        generated = generate_texts(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
+        return written(tokenizer, generated, seed, "" if processor.chat_template else self.config.instruction or "")
 
     def close(self) -> None:
         """Forget the weights."""
@@ -70,18 +70,18 @@ class Captioner:
     def _inputs(self, pictures: Sequence[Image.Image]) -> dict[str, Any]:
         processor, asked = self._processor, self.config.instruction
         if processor.chat_template:
-            told = [
+            messages = [
                 [
                     {
                         "role": "user",
-                        "content": [{"type": "image", "image": each}, {"type": "text", "text": asked or ASKED}],
+                        "content": [{"type": "image", "image": picture}, {"type": "text", "text": asked or ASKED}],
                     }
                 ]
-                for each in pictures
+                for picture in pictures
             ]
             options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
-            told_how = {"padding": True, "return_tensors": "pt"}
-            return dict(processor.apply_chat_template(told, processor_kwargs=told_how, **options))
+            options_of_processor = {"padding": True, "return_tensors": "pt"}
+            return dict(processor.apply_chat_template(messages, processor_kwargs=options_of_processor, **options))
         if asked is None:
             return dict(processor(images=list(pictures), return_tensors="pt"))
         return dict(processor(images=list(pictures), text=[asked] * len(pictures), return_tensors="pt"))
@@ -120,10 +120,10 @@ class Captioner:
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end a text, wherever a model's files say so."""
+    """Tokens that end a text, collected from the model's files and its tokenizer."""
     text = model.config.get_text_config(decoder=True)
-    told = [model.generation_config.eos_token_id, getattr(text, "eos_token_id", None), tokenizer.eos_token_id]
+    named_ends = [model.generation_config.eos_token_id, getattr(text, "eos_token_id", None), tokenizer.eos_token_id]
     if model.config.model_type == "blip":
-        told = [text.sep_token_id]
-    ends = [token for each in told for token in (each if isinstance(each, (list, tuple)) else [each])]
+        named_ends = [text.sep_token_id]
+    ends = [token for entry in named_ends for token in (entry if isinstance(entry, (list, tuple)) else [entry])]
     return sorted({token for token in ends if token is not None})

@@ -1,4 +1,4 @@
-"""How models write: settings that captions and rewrites share, and one call of transformers' generate."""
+"""Generation of texts with transformers, as captions and rewrites share it: seeds, one call, the texts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SEED_BITS = 31
 
 
 def batch_seed(config: GenerationConfig, inputs: Sequence[str]) -> int | None:
-    """The seed of a batch, the same whenever the same inputs come together; None where nothing is sampled."""
+    """The seed of a batch, a function of its inputs; None for greedy decoding."""
     if config.temperature == 0:
         return None
     return int(digest([config.seed, list(inputs)]), 16) % 2**SEED_BITS
 
 
-def generate(
+def generate_texts(
     model: Any, inputs: Mapping[str, Any], config: GenerationConfig, eos: Sequence[int], pad: int, seed: int | None
 ) -> list[tuple[list[int], bool]]:
-    """New token ids of each item, without what the model was given, and whether they came to an end."""
+    """The new token ids of each item, without the input's, and whether an end token ended them."""
     from transformers import GenerationConfig as Settings
 
     sampling = {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0} if seed is not None else {}
@@ -50,7 +50,7 @@ def generate(
 
 
 def given_tokens(ids: Tensor | None, sequences: Tensor) -> int:
-    """How many tokens at the start of the output are the input: all of it for most decoders, 1 for a start token."""
+    """Number of input tokens that begin the output: the whole input for most decoders, 1 for a start token."""
     if ids is None:
         return 1
     length = ids.shape[1]
@@ -61,7 +61,7 @@ def given_tokens(ids: Tensor | None, sequences: Tensor) -> int:
 def written(
     tokenizer: Any, generated: Sequence[tuple[list[int], bool]], seed: int | None, given: str = ""
 ) -> list[Written]:
-    """The texts of token ids; `given`: words that some models repeat before their own."""
+    """The texts of token ids. given: words that some models repeat before their own text; they are removed."""
     texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids, _ in generated]
     if given:
         plain = " ".join(given.lower().split())
@@ -70,7 +70,7 @@ def written(
 
 
 def _until_end(ids: list[int], eos: set[int], pad: int) -> tuple[list[int], bool]:
-    """Ids before the first end token, and whether there is one; padding behind the longest text is none."""
+    """Ids before the first end token, and whether there is one; padding at the end is removed."""
     for place, token in enumerate(ids):
         if token in eos:
             return ids[:place], True

@@ -35,10 +35,10 @@ _LEAD_IN = re.compile(
 
 
 class Generator(Protocol):
-    """What runs the LLM; weights load, or a server is met, with the first call of `write`."""
+    """The engine that runs the LLM; the first call of `write` loads the weights or connects to the server."""
 
     def identity(self) -> dict[str, str]:
-        """Engine and what of it a text depends on."""
+        """The engine's name and version, as far as a text depends on them."""
         ...
 
     def write(self, prompts: Sequence[list[int]], inputs: Sequence[str], tokenizer: Any) -> list[Written]:
@@ -46,7 +46,7 @@ class Generator(Protocol):
         ...
 
     def close(self) -> None:
-        """Let weights or server go."""
+        """Forget the weights, or end the server."""
         ...
 
 
@@ -60,15 +60,15 @@ class Rewriter:
         self._runs: Generator | None = None
 
     def identity(self, side: Side) -> dict[str, Any]:
-        """Everything that a rewrite depends on besides the prompt; loads no weights."""
-        config, found = self.config, self._found
-        weights = found.folder / found.gguf_file if found.gguf_file else found.folder
+        """Everything besides the prompt that a rewrite depends on; loads no weights."""
+        config, located = self.config, self._found
+        weights = located.folder / located.gguf_file if located.gguf_file else located.folder
         return {
             "task": f"rewrite to {side}",
             "model": slug(config.model),
             "weights": weights_fingerprint(weights),
-            "tokenizer": "in the GGUF file" if found.gguf_file else tokenizer_fingerprint(found.folder),
-            "instruction": self._told(side),
+            "tokenizer": "in the GGUF file" if located.gguf_file else tokenizer_fingerprint(located.folder),
+            "instruction": self._instruction(side),
             "template": config.template,
             "generation": GenerationConfig.model_validate(
                 config.model_dump(include=set(GenerationConfig.model_fields))
@@ -84,8 +84,8 @@ class Rewriter:
             return []
         tokenizer = self._tokenizer()
         before, after = template_around(tokenizer, self.config.template)
-        told = self._told(side)
-        texts = [before + told.replace("{prompt}", prompt) + after for prompt in prompts]
+        instruction = self._instruction(side)
+        texts = [before + instruction.replace("{prompt}", prompt) + after for prompt in prompts]
         options = {"add_special_tokens": self.config.template != "chat", "verbose": False}
         return tokenizer(texts, **options)["input_ids"]
 
@@ -100,16 +100,16 @@ class Rewriter:
         return list(batches(longest, self.config.tokens_per_batch))
 
     def write(self, tokens: Sequence[list[int]], inputs: Sequence[str]) -> list[Written]:
-        """The model's text for each prompt, as it came."""
+        """The model's raw text for each prompt."""
         return self._generator().write(tokens, inputs, self._tokenizer())
 
     def close(self) -> None:
-        """Let the model go."""
+        """Forget the model, or end its server."""
         if self._runs is not None:
             self._runs.close()
         self._runs = self._tokens_of = None
 
-    def _told(self, side: Side) -> str:
+    def _instruction(self, side: Side) -> str:
         return self.config.to_simple if side == "simple" else self.config.to_complex
 
     def _generator(self) -> Generator:
@@ -132,13 +132,13 @@ class Rewriter:
         return self._tokens_of
 
 
-def load_tokenizer(found: Located, trust_remote_code: bool) -> Any:
+def load_tokenizer(located: Located, trust_remote_code: bool) -> Any:
     """A model's tokenizer, padding on the left as generation wants it."""
     from transformers import AutoTokenizer
 
-    with parsed_once(found.gguf_file), quiet_libraries():
+    with parsed_once(located.gguf_file), quiet_libraries():
         tokenizer = AutoTokenizer.from_pretrained(
-            found.folder, gguf_file=found.gguf_file, trust_remote_code=trust_remote_code, local_files_only=True
+            located.folder, gguf_file=located.gguf_file, trust_remote_code=trust_remote_code, local_files_only=True
         )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
@@ -146,14 +146,11 @@ def load_tokenizer(found: Located, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def tidy(text: str) -> tuple[str, bool]:
-    """A model's text without what it says around it, and whether it says more after it.
-
-    Taken off: a lead-in, quotes about it, and all but its first paragraph.
-    """
+def strip_chatter(text: str) -> tuple[str, bool]:
+    """The first paragraph of a model's answer without lead-in and quotes, and whether other paragraphs follow it."""
     text = text.strip()
-    shorter = _LEAD_IN.sub("", text).strip()
-    first, *more = (shorter or text).split("\n\n", 1)
+    without_lead_in = _LEAD_IN.sub("", text).strip()
+    first, *more = (without_lead_in or text).split("\n\n", 1)
     first = " ".join(first.split())
     for left, right in ('""', "''", "“”", "``"):
         if len(first) > 1 and first[0] == left and first[-1] == right and left not in first[1:-1]:

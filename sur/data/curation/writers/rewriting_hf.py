@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sur.config.curation import RewriteConfig
-from sur.data.curation.writers.generation import batch_seed, generate, written
+from sur.data.curation.writers.generation import batch_seed, generate_texts, written
 from sur.data.curation.writers.text_log import Written
 from sur.models.gguf import parsed_once
 from sur.models.libraries import free_memory, major_version, pick_device, quiet_libraries
@@ -19,12 +19,12 @@ from sur.support.errors import ConfigError
 class HFGenerator:
     """One batch at a time, padded on the left."""
 
-    def __init__(self, config: RewriteConfig, found: Located) -> None:
-        self.config, self._found = config, found
+    def __init__(self, config: RewriteConfig, located: Located) -> None:
+        self.config, self._found = config, located
         self._model: Any = None
 
     def identity(self) -> dict[str, str]:
-        """The library's major version: what a new one of may change numbers, and with them words."""
+        """The library's major version, because a new major version may change numbers, and with them words."""
         return {"engine": f"transformers {major_version('transformers')}"}
 
     def write(self, prompts: Sequence[list[int]], inputs: Sequence[str], tokenizer: Any) -> list[Written]:
@@ -35,13 +35,13 @@ class HFGenerator:
         longest = max(map(len, prompts))
         ids = torch.full((len(prompts), longest), tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, each in enumerate(prompts):
-            ids[row, longest - len(each) :] = torch.tensor(each)
-            mask[row, longest - len(each) :] = 1
+        for row, tokens in enumerate(prompts):
+            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
+            mask[row, longest - len(tokens) :] = 1
         given = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
         seed = batch_seed(self.config, inputs)
-        made = generate(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
-        return written(tokenizer, made, seed)
+        generated = generate_texts(model, given, self.config, _ends(model, tokenizer), tokenizer.pad_token_id, seed)
+        return written(tokenizer, generated, seed)
 
     def close(self) -> None:
         """Forget the weights."""
@@ -51,12 +51,12 @@ class HFGenerator:
     def _load(self) -> Any:
         from transformers import AutoModelForCausalLM
 
-        config, found = self.config, self._found
-        safe = {} if found.gguf_file else {"use_safetensors": True}
-        with parsed_once(found.gguf_file), quiet_libraries():
+        config, located = self.config, self._found
+        safe = {} if located.gguf_file else {"use_safetensors": True}
+        with parsed_once(located.gguf_file), quiet_libraries():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                found.folder,
-                gguf_file=found.gguf_file,
+                located.folder,
+                gguf_file=located.gguf_file,
                 trust_remote_code=config.trust_remote_code,
                 local_files_only=True,
                 dtype=getattr(torch, config.compute_dtype),
@@ -74,6 +74,6 @@ class HFGenerator:
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
     """Tokens that end a text."""
-    told = model.generation_config.eos_token_id
-    ends = [*(told if isinstance(told, (list, tuple)) else [told]), tokenizer.eos_token_id]
+    named_ends = model.generation_config.eos_token_id
+    ends = [*(named_ends if isinstance(named_ends, (list, tuple)) else [named_ends]), tokenizer.eos_token_id]
     return sorted({token for token in ends if token is not None})

@@ -22,25 +22,25 @@ SECTION = "rewriting.vllm"
 
 
 class VLLMGenerator:
-    """A server that runs, or one that is started with the first prompt and ends with `close` or with this process.
+    """A running server, or one that is started with the first prompt and ends with `close` or with this process.
 
-    A launched server serves the model's own folder. Of another's server the name that it gives its model is in the
-    identity; that its weights are those of `rewriting.model` is for the user to see to.
+    A launched server serves the model's own folder. For a server that was running before, the identity has the name
+    under which it serves its model; the user has to see to it that its weights are those of `rewriting.model`.
     """
 
-    def __init__(self, config: RewriteConfig, found: Located) -> None:
+    def __init__(self, config: RewriteConfig, located: Located) -> None:
         assert config.vllm is not None
-        self.config, self._vllm, self._folder = config, config.vllm, found.folder
+        self.config, self._vllm, self._folder = config, config.vllm, located.folder
         self._server = OwnServer(self._vllm, SECTION)
         self._identity: dict[str, str] | None = None
 
     def identity(self) -> dict[str, str]:
-        """vLLM's minor version, and what a server that runs calls its model."""
+        """vLLM's minor version, and the name under which a running server serves its model."""
         if self._identity is None:
-            found = {"engine": f"vllm {engine_version(self._vllm, SECTION)}"}
+            identity = {"engine": f"vllm {engine_version(self._vllm, SECTION)}"}
             if self._vllm.endpoint is not None:
-                found["served"] = self._served(self._vllm.endpoint)
-            self._identity = found
+                identity["served"] = self._served(self._vllm.endpoint)
+            self._identity = identity
         return self._identity
 
     def write(self, prompts: Sequence[list[int]], inputs: Sequence[str], tokenizer: Any) -> list[Written]:

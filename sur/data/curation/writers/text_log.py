@@ -1,4 +1,4 @@
-"""What models have written so far: an append-only log, so that nothing is written twice and a kill costs one batch.
+"""The log of the texts that models wrote: append-only, so that no text is written twice and a kill costs one batch.
 
 One JSON line a batch: {"made": {identity}, "texts": [[input, text, tokens, finished, seed], ...]}. A line is appended
 whole and synced; a last line that a kill cut short is taken off at the next start. A text is found by the digest of
@@ -16,13 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from sur.config.build_folder import BuildFolder
 from sur.support.errors import ConfigError
-
-NAME = "texts.jsonl"
 
 
 class Written(NamedTuple):
-    """A model's text as it came, its length in tokens, whether it came to an end, and the seed (None: greedy)."""
+    """A model's raw text, its length in tokens, whether the model ended it by itself, and the seed (None: greedy)."""
 
     text: str
     tokens: int
@@ -37,14 +36,14 @@ def digest(value: Any) -> str:
 
 
 class TextLog:
-    """The log of one run folder; only one process at a time has it.
+    """The log of one build's folder; only one process at a time has it open.
 
     Raises: ConfigError when another one has it, or a line in its middle is damaged.
     """
 
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.path = run_dir / NAME
+        self.path = BuildFolder(run_dir).texts
         self._texts: dict[str, Written] = {}
         self._file = open(self.path, "a+b")  # noqa: SIM115
         try:
@@ -69,13 +68,13 @@ class TextLog:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def get(self, made: Mapping[str, Any], input: str) -> Written | None:
-        """What the model of this identity wrote for an input."""
-        return self._texts.get(digest([made, input]))
+    def get(self, identity: Mapping[str, Any], input: str) -> Written | None:
+        """The text that the model of this identity wrote for an input; None when it wrote none."""
+        return self._texts.get(digest([identity, input]))
 
-    def append(self, made: Mapping[str, Any], texts: Mapping[str, Written]) -> None:
-        """Add a batch, by input; it is on the disk when this returns, all of it or nothing."""
-        record = {"made": made, "texts": [[input, *written] for input, written in texts.items()]}
+    def append(self, identity: Mapping[str, Any], texts: Mapping[str, Written]) -> None:
+        """Add the texts of a batch by their inputs; they are on the disk when this returns, all or nothing."""
+        record = {"made": identity, "texts": [[input, *written] for input, written in texts.items()]}
         self._file.write(json.dumps(record, ensure_ascii=True).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -100,10 +99,10 @@ class TextLog:
             self._texts[digest([record["made"], input])] = Written(*written)
 
 
-def kept_texts(run_dir: Path) -> int:
-    """How many texts a run folder's log holds."""
+def count_texts(run_dir: Path) -> int:
+    """Number of texts in a build folder's log."""
     try:
-        lines = (run_dir / NAME).read_bytes().splitlines(keepends=True)
+        lines = BuildFolder(run_dir).texts.read_bytes().splitlines(keepends=True)
         return sum(len(json.loads(line)["texts"]) for line in lines if line.endswith(b"\n"))
     except (OSError, ValueError, KeyError):
         return 0

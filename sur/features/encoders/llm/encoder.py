@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from sur.cache import ArraySpec, FeatureSpec
+from sur.cache.format.dtypes import stored_dtype
 from sur.config.features import LLMConfig
-from sur.features.encoders.base import Encoded, checked_names, stored_numpy, to_stored
+from sur.features.encoders.base import EncodedItems, cast_to_stored, checked_names
 from sur.features.encoders.llm.engine import Engine
 from sur.features.encoders.llm.layers import load_body
 from sur.features.encoders.llm.transformers_engine import HFEngine
@@ -32,7 +33,7 @@ class LLMEncoder:
     the number of the prompt's own tokens that were kept.
     """
 
-    kind = "llm"
+    key = kind = "llm"
     consumes = "simple"
 
     def __init__(self, config: LLMConfig) -> None:
@@ -58,12 +59,12 @@ class LLMEncoder:
 
     def specs(self) -> list[FeatureSpec]:
         """One feature a layer, with the identity that keeps it from being mixed with any other."""
-        config, found = self.config, self._locate()
+        config, located = self.config, self._locate()
         shared = {
             "model": config.name,
-            "architecture": self._describe(found)[2],
+            "architecture": self._describe(located)[2],
             "weights": self._weights(),
-            "tokenizer": "in the GGUF file" if found.gguf_file else tokenizer_fingerprint(found.folder),
+            "tokenizer": "in the GGUF file" if located.gguf_file else tokenizer_fingerprint(located.folder),
             "pooling": config.pooling,
             "template": config.template,
             "add_special_tokens": config.add_special_tokens,
@@ -78,7 +79,7 @@ class LLMEncoder:
             for layer, arrays in zip(config.layers, self.shapes().values(), strict=True)
         ]
 
-    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> Encoded:
+    def encode(self, items: Sequence[str], names: Collection[str] | None = None) -> EncodedItems:
         """Hidden states of the prompts; an item's values do not depend on what else is in `items`.
 
         stats: tokens (read by the model, templates included), padded_tokens (computed), truncated (prompts).
@@ -91,30 +92,30 @@ class LLMEncoder:
         good = [i for i in range(len(items)) if i not in bad]
         lengths = np.array([0 if i in bad else t.length for i, t in enumerate(tokens)], dtype=np.int32)
         shape = self._state_shape()
-        states = {layer: np.zeros((len(items), *shape), stored_numpy(config.store_dtype)) for layer in layers}
+        states = {layer: np.zeros((len(items), *shape), stored_dtype(config.store_dtype)) for layer in layers}
         stats = {"tokens": 0, "padded_tokens": 0, "truncated": sum(tokens[i].truncated for i in good)}
         for done in self._engine().pooled([tokens[i] for i in good], layers, self._weights()):
             rows = [good[item] for item in done.items]
             for layer, pooled in done.states.items():
-                stored, faults = to_stored(pooled, config.store_dtype)
+                stored, faults = cast_to_stored(pooled, config.store_dtype)
                 stored[list(faults)] = 0
                 states[layer][rows] = stored
                 bad |= {rows[item]: f"layer {layer} is {fault}" for item, fault in faults.items()}
             stats["tokens"] += sum(len(tokens[i].ids) for i in rows)
             stats["padded_tokens"] += done.computed_tokens
         values = {config.feature_name(layer): {"states": states[layer], "length": lengths.copy()} for layer in layers}
-        return Encoded(values, bad, stats)
+        return EncodedItems(values, bad, stats)
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens that the model would read of each prompt, template included; loads no weights.
 
         Raises: OSError or ValueError when the model's folder has no usable tokenizer.
         """
-        return [len(each.ids) for each in self._tokenize(prompts)]
+        return [len(tokens.ids) for tokens in self._tokenize(prompts)]
 
     def truncated(self, prompts: Sequence[str]) -> list[bool]:
         """Which prompts lose their end to max_tokens. Loads and raises as `count_tokens`."""
-        return [each.truncated for each in self._tokenize(prompts)]
+        return [tokens.truncated for tokens in self._tokenize(prompts)]
 
     def close(self) -> None:
         """Forget the weights and the tokenizer, or end the server."""
@@ -136,18 +137,18 @@ class LLMEncoder:
         return self._runs
 
     def _served(self) -> VLLMEngine:
-        found = self._locate()
-        if found.gguf_file:
+        located = self._locate()
+        if located.gguf_file:
             raise ConfigError(
                 f"vLLM is served from safetensors, and {self.config.model} is a GGUF file; write them once with "
                 f"`sur dequantise {self.config.model} FOLDER` and set llm.model to that folder"
             )
         example = self._tokenize(["word"])[0]
-        return VLLMEngine(self.config, found.folder, len(example.ids) - example.length)
+        return VLLMEngine(self.config, located.folder, len(example.ids) - example.length)
 
     def _weights(self) -> str:
-        found = self._locate()
-        return weights_fingerprint(found.folder / found.gguf_file if found.gguf_file else found.folder)
+        located = self._locate()
+        return weights_fingerprint(located.folder / located.gguf_file if located.gguf_file else located.folder)
 
     def _state_shape(self) -> tuple[int, ...]:
         dim = self._describe(self._locate(LLM_CONFIG))[0]
@@ -156,16 +157,16 @@ class LLMEncoder:
     def _locate(self, needed: Sequence[str] = LLM_WEIGHTS) -> Located:
         return locate(self.config.model, self.config.revision, self.config.gguf_file, needed)
 
-    def _describe(self, found: Located) -> tuple[int, int, str]:
+    def _describe(self, located: Located) -> tuple[int, int, str]:
         """Width of the hidden states, number of layers, architecture."""
-        if found.gguf_file:
-            header = read_gguf_header(found.folder / found.gguf_file)
+        if located.gguf_file:
+            header = read_gguf_header(located.folder / located.gguf_file)
             kind = header["general.architecture"]
             return header[f"{kind}.embedding_length"], header[f"{kind}.block_count"], kind
         from transformers import AutoConfig
 
         with quiet_libraries():
-            config = AutoConfig.from_pretrained(found.folder, trust_remote_code=self.config.trust_remote_code)
+            config = AutoConfig.from_pretrained(located.folder, trust_remote_code=self.config.trust_remote_code)
         text = config.get_text_config()
         return text.hidden_size, text.num_hidden_layers, config.model_type
 
@@ -182,19 +183,19 @@ class LLMEncoder:
 
     def _body(self) -> Any:
         """The model without its head, by transformers."""
-        found = self._locate()
-        with parsed_once(found.gguf_file):  # the tokenizer is in the same file
+        located = self._locate()
+        with parsed_once(located.gguf_file):  # the tokenizer is in the same file
             self._tokenizer()
-            safe = {} if found.gguf_file else {"use_safetensors": True}
+            safe = {} if located.gguf_file else {"use_safetensors": True}
             return self._read(load_body, LLM_WEIGHTS, compute_dtype=self.config.compute_dtype, **safe)
 
     def _read(self, reader: Callable[..., Any], needed: Sequence[str], **options: Any) -> Any:
         """What a from_pretrained makes of the model's files, of which it needs some."""
-        found = self._locate(needed)
-        with parsed_once(found.gguf_file), quiet_libraries():
+        located = self._locate(needed)
+        with parsed_once(located.gguf_file), quiet_libraries():
             return reader(
-                found.folder,
-                gguf_file=found.gguf_file,
+                located.folder,
+                gguf_file=located.gguf_file,
                 trust_remote_code=self.config.trust_remote_code,
                 local_files_only=True,
                 **options,

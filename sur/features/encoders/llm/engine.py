@@ -42,7 +42,7 @@ class Engine(Protocol):
 
 def padded(states: Sequence[Tensor], max_tokens: int) -> Tensor:
     """Token states of several prompts, each (tokens, dim), padded with zeros: (prompts, max_tokens, dim)."""
-    made = states[0].new_zeros(len(states), max_tokens, states[0].shape[-1])
-    for row, each in enumerate(states):
-        made[row, : len(each)] = each
-    return made
+    joined = states[0].new_zeros(len(states), max_tokens, states[0].shape[-1])
+    for row, state in enumerate(states):
+        joined[row, : len(state)] = state
+    return joined

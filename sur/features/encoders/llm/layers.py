@@ -62,8 +62,8 @@ class LayeredModel:
         if max(layers) > self.count:
             raise ValueError(f"layer {max(layers)} was asked for, but this model has layers 0 to {self.count}")
         self.layers = tuple(layers)
-        kept = max(1, min(max(layers), self.count))
-        setattr(owner, name, stack[:kept])
+        depth = max(1, min(max(layers), self.count))
+        setattr(owner, name, stack[:depth])
         self.model = model.to(device)  # only now: the dropped layers never reach the device
         self.stack = getattr(owner, name)
 
@@ -77,21 +77,21 @@ class LayeredModel:
         """
         if not set(layers) <= set(self.layers):
             raise ValueError(f"layers {sorted(layers)} asked, but the model was kept for {list(self.layers)}")
-        found: dict[int, Tensor] = {}
-        with self._watch(layers, found):
+        states: dict[int, Tensor] = {}
+        with self._watch(layers, states):
             output = self.model(input_ids=ids, attention_mask=mask, use_cache=False)
         if self.count in layers:
-            found[self.count] = output.last_hidden_state
-        return found
+            states[self.count] = output.last_hidden_state
+        return states
 
     @contextlib.contextmanager
-    def _watch(self, layers: Sequence[int], found: dict[int, Tensor]) -> Iterator[None]:
+    def _watch(self, layers: Sequence[int], states: dict[int, Tensor]) -> Iterator[None]:
         def reads(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            found[0] = (args[0] if args else kwargs["hidden_states"]).clone()
+            states[0] = (args[0] if args else kwargs["hidden_states"]).clone()
 
         def writes(layer: int):
             def hook(_module: nn.Module, _args: tuple, output: Any) -> None:
-                found[layer] = output[0] if isinstance(output, tuple) else output
+                states[layer] = output[0] if isinstance(output, tuple) else output
 
             return hook
 

@@ -47,16 +47,16 @@ class HFEngine:
         device = next(model.model.parameters()).device
         ids = torch.zeros(len(tokens), len(tokens[0].ids), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, each in enumerate(tokens):
-            ids[row, : len(each.ids)] = torch.tensor(each.ids)
-            mask[row, : len(each.ids)] = 1
+        for row, prompt in enumerate(tokens):
+            ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
+            mask[row, : len(prompt.ids)] = 1
         hidden = model.states(ids.to(device), mask.to(device), layers)
         return {layer: self._pool(states, tokens) for layer, states in hidden.items()}
 
     def _pool(self, states: Tensor, tokens: list[Tokens]) -> Tensor:
         if self.config.pooling == "last":
-            return torch.stack([states[row, len(each.ids) - 1] for row, each in enumerate(tokens)]).float()
-        own = [states[row, each.start : each.stop].float() for row, each in enumerate(tokens)]
+            return torch.stack([states[row, len(prompt.ids) - 1] for row, prompt in enumerate(tokens)]).float()
+        own = [states[row, prompt.start : prompt.stop].float() for row, prompt in enumerate(tokens)]
         if self.config.pooling == "mean":
             return torch.stack([each.mean(dim=0) for each in own])
         return padded(own, self.config.max_tokens)

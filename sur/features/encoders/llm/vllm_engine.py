@@ -49,8 +49,8 @@ class VLLMEngine:
         if not prompts:
             return
         dtype = "bfloat16" if self.config.store_dtype == "bfloat16" else "float32"
-        wanted = [Wanted(tuple(layers), self.config.pooling, each.start, each.stop, dtype) for each in prompts]
-        longest = max(len(each.ids) for each in prompts)
+        requests = [Wanted(tuple(layers), self.config.pooling, prompt.start, prompt.stop, dtype) for prompt in prompts]
+        longest = max(len(prompt.ids) for prompt in prompts)
         version = self.identity()["engine_version"]
         expected = Expected(weights, self.config.compute_dtype, tuple(layers), version, longest + 1)
         address, check, key = self._vllm.endpoint, lambda: None, None
@@ -60,7 +60,7 @@ class VLLMEngine:
 
         async def all_states() -> list[Tensor]:
             async with Client(self._vllm, address, expected, check, key) as client:
-                return await client.states([each.ids for each in prompts], wanted)
+                return await client.states([prompt.ids for prompt in prompts], requests)
 
         states = asyncio.run(all_states())
         for start in range(0, len(prompts), CHUNK):

@@ -1,4 +1,4 @@
-"""What a picture's file says of itself, in PNG text chunks and EXIF, and what a tool's metadata comes to."""
+"""The texts in a picture's file (PNG text chunks, EXIF), and the metadata that a generator left in them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LONGEST_TEXT = 4_000_000  # characters; ComfyUI's graphs are long, but not that 
 
 
 class MetadataError(ValueError):
-    """A picture has a tool's metadata, but no prompt can be read from it."""
+    """A picture has the metadata of a generator, but no prompt can be read from them."""
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """What a generator wrote into a picture: its prompts as written, and the settings it was generated with."""
+class GeneratorMetadata:
+    """The metadata that a generator wrote into a picture: the prompts as written, and the settings used."""
 
     tool: str
     dialect: Dialect
@@ -31,7 +31,7 @@ class Embedded:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def embedded_texts(image: Image.Image) -> dict[str, str]:
+def texts_in_picture(image: Image.Image) -> dict[str, str]:
     """Texts in a picture's file by name: PNG keywords, and "UserComment", "prompt", "workflow" from EXIF.
 
     The picture must be loaded: PNG text chunks may come after the pixels.

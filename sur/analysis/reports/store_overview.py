@@ -1,4 +1,4 @@
-"""A store as pages show it: its features beside each other, data sets, assets, and rows with pictures."""
+"""A store as pages show it: its features, assets, data sets, and rows spread over it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from sur.analysis.store.table import FeatureColumn, State, Table
 from sur.cache import Store
-from sur.support.formatting import arrays_of, maker_of
+from sur.support.formatting import format_arrays, format_source
 
 
 @dataclass(frozen=True)
 class FeatureLine:
-    """A feature. value, missing, pending: rows in each state. reasons: (why, rows), the commonest first."""
+    """A feature. value, missing, pending: rows in each state. reasons: (reason, rows), the commonest first."""
 
     name: str
     maker: str
@@ -36,7 +36,7 @@ class FeatureLine:
 
 @dataclass(frozen=True)
 class AssetLine:
-    """What belongs to no row."""
+    """An asset, which belongs to no row. there: whether it is computed."""
 
     name: str
     maker: str
@@ -46,8 +46,8 @@ class AssetLine:
 
 
 @dataclass(frozen=True)
-class StoreSummary:
-    """A store at one moment. outside: rows that no data set has any more. reading: how far it was read, "" if whole."""
+class StoreOverview:
+    """A store at one moment. outside: rows in no data set any more. reading: how much was read, "" for all of it."""
 
     path: str
     rows: int
@@ -61,11 +61,11 @@ class StoreSummary:
     reading: str
 
 
-def summarise_store(store: Store, table: Table) -> StoreSummary:
-    """What the table and the assets' receipts say; no values are read."""
+def store_overview(store: Store, table: Table) -> StoreOverview:
+    """The overview by the table and the assets' receipts; no values are read."""
     features = [feature_line(column) for column in table.features.values()]
     assets = [
-        AssetLine(name, maker_of(spec.kind, spec.identity), arrays_of(spec.arrays), store.has_asset(spec),
+        AssetLine(name, format_source(spec.kind, spec.identity), format_arrays(spec.arrays), store.has_asset(spec),
                   sum(array.nbytes for array in spec.arrays.values()))
         for name, spec in store.assets().items()
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def summarise_store(store: Store, table: Table) -> StoreSummary:
     reading = ""
     if table.partitions_read < table.partitions_total:
         reading = f"Reading the store: {table.partitions_read:,} of {table.partitions_total:,} partitions."
-    return StoreSummary(
+    return StoreOverview(
         path=str(store.path),
         rows=table.n_rows,
         partitions=table.partitions_total,
@@ -88,20 +88,20 @@ def summarise_store(store: Store, table: Table) -> StoreSummary:
 
 
 def feature_line(column: FeatureColumn) -> FeatureLine:
-    """A feature's numbers."""
+    """The line of a feature."""
     lengths = None if column.lengths is None else column.lengths[column.lengths >= 0]
-    counted = lengths is not None and len(lengths) > 0
+    known = lengths is not None and len(lengths) > 0
     return FeatureLine(
         name=column.spec.name,
-        maker=maker_of(column.spec.kind, column.spec.identity),
-        arrays=arrays_of(column.spec.arrays),
+        maker=format_source(column.spec.kind, column.spec.identity),
+        arrays=format_arrays(column.spec.arrays),
         partitions_done=column.partitions_done,
         rows=len(column.states),
         value=column.count(State.VALUE),
         missing=column.count(State.MISSING),
         pending=column.count(State.PENDING),
-        tokens_mean=float(lengths.mean()) if lengths is not None and counted else None,
-        tokens_most=int(lengths.max()) if lengths is not None and counted else None,
+        tokens_mean=float(lengths.mean()) if lengths is not None and known else None,
+        tokens_most=int(lengths.max()) if lengths is not None and known else None,
         bytes=column.bytes_on_disk,
         reasons=Counter(column.reasons.values()).most_common(12),
         identity=identity_fields(column.spec.identity),
@@ -109,12 +109,12 @@ def feature_line(column: FeatureColumn) -> FeatureLine:
 
 
 def identity_fields(identity: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The fields of an identity in order, as text."""
+    """The fields of an identity as text, by name."""
     return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in sorted(identity.items())]
 
 
 def spread_rows(table: Table, feature: str | None, count: int) -> list[int]:
-    """Numbers of rows spread evenly over those that have a value of a feature (of all, if none is named)."""
+    """Numbers of rows spread evenly over those with a value of a feature (over all rows, if no feature is named)."""
     column = table.features.get(feature or "")
     places = np.arange(table.n_rows) if column is None else np.flatnonzero(column.states == State.VALUE)
     chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).astype(int))

@@ -7,7 +7,6 @@ operating system's cache. `whole` compares all of them every time.
 
 from __future__ import annotations
 
-import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class ArrayReader:
     ) -> None:
         self.layout = layout
         self.number = next(_numbers)  # tells readers apart
-        self._storage = storage
+        self.storage = storage
         self._key_of = key_of
         self._receipt_of = receipt_of
         self._shards: dict[int, _Shard] = {}
@@ -73,10 +72,10 @@ class ArrayReader:
 
     def whole(self, partition: int, rows: int) -> np.ndarray:
         """The first `rows` rows of a partition, read at once, every chunk checked: (rows, *row shape)."""
-        layout, where = self.layout, self._storage.where(self._key_of(partition))
+        layout, where = self.layout, self.storage.where(self._key_of(partition))
         out = np.empty((rows, *layout.spec.shape), dtype=layout.dtype)
         flat = out.reshape(rows, -1).view(np.uint8)
-        if layout.rows_per_chunk == 1 and not layout.spec.packed and self._storage.random_reads:
+        if layout.rows_per_chunk == 1 and not layout.spec.packed and self.storage.random_reads:
             file, shard = self.open_file(partition), self._shard(partition)
             for place in range(rows):
                 self._read_row(file.read_into, shard, place, flat[place], again=True)
@@ -135,10 +134,10 @@ class ArrayReader:
         if not read(content, int(offset)):
             return False
         if again or not shard.checked[place]:
-            _check(self._storage.where(shard.key), place, content, shard.crcs)
+            _check(self.storage.where(shard.key), place, content, shard.crcs)
             shard.checked[place] = True
         if packed:
-            self.layout.decode_chunk(content, row, self._storage.where(shard.key))
+            self.layout.decode_chunk(content, row, self.storage.where(shard.key))
         return True
 
     def _gather_small(self, slots: np.ndarray, rows: np.ndarray) -> None:
@@ -151,7 +150,7 @@ class ArrayReader:
             if not shard.checked[0]:
                 data = np.empty(int(sum(shard.places[0])), dtype=np.uint8)
                 self.open_file(partition).read_into(data, 0)
-                where = self._storage.where(self._key_of(partition))
+                where = self.storage.where(self._key_of(partition))
                 self._small[partition * per_shard :][:per_shard] = self._chunk(shard, 0, data, where)
                 shard.checked[0] = True
         np.take(self._small, slots, axis=0, out=rows)
@@ -169,7 +168,7 @@ class ArrayReader:
         """What the receipt (and a packed shard's index) says, remembered; `data` are the shard's bytes, if at hand."""
         if partition not in self._shards:
             receipt, layout = self._receipt_of(partition), self.layout
-            where = self._storage.where(self._key_of(partition))
+            where = self.storage.where(self._key_of(partition))
             crcs = receipt.crcs()
             if len(crcs) != layout.chunks:
                 raise CorruptStore(f"{where}: {len(crcs)} checksums in its receipt for {layout.chunks} chunks.")
@@ -188,19 +187,19 @@ class ArrayReader:
         """The shard file of a partition, of the size that its receipt says."""
         key, expected = self._key_of(partition), self._receipt_of(partition).bytes
         try:
-            file = self._storage.open(key, scattered)
+            file = self.storage.open(key, scattered)
         except FileNotFoundError as error:
             raise CorruptStore(
-                f"{self._storage.where(key)} is gone, but its partition has a receipt. Run verify."
+                f"{self.storage.where(key)} is gone, but its partition has a receipt. Run verify."
             ) from error
         if file.size != expected:
-            where = self._storage.where(key)
+            where = self.storage.where(key)
             raise CorruptStore(f"{where}: expected {expected:,} bytes, found {file.size:,}. Run verify.")
         return file
 
 
 class _OpenFiles:
-    """Shard files that random reads keep open: for all readers of the process, a quarter of what it may open."""
+    """Shard files that random reads keep open, for all readers of the process."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
@@ -216,7 +215,7 @@ class _OpenFiles:
         file = reader.open_file(partition, scattered=True)
         with self._lock:
             self._files[key] = file
-            while len(self._files) > max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)):
+            while len(self._files) > reader.storage.max_open_files:
                 self._files.popitem(last=False)
         return file
 

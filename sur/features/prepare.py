@@ -1,0 +1,168 @@
+"""The steps before encoding: read the rows, plan, add the new rows to the store, create its features.
+
+The plan needs the models' config files only, no weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sur.cache import RowRecord, Store
+from sur.config.load import save_config
+from sur.config.run_folder import RunFolder
+from sur.data import Quarantined, scan_rows, write_quarantine
+from sur.features.encoders import Encoder, build_encoders
+from sur.features.partition import OUTSIDE
+from sur.features.plan import EncoderFeatures, Plan, StoreState, plan_asset, plan_features
+from sur.features.readout import needs_readout, readout_arrays, readout_name, readout_spec
+from sur.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sur.config.features import VAEConfig
+    from sur.config.run import RunConfig, StoreConfig
+
+logger = logging.getLogger(__name__)
+
+TOKEN_SAMPLE = 2000  # prompts that are tokenized for the estimate
+
+
+def plan_extraction(config: RunConfig) -> Plan:
+    """Read the rows and return what an extraction would do; writes nothing."""
+    records, quarantined = scan_rows(config.data, need_image=config.vae is not None)
+    return make_plan(config, build_encoders(config.llm, config.text, config.vae), records, quarantined)
+
+
+def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
+    """Read the rows, refuse what cannot fit, add the new rows to the store and create the encoders' features.
+
+    Writes `config.yaml` and `quarantine.jsonl` into the run folder. Returns the plan as it was before.
+
+    Raises:
+        DoesNotFit: the disk is too small.
+        cache.IdentityMismatch: a stored feature of the same name was made in another way.
+    """
+    save_config(config)
+    records, quarantined = scan_rows(config.data, need_image=config.vae is not None)
+    plan = make_plan(config, encoders, records, quarantined)
+    write_quarantine(RunFolder(config.run_dir).quarantine, quarantined)
+    plan.require_space()
+    specs = [spec for encoder in encoders for spec in encoder.specs()]
+    store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
+    for spec in specs:
+        store.ensure_feature(spec)
+    if needs_readout(config.loss, config.vae):
+        readout_spec(store, config.base, config.text, config.vae, config.readout)  # refused now, not after hours
+    _add_rows(store, config.data.slug, records, len(quarantined))
+    if config.vae is not None:
+        _retry_returned_rows(store, config.data.slug, config.vae)
+    for spec in specs:
+        done = store.n_partitions - len(store.pending(spec.name))
+        logger.info("feature %s: %d of %d partitions already done", spec.name, done, store.n_partitions)
+    return plan
+
+
+def make_plan(
+    config: RunConfig, encoders: Sequence[Encoder], records: Sequence[RowRecord], quarantined: Iterable[Quarantined]
+) -> Plan:
+    """Compare the rows with what the store holds already.
+
+    Raises:
+        ConfigError: a model is missing, or lacks a layer that the configuration names.
+    """
+    described = [encoder_features(encoder, records) for encoder in encoders]
+    state = store_state(config.store, [name for encoder in described for name in encoder.features])
+    rows_new = sum(record.id not in state.row_ids for record in records)
+    features = plan_features(state, described, rows_new)
+    if needs_readout(config.loss, config.vae):
+        arrays = readout_arrays(config.base, config.readout)
+        features.append(plan_asset(state, readout_name(config.text), "readout", arrays))
+    return Plan(
+        store=config.store.path,
+        rows_valid=len(records),
+        rows_new=rows_new,
+        rows_stored=state.rows,
+        quarantined=tuple(quarantined),
+        features=tuple(features),
+        bytes_free=free_bytes(config.store.path),
+    )
+
+
+def store_state(config: StoreConfig, features: Collection[str]) -> StoreState:
+    """What the configured store holds, `features` by name; a store that does not exist yet is empty."""
+    if not Store.exists(config.path):
+        return StoreState(config.path, config.rows_per_partition)
+    store = Store.open(config.path)
+    return StoreState(
+        path=config.path,
+        rows_per_partition=store.rows_per_partition,
+        rows=store.n_rows,
+        partitions=store.n_partitions,
+        row_ids=frozenset(row.tobytes() for row in store.row_ids()),
+        pending={name: len(store.pending(name)) for name in store.features() if name in features},
+        assets=frozenset(store.assets()),
+    )
+
+
+def encoder_features(encoder: Encoder, records: Sequence[RowRecord]) -> EncoderFeatures:
+    """An encoder's features, and its tokens a prompt measured on a sample of the rows.
+
+    Raises:
+        ConfigError: the model is missing or unsuitable.
+    """
+    try:
+        shapes = encoder.shapes()
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"{encoder.kind}: {error}") from error
+    logger.info("measuring %s", ", ".join(shapes))
+    return EncoderFeatures(encoder.kind, encoder.consumes, shapes, _tokens_per_row(encoder, records))
+
+
+def free_bytes(path: Path | str) -> int | None:
+    """Free bytes on the disk of a path, or of its nearest folder that exists; None for a URL."""
+    if isinstance(path, str):
+        return None
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _tokens_per_row(encoder: Encoder, records: Sequence[RowRecord]) -> float | None:
+    """Mean tokens of a row's prompt; None for pictures, and for an encoder whose tokenizer cannot be read."""
+    count = getattr(encoder, "count_tokens", None)
+    if count is None or encoder.consumes == "image" or not records:
+        return None
+    step = max(1, len(records) // TOKEN_SAMPLE)
+    sample = records[::step]
+    prompts = [getattr(record, encoder.consumes) for record in sample]
+    try:
+        return sum(count([prompt for prompt in prompts if prompt])) / len(sample)
+    except (OSError, ValueError):
+        return None
+
+
+def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quarantined: int) -> None:
+    """Add the new rows, and make the data set exactly these rows."""
+    added = store.add_rows(records)
+    left, now = store.set_members(dataset, (record.id for record in records))
+    logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, quarantined)
+    if left:
+        logger.warning(
+            "data set %s: %d rows that it had are gone, edited, unreadable or beyond data.limit; training skips them "
+            "(%d left)",
+            dataset,
+            left,
+            now,
+        )
+
+
+def _retry_returned_rows(store: Store, dataset: str, vae: VAEConfig) -> None:
+    """Discard partitions with a row whose picture was unreadable while the row was out of the data set."""
+    members, name = store.members(dataset), vae.feature_name
+    returned = {slot for slot, reason in store.missing(name).items() if reason.startswith(OUTSIDE) and members[slot]}
+    for partition in {slot // store.rows_per_partition for slot in returned}:
+        store.discard(name, partition)
