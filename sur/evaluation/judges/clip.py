@@ -37,12 +37,12 @@ class ClipScorer:
     @torch.no_grad()
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[float | None]:
         """CLIPScore of each picture with its prompt's narrative."""
-        seen = self._judge.model.get_image_features(**self._judge.pixels(pictures))
-        read = self._judge.model.get_text_features(**self._judge.tokens([prompt.narrative for prompt in prompts]))
-        cosine = torch.cosine_similarity(_vectors(seen), _vectors(read))
-        return [SCALE * max(each, 0.0) for each in cosine.tolist()]
+        images = self._judge.model.get_image_features(**self._judge.pixels(pictures))
+        texts = self._judge.model.get_text_features(**self._judge.tokens([prompt.narrative for prompt in prompts]))
+        cosine = torch.cosine_similarity(_vectors(images), _vectors(texts))
+        return [SCALE * max(value, 0.0) for value in cosine.tolist()]
 
 
 def _vectors(features: object) -> Float[Tensor, "batch dim"]:
-    """The projected features, which transformers gives bare or as an output's pooled ones, by its version."""
+    """The projected features, which some versions of transformers return bare and others as pooler_output."""
     return features if isinstance(features, Tensor) else getattr(features, "pooler_output")  # noqa: B009

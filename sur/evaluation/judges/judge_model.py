@@ -1,4 +1,4 @@
-"""Loading a model that looks at pictures: safetensors only, none of its own code, pictures prepared by PIL."""
+"""Loading a model that judges pictures: from safetensors, without code of its own, pictures prepared by PIL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sur.support.errors import ConfigError
 
 @dataclass(frozen=True)
 class JudgeModel:
-    """A model with what prepares its input."""
+    """A model with the tokenizer and the image processor that prepare its inputs."""
 
     kind: str
     model: Any
@@ -25,15 +25,16 @@ class JudgeModel:
     processor: Any
 
     def pixels(self, pictures: Sequence[Image.Image]) -> dict[str, Any]:
-        """Pictures as the model wants them."""
-        made = self.processor(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
-        return dict(made.to(self.model.device))
+        """Pictures as inputs of the model."""
+        inputs = self.processor(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
+        return dict(inputs.to(self.model.device))
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Texts as the model wants them; those too long for it are cut."""
-        most = self._longest()
-        made = self.tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
-        return dict(made.to(self.model.device))
+        """Texts as inputs of the model; texts that are too long for it are cut."""
+        inputs = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._longest(), return_tensors="pt"
+        )
+        return dict(inputs.to(self.model.device))
 
     def _longest(self) -> int:
         text = getattr(self.model.config, "text_config", self.model.config)
@@ -43,7 +44,7 @@ class JudgeModel:
 def load_judge_model(setting: str, model: str, revision: str | None, kinds: Mapping[str, Any]) -> JudgeModel:
     """A model of one of the `kinds` (model type -> class), on CUDA if there is one.
 
-    Raises: ConfigError when there is no such model, it is of another kind, or lacks weights; `setting` is named.
+    Raises: ConfigError, naming `setting`, when there is no such model, or it is of another kind or lacks weights.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
@@ -53,8 +54,8 @@ def load_judge_model(setting: str, model: str, revision: str | None, kinds: Mapp
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
             if kind not in kinds:
-                wanted = " or ".join(sorted(kinds))
-                raise ConfigError(f"{setting}.model {model!r} is a {kind} model; give one of type {wanted}")
+                types = " or ".join(sorted(kinds))
+                raise ConfigError(f"{setting}.model {model!r} is a {kind} model; give one of type {types}")
             loaded, report = kinds[kind].from_pretrained(folder, use_safetensors=True, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")

@@ -1,4 +1,4 @@
-"""Who judges pictures: one small interface, and the judges that a config asks for."""
+"""Judges of pictures: their interface, and those that a config names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Scorer(Protocol):
     """A judge of pictures.
 
-    name: as in results. meaning: for a reader of them. needs: what a prompt must have to be judged.
-    higher_is_better: the direction. top: the best possible score, None when there is none.
+    name: the name in results. meaning: the explanation for readers of results. needs: the part of a prompt without
+    which its pictures cannot be judged. higher_is_better: the direction. top: the best possible score, None for a
+    scale without end.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Scorer(Protocol):
     top: float | None
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[float | None]:
-        """A value for each picture of the prompt beside it; None where there is none, never a stand-in."""
+        """A value for each picture with the prompt at its place; None where there is no value, never a substitute."""
         ...
 
 
@@ -42,7 +43,7 @@ def build_scorers(settings: EvaluateConfig, sets: Sequence[PromptSet]) -> list[S
 
 
 def _built(settings: EvaluateConfig, sets: Sequence[PromptSet]) -> Iterator[Scorer]:
-    if any(prompt.has("scene") for each in sets for prompt in each.prompts):
+    if any(prompt.has("scene") for prompt_set in sets for prompt in prompt_set.prompts):
         from sur.evaluation.judges.oracle import Oracle
 
         yield Oracle()
@@ -61,22 +62,22 @@ def _built(settings: EvaluateConfig, sets: Sequence[PromptSet]) -> Iterator[Scor
 
 
 def judges_identity(settings: EvaluateConfig) -> dict[str, Any]:
-    """Fingerprints of the models that judge and the version of pyiqa, if there is one; loads nothing.
+    """Fingerprints of the judges' models and the version of pyiqa if it is installed; loads no model.
 
     Raises: ConfigError when a model is missing.
     """
     from importlib.metadata import PackageNotFoundError, version
 
-    found: dict[str, Any] = {}
+    identity: dict[str, Any] = {}
     for name, model in (("clip", settings.clip), ("vqa", settings.vqa)):
         if model is not None:
             try:
-                found[name] = weights_fingerprint(locate(model.model, model.revision, needed=LLM_WEIGHTS).folder)
+                identity[name] = weights_fingerprint(locate(model.model, model.revision, needed=LLM_WEIGHTS).folder)
             except FileNotFoundError as error:
                 raise ConfigError(f"evaluate.{name}.model: {error}") from error
     if settings.iqa:
         try:
-            found["pyiqa"] = version("pyiqa")
+            identity["pyiqa"] = version("pyiqa")
         except PackageNotFoundError:
-            found["pyiqa"] = None
-    return found
+            identity["pyiqa"] = None
+    return identity

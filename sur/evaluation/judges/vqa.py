@@ -40,13 +40,13 @@ class VQAScorer:
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[float | None]:
         """Share of right answers for each picture; None for a prompt without questions."""
         places = [i for i, prompt in enumerate(prompts) for _ in prompt.questions]
-        asked = [each for prompt in prompts for each in prompt.questions]
+        questions = [question for prompt in prompts for question in prompt.questions]
         right: list[list[bool]] = [[] for _ in prompts]
-        if asked:
-            answers = self.answer([pictures[i] for i in places], [each.question for each in asked])
-            for place, each, answer in zip(places, asked, answers, strict=True):
-                right[place].append(plain(answer) in {plain(expected) for expected in each.answers})
-        return [sum(each) / len(each) if each else None for each in right]
+        if questions:
+            answers = self.answer([pictures[i] for i in places], [question.question for question in questions])
+            for place, question, answer in zip(places, questions, answers, strict=True):
+                right[place].append(plain(answer) in {plain(expected) for expected in question.answers})
+        return [sum(answers) / len(answers) if answers else None for answers in right]
 
     @torch.no_grad()
     def answer(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
@@ -55,10 +55,10 @@ class VQAScorer:
         Questions of one length go together, unpadded: BLIP's decoder reads padding as if it had been asked.
         """
         tokens = [self._judge.tokens([question]) for question in questions]
-        lengths = [each["input_ids"].shape[1] for each in tokens]
+        lengths = [inputs["input_ids"].shape[1] for inputs in tokens]
         answers = [""] * len(questions)
         for length in sorted(set(lengths)):
-            chosen = [i for i, each in enumerate(lengths) if each == length]
+            chosen = [i for i, other in enumerate(lengths) if other == length]
             together = {name: torch.cat([tokens[i][name] for i in chosen]) for name in tokens[chosen[0]]}
             for i, answer in zip(chosen, self._answer([pictures[i] for i in chosen], together), strict=True):
                 answers[i] = answer

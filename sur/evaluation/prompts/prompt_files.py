@@ -15,9 +15,9 @@ from sur.support.errors import ConfigError
 
 
 def _answers(value: Any) -> Any:
-    """One answer or several, as text: YAML reads 3 as a number, and yes and no as truths."""
+    """One answer or several, as text: YAML reads 3 as a number, and yes and no as booleans."""
     several = value if isinstance(value, list) else [value]
-    return ["yes" if each is True else "no" if each is False else str(each) for each in several]
+    return ["yes" if answer is True else "no" if answer is False else str(answer) for answer in several]
 
 
 class _Question(BaseModel):
@@ -55,9 +55,9 @@ def read_prompts(path: Path) -> list[Prompt]:
             raise ConfigError(f"{path}, {place}: {where}: {fault['msg']}; docs/evaluation.md has the format") from None
         if line.id in prompts:
             raise ConfigError(f"{path}, {place}: the id {line.id!r} is taken by an earlier prompt; give it its own")
-        asked = tuple(PictureQuestion(each.question, each.answers) for each in line.questions)
+        questions = tuple(PictureQuestion(entry.question, entry.answers) for entry in line.questions)
         groups = (line.category,) if line.category else ()
-        prompts[line.id] = Prompt(line.id, line.narrative, line.complex, groups, asked)
+        prompts[line.id] = Prompt(line.id, line.narrative, line.complex, groups, questions)
     if len(prompts) < 2:
         raise ConfigError(f"{path} has {len(prompts)} prompts; an evaluation needs at least 2")
     return list(prompts.values())
@@ -87,4 +87,4 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
         raise ConfigError(f"{path} is not usable YAML: {error}") from None
     if not isinstance(content, list):
         raise ConfigError(f"{path} must hold a list of prompts, but holds {type(content).__name__}")
-    yield from ((f"prompt {number}", each) for number, each in enumerate(content, start=1))
+    yield from ((f"prompt {number}", entry) for number, entry in enumerate(content, start=1))
