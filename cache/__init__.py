@@ -1,6 +1,6 @@
-"""Feature cache: rows and the features computed from them in one open Zarr v3 store.
+"""Feature cache: rows, and the features computed from them, in one open Zarr v3 store.
 
-Knows arrays and bytes, no models.
+It knows arrays and bytes, no models. Importing it loads neither torch nor a client of object storage.
 """
 
 from sur.cache.compact import compact

@@ -1,4 +1,4 @@
-"""A store without the rows that no data set has any more, and without half-empty partitions, beside the old one."""
+"""Copy a store without the rows that no data set has any more, and without half-empty partitions."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def compact(
     manifests: Sequence[Manifest] = (),
     progress: Callable[[str, int], None] | None = None,
 ) -> int:
-    """Copy what the data sets of `source` still have into `target`; returns how many rows were left behind.
+    """Copy the rows that the data sets of `source` have now into `target`; returns how many rows were left behind.
 
-    Rows that one of `manifests` names are kept too, so that its training can be repeated.
+    Rows of `manifests` are copied too, so that their trainings can be repeated.
 
-    Values are copied as they are and checked on the way; nothing is encoded. Partitions of a feature of which `source`
-    lacks some rows stay to be extracted. A copy that was interrupted goes on where it stopped. `progress` hears of each
-    feature and partition.
+    Values are copied unchanged and checked on the way; nothing is encoded. A partition of `target` is left for the next
+    extraction if `source` has not extracted all of its rows. A copy that was interrupted goes on where it stopped.
+    `progress` is called with feature and partition after each partition.
 
     Raises:
-        IdentityMismatch: `target` holds a feature of that name that was made otherwise.
+        IdentityMismatch: `target` has a feature of the same name that was made differently.
         CacheError: `target` is `source`, or holds other rows.
-        CorruptStore: a value in `source` does not have its checksum.
+        CorruptStore: a value in `source` does not match its checksum.
     """
     names = source.datasets()
     members = {name: source.members(name) for name in names}
-    keep = np.any(list(members.values()), axis=0) if names else source.filled()
+    copied = np.any(list(members.values()), axis=0) if names else source.filled()
     ids = source.row_ids()
-    keep |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
+    copied |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
     if target.path == source.path:
         raise CacheError(f"{source.path} cannot be compacted into itself; name another folder or URL.")
     slot_of = {record.id: record.slot for record in source.rows()}
-    records = {record.id: record for record in source.rows() if keep[record.slot]}
+    records = {record.id: record for record in source.rows() if copied[record.slot]}
     if foreign := [row.id.hex() for row in target.rows() if row.id not in slot_of]:
         raise CacheError(
             f"{target.path} holds {len(foreign)} rows that {source.path} has not (first: {foreign[0]}); "

@@ -1,24 +1,24 @@
-"""Everything that can go wrong in the cache, as one small tree."""
+"""The exceptions of the cache, in one small tree."""
 
 
 class CacheError(Exception):
-    """Base of every error raised on purpose by the cache."""
+    """Base of all errors that the cache raises on purpose."""
 
 
 class IdentityMismatch(CacheError):
-    """A stored feature was made in another way than the one asked for; nothing was changed."""
+    """The stored feature was made differently from the requested one; nothing was changed."""
 
 
 class CorruptStore(CacheError):
-    """Bytes on disk do not agree with their checksum, their receipt or the format."""
+    """Stored bytes do not agree with their checksum, their receipt or the format."""
 
 
 class StoreBusy(CacheError):
-    """Another writer holds the partition; try again later or skip it."""
+    """Another writer holds the lock; try again later, or skip the partition."""
 
 
 class NewerFormat(CacheError):
-    """The store was written by a newer version of this package."""
+    """A newer version of this package wrote the store."""
 
 
 class UnknownFeature(CacheError, KeyError):
@@ -33,16 +33,16 @@ class IncompleteFeature(CacheError):
 
 
 class NoRows(CacheError):
-    """No row is left to serve: none has every feature asked for, or none is in the split."""
+    """Too few rows of the split have every requested feature to fill a batch."""
 
 
 class BadValues(CacheError, ValueError):
-    """Values do not have the declared shape or type, or are not finite; nothing was published."""
+    """Values do not fit their declaration (shape, type, name) or are not finite; nothing was published."""
 
 
 class DiskFull(CacheError):
-    """No space left; everything committed before is safe and the same command resumes."""
+    """The disk is full; committed partitions are safe, and the same command resumes."""
 
 
 class NotWritable(CacheError):
-    """The disk or bucket may not be written; everything committed before is safe."""
+    """This user may not write to the disk or bucket; committed partitions are safe."""

@@ -1,6 +1,6 @@
-"""What a training read: the rows, in order, and the features with the checksums of their values.
+"""The record of the data that a training reads: its rows in order, and its features with digests of their values.
 
-A manifest recorded with a run picks the same rows again from a store that has grown, lost rows or been compacted since.
+With a run's manifest, the same rows are read again from a store that has since grown, lost rows or been compacted.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from sur.cache.storage.durable import durable_file, make_durable
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows that have all features asked for, of all splits in order, and digests of identity and values there.
+    """Rows that have all requested features, of all splits in order, and digests of the features' values at these rows.
 
-    `ids`: uint8 (rows, 16). `groups`: int64 (rows,), the partition that each row was in; of these `window` were mixed
-    at a time (0: all).
+    ids: uint8 (rows, 16).
+    groups: Partition that each row was in, int64 (rows,).
+    window: Number of partitions that were mixed at a time; 0: all.
+    features: Digest of the identity and the values, by feature.
     """
 
     ids: np.ndarray
@@ -35,23 +37,27 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256, hex, of all that decides what is served and in which order (seed and batch size aside)."""
+        """SHA-256, hex, of everything that decides which rows are served in which order, except seed and batch size."""
         groups = hashlib.sha256(self.groups.astype("<i8").tobytes()).hexdigest() if self.window else ""
         ids = hashlib.sha256(self.ids.tobytes()).hexdigest()
         return json_digest({"ids": ids, "groups": groups, "window": self.window, "features": dict(self.features)})
 
     def slots_in(self, ids: np.ndarray, slots: np.ndarray, where: str) -> np.ndarray:
-        """The manifest's rows, in its order, among the `slots` of a store with these `ids`, uint8 (all slots, 16).
+        """Slots of the manifest's rows, in its order, int64 (rows,).
+
+        ids: Ids of all slots of the store, uint8 (slots of the store, 16).
+        slots: The slots to choose from.
+        where: The store's path, for the message.
 
         Raises:
-            CacheError: a row is not among them; `where` is the store's place, for the message.
+            CacheError: a row is not in these slots.
         """
         slot_of = {ids[slot].tobytes(): slot for slot in slots.tolist()}
-        gone = [row.tobytes().hex() for row in self.ids if row.tobytes() not in slot_of]
-        if gone:
+        absent = [row.tobytes().hex() for row in self.ids if row.tobytes() not in slot_of]
+        if absent:
             raise CacheError(
-                f"{len(gone)} of the manifest's {len(self.ids)} rows are not in {where}, or lack a feature "
-                f"(first: row {gone[0]}). Extract the data they came from again, into this store."
+                f"{len(absent)} of the manifest's {len(self.ids)} rows are not in {where}, or lack a feature "
+                f"(first: row {absent[0]}). Extract the data they came from again, into this store."
             )
         return np.array([slot_of[row.tobytes()] for row in self.ids], dtype=np.int64)
 
@@ -65,18 +71,18 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Inverse of `save`.
+        """The manifest in a file that `save` wrote.
 
         Raises:
-            FileNotFoundError: there is none.
-            CorruptStore: the file is no manifest.
+            FileNotFoundError: no file at `path`.
+            CorruptStore: the file is not a manifest.
         """
         if not path.is_file():
             raise FileNotFoundError(f"there is no manifest at {path}; give the manifest.safetensors of a run folder")
         try:
             with safe_open(path, "numpy") as file:
-                said = file.metadata() or {}
-                features, window = json.loads(said["features"]), int(said["window"])
+                attributes = file.metadata() or {}
+                features, window = json.loads(attributes["features"]), int(attributes["window"])
                 return cls(file.get_tensor("ids"), file.get_tensor("groups"), window, features)
         except (SafetensorError, KeyError, ValueError) as error:
-            raise CorruptStore(f"{path} is no manifest of a training: {error}.") from error
+            raise CorruptStore(f"{path} is not the manifest of a training: {error}.") from error

@@ -1,1 +1,1 @@
-"""What a store holds: rows, data sets, features and the catalog of them."""
+"""The contents of a store: rows, data sets, features and assets, and the catalog of them."""

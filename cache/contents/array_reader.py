@@ -1,8 +1,8 @@
-"""Rows of one array straight from the shard files, never a wrong number.
+"""Rows of one array, read straight from the shard files and checked.
 
-`gather` reads rows here and there by their place in the shard, into the caller's memory; `whole` reads a shard at
-once. Each chunk's CRC32C is compared with the receipt on the first touch by this reader; later reads of it trust the
-operating system's cache. `whole` compares all of them every time.
+`gather` reads single rows by their place in the shard, `whole` reads a shard at once. `gather` compares the CRC32C of a
+chunk with the receipt when this reader touches the chunk for the first time. Later it trusts the cache of the operating
+system. `whole` compares all chunks every time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sur.cache.storage.base import OpenFile, Storage
 
 @dataclass
 class _Shard:
-    """What is known of one shard: its file, (offset, length) and checksum of each chunk, and which were checked."""
+    """One shard: the key of its file, (offset, length) and checksum of each chunk, and which chunks were checked."""
 
     key: str
     places: Sequence[tuple[int, int]] | np.ndarray
@@ -33,9 +33,9 @@ class _Shard:
 
 
 class ArrayReader:
-    """Reads one array; `key_of` names the file of a partition, `receipt_of` gives its receipt.
+    """Reads one array; `key_of` gives the key of a partition's file, `receipt_of` its receipt.
 
-    Rows too small for a chunk of their own (under 512 bytes) stay in memory once their shard was read.
+    Rows that are too small for a chunk of their own (under 512 bytes) stay in memory once their shard has been read.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ArrayReader:
         receipt_of: Callable[[int], ShardReceipt],
     ) -> None:
         self.layout = layout
-        self.number = next(_numbers)  # tells readers apart
+        self.number = next(_numbers)  # identifies the reader among all of the process
         self.storage = storage
         self._key_of = key_of
         self._receipt_of = receipt_of
@@ -97,22 +97,22 @@ class ArrayReader:
         return out
 
     def _gather_large(self, slots: np.ndarray, rows: np.ndarray) -> None:
-        """What the system holds in memory is taken first; the rest is on its way from the disk meanwhile."""
+        """Read first what the system holds in memory, and announce the rest, which the disk fetches meanwhile."""
         partitions, places = (numbers.tolist() for numbers in np.divmod(slots, self.layout.rows_per_shard))
-        late = []
+        waiting = []
         for number, (file, shard) in enumerate(self._sources(partitions)):
             if not self._read_row(file.read_now, shard, places[number], rows[number]):
-                late.append(number)
-        for number, (file, shard) in zip(late, self._sources([partitions[n] for n in late]), strict=True):
+                waiting.append(number)
+        for number, (file, shard) in zip(waiting, self._sources([partitions[n] for n in waiting]), strict=True):
             self._read_row(file.read_into, shard, places[number], rows[number])
 
     def _sources(self, partitions: Iterable[int]) -> Iterator[tuple[OpenFile, _Shard]]:
-        """File and shard of each partition, one at a time: a batch may touch more files than may be open."""
+        """File and shard of each partition, one after the other: a batch may touch more files than may be open."""
         for partition in partitions:
             yield _open_files.get(self, partition), self._shards.get(partition) or self._shard(partition)
 
     def forget(self, partition: int) -> None:
-        """What is known of a partition, which was written anew."""
+        """Drop everything remembered about a partition that was written anew."""
         self._shards.pop(partition, None)
         _open_files.drop(self, partition)
 
@@ -124,7 +124,7 @@ class ArrayReader:
         row: np.ndarray,
         again: bool = False,
     ) -> bool:
-        """One row into uint8 (row bytes), False if `read` gave none; `again`: check also what was checked before."""
+        """Read one row into `row`, uint8 (row bytes); False if `read` failed. `again` checks a checked chunk anew."""
         offset, length = shard.places[place]
         if offset == NOWHERE:
             row[...] = 0
@@ -165,7 +165,7 @@ class ArrayReader:
         return rows
 
     def _shard(self, partition: int, data: np.ndarray | None = None) -> _Shard:
-        """What the receipt (and a packed shard's index) says, remembered; `data` are the shard's bytes, if at hand."""
+        """Places and checksums of a shard's chunks, read once; `data` are the bytes of the whole shard, if at hand."""
         if partition not in self._shards:
             receipt, layout = self._receipt_of(partition), self.layout
             where = self.storage.where(self._key_of(partition))
@@ -184,7 +184,7 @@ class ArrayReader:
         return self._shards[partition]
 
     def open_file(self, partition: int, scattered: bool = False) -> OpenFile:
-        """The shard file of a partition, of the size that its receipt says."""
+        """The shard file of a partition, opened; its size is compared with the receipt."""
         key, expected = self._key_of(partition), self._receipt_of(partition).bytes
         try:
             file = self.storage.open(key, scattered)
@@ -206,7 +206,7 @@ class _OpenFiles:
         self._lock = Lock()
 
     def get(self, reader: ArrayReader, partition: int) -> OpenFile:
-        """The file of a partition; the one used least lately is closed when there are too many."""
+        """The open file of a partition; the least recently used file is closed when too many are open."""
         key = (reader.number, partition)
         with self._lock:
             if key in self._files:
@@ -220,7 +220,7 @@ class _OpenFiles:
         return file
 
     def drop(self, reader: ArrayReader, partition: int) -> None:
-        """Keep a partition's file open no longer."""
+        """Close a partition's file."""
         with self._lock:
             self._files.pop((reader.number, partition), None)
 

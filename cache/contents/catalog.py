@@ -1,4 +1,4 @@
-"""Which features and assets a store holds: found, made, checked and dropped by name."""
+"""The features and assets of a store by name: look up, create, check and drop them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Catalog:
-    """Features and assets of one store. Whoever calls `ensure`, `resize` or `drop` holds the store's lock."""
+    """Features and assets of one store. The caller of `ensure`, `resize` and `drop` holds the store's lock."""
 
     def __init__(self, storage: Storage, rows: Rows, rows_per_partition: int) -> None:
         self._storage = storage
@@ -30,10 +30,10 @@ class Catalog:
         return [name for name in folders if self._storage.size(join(section, name, metadata.FILE)) is not None]
 
     def get(self, name: str, section: str = "features", fresh: bool = False) -> Feature:
-        """A stored feature, remembered; `fresh` looks whether another process has replaced it since.
+        """A stored feature, which is remembered; `fresh` reads its declaration again: other processes may replace it.
 
         Raises:
-            UnknownFeature: names those that exist.
+            UnknownFeature: no such feature; the message names those that exist.
             CorruptStore: its declaration is damaged.
         """
         if fresh or (section, name) not in self._known:
@@ -50,17 +50,17 @@ class Catalog:
         return self._known[(section, name)]
 
     def intact(self, section: str, fresh: bool = False) -> list[Feature]:
-        """Every feature of a section but those whose declaration is damaged, which the log names."""
-        found = []
+        """The features of a section; one with a damaged declaration is left out, and the log names it."""
+        features = []
         for name in self.names(section):
             try:
-                found.append(self.get(name, section, fresh))
+                features.append(self.get(name, section, fresh))
             except CorruptStore as error:
                 logger.warning("%s Run `sur verify --repair`; %s is left out until then.", error, name)
-        return found
+        return features
 
     def ensure(self, section: str, spec: FeatureSpec, slots: int) -> None:
-        """Create, or check identity and complete what an interrupted creation left.
+        """Create a feature, or check the identity of the stored one and complete an interrupted creation.
 
         Raises:
             IdentityMismatch: the stored one was made differently.
@@ -77,19 +77,19 @@ class Catalog:
         feature.publish_metadata(slots)
 
     def resize(self, slots: int) -> None:
-        """Give every feature's arrays so many slots."""
+        """Set the number of slots of every feature's arrays."""
         for feature in self.intact("features", fresh=True):
             feature.publish_metadata(slots)
 
     def drop(self, name: str) -> None:
-        """Remove a feature (or else an asset): its declaration first, so that a kill leaves no half feature.
+        """Remove a feature, or else an asset. The declaration goes first, so that a kill leaves no half feature.
 
         Raises:
             StoreBusy: it is being written.
         """
         section = next((section for section in SECTIONS if name in self._storage.folders(section)), "features")
         if name not in self._storage.folders(section):
-            self.get(name)  # says what there is
+            self.get(name)  # raises UnknownFeature, which names what is stored
         directory, receipts = f"{section}/{name}", f"receipts/{section}/{name}"
         if any(self._storage.busy(f"{receipts}/{partition}") for partition in self._storage.folders(receipts)):
             raise StoreBusy(f"{name!r} is being written; stop its extraction before dropping it.")
@@ -110,5 +110,5 @@ class Catalog:
         return Feature(self._storage, section, spec, self._per_partition, self._rows.digest)
 
     def forget(self, name: str, section: str = "features") -> None:
-        """Drop what is remembered of a feature, its open files included."""
+        """Drop everything remembered about a feature, its open files included."""
         self._known.pop((section, name), None)

@@ -1,7 +1,7 @@
-"""Which rows of a store belong to which data set now: named sets of rows, replaced as a whole.
+"""The rows that each data set has now: named sets of rows, each replaced as a whole.
 
-Rows are never taken out of partitions: a row that its source has no more (removed, or edited into another row) leaves
-the set, and the loader skips it. A set is the attributes of a Zarr group: one bit a slot.
+Rows are never taken out of partitions. A row that was removed from its source, or edited into another row, leaves the
+set, and the loader skips it. A set is stored in the attributes of a Zarr group, with one bit for each slot.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def read_members(storage: Storage, name: str, n_slots: int) -> np.ndarray:
     """Which slots belong to a set, bool (n_slots,).
 
     Raises:
-        CacheError: no such set.
-        CorruptStore: it is damaged.
+        CacheError: no such set; the message names those that exist.
+        CorruptStore: the set is damaged.
     """
     directory = join(FOLDER, name)
     document = metadata.read_metadata(storage, directory)
     if document is None:
-        there = ", ".join(dataset_names(storage)) or "none"
+        stored = ", ".join(dataset_names(storage)) or "none"
         raise CacheError(
-            f"{storage.location} holds no data set {name!r} (it holds: {there}). Run the extraction of its rows first."
+            f"{storage.location} holds no data set {name!r} (it holds: {stored}). Run the extraction of its rows first."
         )
     content = metadata.unseal(document["attributes"], storage.where(directory), directory)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(content["members"]), dtype=np.uint8), count=content["slots"])
@@ -49,20 +49,20 @@ def read_members(storage: Storage, name: str, n_slots: int) -> np.ndarray:
 
 
 def write_members(storage: Storage, rows: Rows, name: str, ids: Iterable[bytes]) -> tuple[int, int]:
-    """Make a set exactly the rows of these ids; returns how many it had before and are gone, and how many it has now.
+    """Make a set exactly the rows of these ids; returns how many rows left it, and how many it has now.
 
     The caller holds the store's lock.
 
     Raises:
-        BadValues: a name that is none, or an id that the store does not hold.
+        BadValues: the name is not valid, or the store has no row with one of the ids.
     """
     if not _NAME.fullmatch(name):
         raise BadValues(f"Data set name {name!r} must match {_NAME.pattern} (lower case, no slash or space).")
-    wanted = set(ids)
+    ids = set(ids)
     slot_ids = rows.slot_ids()
-    members = which_ids(slot_ids, wanted)
-    if int(members.sum()) != len(wanted):
-        raise BadValues(f"Data set {name!r}: {len(wanted) - int(members.sum())} of its rows are not in the store.")
+    members = which_ids(slot_ids, ids)
+    if int(members.sum()) != len(ids):
+        raise BadValues(f"Data set {name!r}: {len(ids) - int(members.sum())} of its rows are not in the store.")
     before = read_members(storage, name, len(slot_ids)) if name in dataset_names(storage) else np.zeros_like(members)
     content = {"slots": len(members), "members": np.packbits(members).tobytes().hex()}
     directory = join(FOLDER, name)

@@ -1,4 +1,4 @@
-"""One feature (or asset) of a store: its folders, its arrays' metadata, its receipts and its values."""
+"""One feature (or asset) of a store: its folders, metadata, receipts and values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sur.cache.contents.array_reader import ArrayReader
 from sur.cache.errors import BadValues, CorruptStore, IdentityMismatch, IncompleteFeature
 from sur.cache.format import metadata
 from sur.cache.format.checksum import CRC_BYTES, with_crc, without_crc
-from sur.cache.format.dtypes import all_finite, finite, rounded, to_stored
+from sur.cache.format.dtypes import all_finite, as_stored, finite_mask, rounded
 from sur.cache.format.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
 from sur.cache.format.shard import Layout
 from sur.cache.format.spec import FeatureSpec
@@ -29,16 +29,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Packed:
-    """A partition of a feature, checked and ready to be written: its files by key, in pieces, and their receipt."""
+    """A partition of a feature, ready to be written: its files in pieces, by key, and their receipt."""
 
     receipt: Receipt
     files: Mapping[str, Sequence[bytes | memoryview]]
 
 
 class Feature:
-    """Files of one feature; `section` is "features" (arrays of rows) or "assets" (arrays of their own).
+    """The files of one feature; `section` is "features" (arrays of rows) or "assets" (arrays that belong to no row).
 
-    `rows_digest` gives the digest of a partition's row ids, None where it cannot be known.
+    `rows_digest` gives the digest of a partition's row ids, None where the rows are damaged.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Feature:
 
     @cached_property
     def layouts(self) -> dict[str, Layout]:
-        """Layout of each array's shards (of a feature)."""
+        """Layout of the shards of a feature, by array."""
         return {name: Layout(spec, self._per_partition) for name, spec in sorted(self.spec.arrays.items())}
 
     @cached_property
     def readers(self) -> dict[str, ArrayReader]:
-        """Row reader of each array (of a feature)."""
+        """Readers of a feature's rows, by array."""
         return {
             name: ArrayReader(
                 self._storage,
@@ -77,16 +77,16 @@ class Feature:
         }
 
     def key(self, array: str, partition: int) -> str:
-        """File of one partition of an array; an asset has partition 0 only."""
+        """Key of the file of one partition of an array; an asset has partition 0 only."""
         dimensions = len(self.spec.arrays[array].shape) + (self.section == "features")
         return join(self.directory, array, metadata.chunk_file(partition, dimensions))
 
     def receipt_directory(self, partition: int) -> str:
-        """Where the partition's receipt lies, and what its writer locks."""
+        """Folder of a partition's receipt; the writer of the partition locks it."""
         return partition_directory(self.receipts, partition)
 
     def documents(self, slots: int) -> dict[str, dict]:
-        """Every zarr.json but those of receipts, by folder; the one that declares the feature last."""
+        """Content of every zarr.json but those of receipts, by folder; the declaration of the feature is the last."""
         documents = {self.receipts: metadata.group()}
         for name, spec in sorted(self.spec.arrays.items()):
             if self.section == "assets":
@@ -98,7 +98,7 @@ class Feature:
         return documents
 
     def publish_metadata(self, slots: int) -> None:
-        """Write what differs of `documents`, after removing arrays that an abandoned namesake left."""
+        """Write the `documents` that differ, after removing arrays that a dropped feature of the same name left."""
         for name in self._storage.folders(self.directory):
             folder = f"{self.directory}/{name}"
             ours = (parse_key(key) or self._storage.leftover(key) for key in self._storage.files(folder))
@@ -107,15 +107,15 @@ class Feature:
         for directory, document in self.documents(slots).items():
             metadata.publish_metadata(self._storage, directory, document)
 
-    def check_identity(self, wanted: FeatureSpec) -> None:
-        """Refuse a spec that differs.
+    def check_identity(self, requested: FeatureSpec) -> None:
+        """Compare the stored spec with the requested one.
 
         Raises:
             IdentityMismatch: names every differing field with both values.
         """
-        differences = self.spec.differences(wanted)
+        differences = self.spec.differences(requested)
         if differences:
-            lines = [f"  {field}: stored {here!r}, wanted {there!r}" for field, here, there in differences]
+            lines = [f"  {field}: stored {stored!r}, wanted {value!r}" for field, stored, value in differences]
             raise IdentityMismatch(
                 f"{self.section[:-1].capitalize()} {self.spec.name!r} was made differently:\n" + "\n".join(lines) + "\n"
                 "Go back to the stored settings, give the new ones another name (slug) so that they become a "
@@ -123,11 +123,11 @@ class Feature:
             )
 
     def receipt(self, partition: int) -> Receipt | None:
-        """Receipt of a partition that is done: intact, of this identity and rows, files in full size.
+        """Receipt of a partition that is done: intact, of this identity and these rows, and its files have full size.
 
-        When it is another than when it was last looked at, the values read before are forgotten.
+        If it differs from the receipt of the last call, everything read of the partition is forgotten.
         """
-        receipt = self._look_at(partition)
+        receipt = self._valid_receipt(partition)
         if receipt != self._done.get(partition):
             self._done.pop(partition, None)
             for reader in self.readers.values() if "readers" in vars(self) else ():
@@ -136,7 +136,7 @@ class Feature:
                 self._done[partition] = receipt
         return receipt
 
-    def _look_at(self, partition: int) -> Receipt | None:
+    def _valid_receipt(self, partition: int) -> Receipt | None:
         try:
             receipt = read_receipt(self._storage, self.receipt_directory(partition))
         except CorruptStore as error:
@@ -152,11 +152,11 @@ class Feature:
         return receipt
 
     def n_files(self) -> int:
-        """Shards of the partitions that have a receipt file."""
+        """Number of shards in the partitions that have a receipt file."""
         return len(self._storage.folders(self.receipts)) * len(self.spec.arrays)
 
     def mismatch(self, receipt: Receipt, partition: int) -> str:
-        """Why a receipt is not that of this partition, "" if it is."""
+        """Why a receipt does not belong to this partition; "" if it does."""
         if receipt.partition != partition:
             return f"receipt of partition {receipt.partition}"
         if receipt.identity_digest != self.spec.identity_digest:
@@ -168,7 +168,7 @@ class Feature:
         return ""
 
     def done(self, partition: int) -> Receipt:
-        """`receipt`, as it was when it was last looked at.
+        """Receipt of a partition that is done, from the last call of `receipt`.
 
         Raises:
             IncompleteFeature: the partition is not done.
@@ -180,7 +180,7 @@ class Feature:
         return self._done[partition]
 
     def pack(self, partition: int, values: Values, rows: int, missing: Reasons, stats: Counts) -> Packed:
-        """Check a partition's values and make the files that hold them; nothing is written, or copied without need."""
+        """Check a partition's values and encode them as files; nothing is written, and nothing copied without need."""
         checked = self._checked(values, rows, missing, partition * self._per_partition)
         digest = self.rows_digest(partition) or ""
         files, shards = {}, {}
@@ -242,7 +242,7 @@ class Feature:
         checked = {}
         for key, spec in self.spec.arrays.items():
             what = f"{name}/{key}"
-            stored = to_stored(np.asarray(values[key]), spec.dtype, what)
+            stored = as_stored(np.asarray(values[key]), spec.dtype, what)
             expected = spec.shape if self.section == "assets" else (rows, *spec.shape)
             if stored.shape != expected:
                 raise BadValues(f"{what}: expected shape {expected}, got {stored.shape}.")
@@ -250,9 +250,9 @@ class Feature:
                 stored = stored.copy()
                 stored[list(missing)] = 0
             if spec.keep_bits:
-                stored = rounded(stored, spec.dtype, spec.keep_bits)  # may overflow: before the check
+                stored = rounded(stored, spec.dtype, spec.keep_bits)  # may overflow, so it comes before the check
             if not all_finite(stored, spec.dtype):
-                good = finite(stored, spec.dtype)
+                good = finite_mask(stored, spec.dtype)
                 place = tuple(int(axis) for axis in np.argwhere(~good)[0])
                 raise BadValues(
                     f"{what}: not finite at {place} (slot {first_slot + (place[0] if place else 0)}, "

@@ -24,7 +24,7 @@ IDENTITY = json_digest({"kind": "rows", "columns": ["id", *TEXTS]})
 
 
 class Rows:
-    """Append-only table of rows; partitions seen once are remembered, later ones are looked for on disk."""
+    """Append-only table of rows. Partitions are remembered once read; later ones are looked for on disk."""
 
     def __init__(self, storage: Storage, rows_per_partition: int) -> None:
         self._storage = storage
@@ -35,11 +35,11 @@ class Rows:
 
     @property
     def n_partitions(self) -> int:
-        """Committed partitions, those of other processes included."""
+        """Number of committed partitions, those of other processes included."""
         with self._growing:
             if not self._ids:
-                listed = {int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()}
-                committed = self._storage.map(self._committed, range(max(listed, default=-1) + 1))
+                numbers = {int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()}
+                committed = self._storage.map(self._committed, range(max(numbers, default=-1) + 1))
                 self._ids = self._storage.map(self._read_ids, range((*committed, False).index(False)))
             while self._committed(len(self._ids)):
                 self._ids.append(self._read_ids(len(self._ids)))
@@ -92,7 +92,7 @@ class Rows:
         """Receipt of a committed partition.
 
         Raises:
-            CorruptStore: it is damaged or of another place.
+            CorruptStore: it is damaged, or the receipt of another partition.
         """
         directory = partition_directory(RECEIPTS, partition)
         receipt = read_receipt(self._storage, directory)
@@ -106,7 +106,7 @@ class Rows:
         return self.n_partitions > 0 and self.receipt(0).rows_digest != self.digest(0)
 
     def mismatch(self, receipt: Receipt, partition: int) -> str:
-        """Why a receipt is not that of this partition, "" if it is."""
+        """Why a receipt does not belong to this partition; "" if it does."""
         if (receipt.partition, receipt.identity_digest) != (partition, IDENTITY):
             return f"not the receipt of rows partition {partition}"
         return ""
@@ -114,11 +114,11 @@ class Rows:
     def append(self, rows: Iterable[RowRecord]) -> int:
         """Add rows with new ids in new partitions; returns how many. The caller holds the store's lock."""
         added = 0
-        later = [int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()]
-        if max(later, default=-1) >= self.n_partitions and self._committed(max(later)):
-            lost = self._storage.where(join(partition_directory(RECEIPTS, self.n_partitions), metadata.FILE))
+        numbers = [int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()]
+        if max(numbers, default=-1) >= self.n_partitions and self._committed(max(numbers)):
+            path = self._storage.where(join(partition_directory(RECEIPTS, self.n_partitions), metadata.FILE))
             raise CorruptStore(
-                f"{lost} is gone, but partitions after it are there. Restore it with `sur verify CONFIG --repair` "
+                f"{path} is gone, but partitions after it are there. Restore it with `sur verify CONFIG --repair` "
                 "(or from a copy) before adding rows."
             )
         fresh = self._fresh(rows)
@@ -131,19 +131,19 @@ class Rows:
         return self._storage.size(join(partition_directory(RECEIPTS, partition), metadata.FILE)) is not None
 
     def documents(self, slots: int) -> dict[str, dict]:
-        """Metadata of the columns' arrays for so many slots, by folder."""
+        """Metadata of the columns for this number of slots, by folder."""
         documents = {"rows/id": metadata.id_array(slots, self._per_partition)}
         for name in TEXTS:
             documents[f"rows/{name}"] = metadata.text_array(name, slots, self._per_partition)
         return documents
 
     def publish_metadata(self) -> None:
-        """Write the arrays' metadata for the present number of slots."""
+        """Write the metadata of the columns for the present number of slots."""
         for directory, document in self.documents(self.n_partitions * self._per_partition).items():
             metadata.publish_metadata(self._storage, directory, document)
 
     def key(self, column: str, partition: int) -> str:
-        """File of one column of one partition."""
+        """Key of the file of one column of one partition."""
         return join("rows", column, metadata.chunk_file(partition, 2 if column == "id" else 1))
 
     def _fresh(self, rows: Iterable[RowRecord]) -> Iterator[RowRecord]:
@@ -156,10 +156,11 @@ class Rows:
                 yield row
 
     def restore(self, partition: int, records: Iterable[RowRecord], digests: Collection[str]) -> bool:
-        """Write a damaged partition anew from what is intact of it and from `records` of the data source.
+        """Write a damaged partition anew from its intact columns and from `records` of the data source.
 
-        Written only if the outcome is what its receipt says, or, where the receipt is lost, has one of `digests` (those
-        of its ids that the receipts of features give). Returns whether it was. The caller holds the store's lock.
+        It is written only if the result agrees with its receipt. If the receipt is damaged, the digest of the ids must
+        be one of `digests`, those in the receipts of features. Returns whether it was written. The caller holds the
+        store's lock.
         """
         try:
             receipt = self.receipt(partition)
@@ -172,22 +173,22 @@ class Rows:
                 with suppress(CorruptStore):
                     columns[name] = without_crc(data, "")
         rows = self._from_intact(columns, list(records))
-        files, made = self._encode(partition, rows)
-        if not made.agrees(receipt) if receipt is not None else made.rows_digest not in digests:
+        files, restored = self._encode(partition, rows)
+        if not restored.agrees(receipt) if receipt is not None else restored.rows_digest not in digests:
             return False
         for name, data in files.items():
             self._storage.publish(self.key(name, partition), data)
-        publish_receipt(self._storage, partition_directory(RECEIPTS, partition), made)
+        publish_receipt(self._storage, partition_directory(RECEIPTS, partition), restored)
         return True
 
     @staticmethod
     def _from_intact(columns: Mapping[str, bytes], records: list[RowRecord]) -> list[RowRecord]:
-        """Rows named by a partition's intact columns, [] if these and the records do not tell."""
+        """Rows of a partition from its intact columns; [] if these and the records are not enough."""
         texts = {name: decode_texts(columns[name]) for name in TEXTS if name in columns}
         by_id = {record.id: record for record in records}
         if "id" in columns:
-            found = [columns["id"][at : at + ID_BYTES] for at in range(0, len(columns["id"]), ID_BYTES)]
-            ids = [id for id in found if any(id)]
+            slots = [columns["id"][at : at + ID_BYTES] for at in range(0, len(columns["id"]), ID_BYTES)]
+            ids = [id for id in slots if any(id)]
         elif len(texts) == len(TEXTS):
             by_texts = {tuple(getattr(record, name) for name in TEXTS): record.id for record in records}
             ids = [by_texts.get(row, b"") for row in zip(*texts.values(), strict=True) if any(row)]

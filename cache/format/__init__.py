@@ -1,1 +1,1 @@
-"""The bytes of a store: array specifications, metadata, shards, codecs, checksums, receipts."""
+"""The bytes in the files of a store: specifications, metadata, shards, codecs, checksums and receipts."""

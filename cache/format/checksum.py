@@ -1,4 +1,4 @@
-"""CRC32C: the one checksum that guards every byte, behind the content that it is of, as Zarr's codec writes it."""
+"""CRC32C, the checksum of all values: it follows the content, as Zarr's codec writes it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ CRC_BYTES = 4
 
 
 def crc32c(data: bytes | memoryview | np.ndarray, before: int = 0) -> int:
-    """CRC32C of contiguous bytes, those included whose checksum is `before`."""
-    seen = np.frombuffer(data, dtype=np.uint8) if isinstance(data, memoryview) else data
-    return google_crc32c.extend(before, seen)  # pyright: ignore[reportArgumentType]
+    """CRC32C of contiguous bytes; `before` is the checksum of the bytes that precede them."""
+    view = np.frombuffer(data, dtype=np.uint8) if isinstance(data, memoryview) else data
+    return google_crc32c.extend(before, view)  # pyright: ignore[reportArgumentType]
 
 
 def with_crc(data: bytes) -> bytes:
@@ -24,7 +24,7 @@ def with_crc(data: bytes) -> bytes:
 
 
 def without_crc(data: bytes, where: str) -> bytes:
-    """Inverse of `with_crc`; `where` is for the message.
+    """The content of bytes that `with_crc` made; `where` is for the message.
 
     Raises:
         CorruptStore: the checksum does not match.
@@ -36,5 +36,5 @@ def without_crc(data: bytes, where: str) -> bytes:
 
 
 def chunk_fault(data: bytes, crc: np.uint32) -> bool:
-    """Whether a chunk (its bytes and their CRC32C) is not the one whose checksum is `crc`."""
+    """Whether a chunk (its bytes and their CRC32C) differs from the chunk with the checksum `crc`."""
     return data[-CRC_BYTES:] != crc.astype("<u4").tobytes() or crc32c(data[:-CRC_BYTES]) != crc

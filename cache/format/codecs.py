@@ -1,7 +1,7 @@
-"""How the chunks of an array are packed: codecs by name, as numcodecs runs them and as Zarr v3 names them.
+"""Codecs that pack the chunks of an array, by name: run by numcodecs, declared as Zarr v3 declares them.
 
-Whatever the codec, each packed chunk carries its CRC32C. `raw` rows lie at fixed places and are read singly; packed
-ones are best read shard by shard.
+With every codec, each chunk carries its CRC32C. Rows of codec `raw` lie at fixed places and are read singly. Rows of the
+other codecs are best read shard by shard.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def require_codec(name: str) -> None:
 
 
 def codec_metadata(name: str, dtype: np.dtype) -> list[dict[str, Any]]:
-    """Zarr v3 `codecs` from elements to packed bytes, the checksum not included."""
+    """Zarr v3 `codecs` from elements to packed bytes, without the checksum."""
     if name == "pcodec":
         return [{"name": "numcodecs.pcodec", "configuration": {"level": _PCODEC_LEVEL}}]
     if name == "zstd":
@@ -62,14 +62,14 @@ def pack(name: str, elements: np.ndarray) -> bytes:
 
 
 def unpack(name: str, data: bytes | np.ndarray, target: np.ndarray) -> None:
-    """Inverse of `pack`, into contiguous `target` (elements). Raises ValueError for other bytes."""
+    """Unpack the elements that `pack` packed, into contiguous `target`. Raises ValueError for other bytes."""
     try:
-        found = np.frombuffer(_codec(name).decode(data), dtype=target.dtype)
-    except Exception as error:  # each codec has errors of its own
+        elements = np.frombuffer(_codec(name).decode(data), dtype=target.dtype)
+    except Exception as error:  # every codec raises its own errors
         raise ValueError(f"codec {name}: {error}") from error
-    if found.size != target.size:
-        raise ValueError(f"codec {name}: expected {target.size:,} elements, got {found.size:,}")
-    target.reshape(-1)[...] = found
+    if elements.size != target.size:
+        raise ValueError(f"codec {name}: expected {target.size:,} elements, got {elements.size:,}")
+    target.reshape(-1)[...] = elements
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Element types by name: how they are stored, checked and handed to torch.
+"""Element types by name: how they are stored, checked and converted.
 
-zarr-python has no bfloat16, so its bit patterns are stored as uint16; the array's attribute
-`bits_of: bfloat16` says so to any reader.
+zarr-python has no bfloat16, so bit patterns of bfloat16 are stored as uint16. The attribute `bits_of: bfloat16` of the
+array tells this to any reader.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def zarr_fill(name: str) -> Any:
     return 0.0 if name.startswith("float") else 0
 
 
-def to_stored(values: np.ndarray, name: str, what: str) -> np.ndarray:
-    """View `values` as stored elements of type `name`; `what` names the array in errors.
+def as_stored(values: np.ndarray, name: str, what: str) -> np.ndarray:
+    """`values` as stored elements of type `name`, a view where possible; `what` names the array in errors.
 
     bfloat16 comes as uint16 bit patterns, or as any numpy extension type called bfloat16.
 
@@ -75,8 +75,8 @@ def to_stored(values: np.ndarray, name: str, what: str) -> np.ndarray:
     return values.astype(dtype, copy=False)
 
 
-def finite(values: np.ndarray, name: str) -> np.ndarray:
-    """Elementwise: neither NaN nor infinite. `values` are stored elements of type `name`."""
+def finite_mask(values: np.ndarray, name: str) -> np.ndarray:
+    """Which of the stored elements of type `name` are neither NaN nor infinite: bool, in their shape."""
     if name == BFLOAT16:
         return (values & 0x7F80) != 0x7F80
     if np.issubdtype(values.dtype, np.floating):
@@ -85,7 +85,7 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def all_finite(values: np.ndarray, name: str) -> bool:
-    """Whether no element of `finite` is False, read off the largest bit pattern of either sign: no copy is made."""
+    """Whether all elements are finite. It compares the largest bit pattern of either sign, so it makes no copy."""
     bits = {"float16": 0x7C00, BFLOAT16: 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}.get(name)
     if bits is None or values.size == 0:
         return True
@@ -95,9 +95,9 @@ def all_finite(values: np.ndarray, name: str) -> bool:
 
 
 def rounded(values: np.ndarray, name: str, keep_bits: int) -> np.ndarray:
-    """Stored float elements of type `name` with all but `keep_bits` bits of the mantissa rounded away.
+    """Stored float elements of type `name`, rounded to `keep_bits` bits of the mantissa.
 
-    Relative error up to 2^-(keep_bits + 1), for numbers that are not subnormal.
+    The relative error is at most 2^-(keep_bits + 1) for numbers that are not subnormal.
     """
     codec = numcodecs.BitRound(keepbits=keep_bits)
     if name == BFLOAT16:

@@ -1,4 +1,4 @@
-"""Zarr v3 metadata documents (zarr.json), written to the specification: no library's version changes them.
+"""Zarr v3 metadata documents (zarr.json), written by the specification, so that no version of a library changes them.
 
 https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html
 """
@@ -16,8 +16,8 @@ from sur.cache.format.spec import ArraySpec, json_digest
 from sur.cache.storage.base import Storage, join
 
 FILE = "zarr.json"
-# Older ones are read as they are. 1: no data sets, chunks behind the last row stored as zeros. 1 and 2: SHA-256 in
-# receipts, and seals of declarations that fit any place.
+# Older versions are read as they are. Version 1 had no data sets, and stored chunks behind the last row as zeros.
+# Versions 1 and 2 had a SHA-256 in receipts, and digests of declarations that did not depend on the folder.
 FORMAT_VERSION = 3
 GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
@@ -70,7 +70,7 @@ def _array(
     codecs: list[dict[str, Any]],
     rows: bool,
 ) -> dict[str, Any]:
-    # Chunk files lie flat in the array's folder ("c.7.0"): one directory to sync, none to create a shard.
+    # Chunk files lie flat in the array's folder ("c.7.0"): one folder to sync, and none to create for a shard.
     # xarray needs the dimension names.
     names = [f"{name}_{axis}" for axis in range(len(shape))]
     if rows:
@@ -90,12 +90,12 @@ def _array(
 
 
 def chunk_file(partition: int, dimensions: int) -> str:
-    """Name of the file of `partition` in the folder of an array of so many dimensions."""
+    """Name of the file of `partition` in the folder of an array with this number of dimensions."""
     return ".".join(["c", str(partition), *["0"] * (dimensions - 1)]) if dimensions else "c"
 
 
 def publish_metadata(storage: Storage, directory: str, document: Mapping[str, Any]) -> None:
-    """Write `directory`/zarr.json unless it already says the same."""
+    """Write `directory`/zarr.json unless it has this content already."""
     key = join(directory, FILE)
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     if storage.read(key) != data:
@@ -122,12 +122,12 @@ def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
 
 
 def seal(content: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """`content` with its SHA-256 under "digest"; its `place` counts where content does not say whose it is."""
+    """`content` with its SHA-256 under "digest"; it covers the `place` of content that does not name its owner."""
     return {**content, "digest": json_digest({"place": place, **content} if place else content)}
 
 
 def unseal(sealed: Any, where: str, place: str = "") -> dict[str, Any]:
-    """Inverse of `seal`; `where` is the folder, for the message. Format versions 1 and 2 left the place out.
+    """The content of what `seal` made; `where` is the folder, for the message. Versions 1 and 2 left the place out.
 
     Raises:
         CorruptStore: content and digest disagree.

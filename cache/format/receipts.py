@@ -1,7 +1,7 @@
-"""Receipts: the only proof that a partition is done, written last and never edited.
+"""Receipts: the only proof that a partition is done. A receipt is written last and never edited.
 
-A receipt is the attributes of a Zarr group. It holds no time and no host, so equal work gives equal bytes.
-It repeats the CRC32C of every chunk, so that a shard put in another's place is found on reading.
+It lies in the attributes of a Zarr group. It contains no time and no host, so that equal work gives equal bytes. It
+repeats the CRC32C of every chunk, so that a shard in the place of another one is found on reading.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sur.cache.storage.base import Storage, join
 
 @dataclass(frozen=True)
 class ShardReceipt:
-    """Size of one file and the CRC32C of each of its chunks (hex, 8 digits each; 0 for one that is not stored).
+    """Size of one file, and the CRC32C of each of its chunks (hex, 8 digits each; 0 for a chunk that is not stored).
 
-    `sha256` is what format versions 1 and 2 had besides, "" since.
+    `sha256` is a digest that format versions 1 and 2 had too; "" since.
     """
 
     bytes: int
@@ -30,16 +30,16 @@ class ShardReceipt:
 
     @classmethod
     def of(cls, size: int, crcs: np.ndarray) -> ShardReceipt:
-        """Receipt of a file of so many bytes whose chunks have the checksums `crcs`."""
+        """Receipt of a file of `size` bytes whose chunks have the checksums `crcs`."""
         return cls(size, crcs.astype(">u4").tobytes().hex())
 
     def attributes(self) -> dict[str, Any]:
-        """JSON of it."""
+        """The receipt as JSON."""
         old = {"sha256": self.sha256} if self.sha256 else {}
         return {"bytes": self.bytes, "crc32c": self.crc32c, **old}
 
     def agrees(self, other: ShardReceipt) -> bool:
-        """Whether both are of the same bytes."""
+        """Whether both stand for the same bytes."""
         return (self.bytes, self.crc32c) == (other.bytes, other.crc32c)
 
     def crcs(self) -> np.ndarray:
@@ -49,10 +49,10 @@ class ShardReceipt:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was committed for one partition of one feature (or of the rows, or an asset: partition 0).
+    """The committed files of one partition of a feature or of the rows, or of an asset (partition 0).
 
-    `rows_digest` is the SHA-256 of the partition's row ids; `missing` maps a row's place in the partition to
-    the reason why it has no value.
+    `rows_digest` is the SHA-256 of the partition's row ids. `missing` maps the place of a row in the partition to the
+    reason why it has no value. `stats` are counts that the writer added.
     """
 
     identity_digest: str
@@ -65,7 +65,7 @@ class Receipt:
     format_version: int = metadata.FORMAT_VERSION
 
     def attributes(self) -> dict[str, Any]:
-        """Sealed JSON of the receipt."""
+        """The receipt as JSON with its digest."""
         return metadata.seal(
             {
                 "format_version": self.format_version,
@@ -80,7 +80,7 @@ class Receipt:
         )
 
     def agrees(self, other: Receipt) -> bool:
-        """Whether both are of the same rows and bytes, whatever format version they were written in."""
+        """Whether both stand for the same rows and bytes; the format versions may differ."""
         return (
             (self.rows, self.rows_digest) == (other.rows, other.rows_digest)
             and self.shards.keys() == other.shards.keys()
@@ -94,10 +94,10 @@ def publish_receipt(storage: Storage, directory: str, receipt: Receipt) -> None:
 
 
 def read_receipt(storage: Storage, directory: str) -> Receipt | None:
-    """The receipt in `directory`, None if there is none.
+    """The receipt in `directory`; None if it does not exist.
 
     Raises:
-        CorruptStore: a receipt that does not agree with its digest.
+        CorruptStore: the receipt does not agree with its digest.
     """
     document = metadata.read_metadata(storage, directory)
     if document is None:
@@ -113,5 +113,5 @@ def read_receipt(storage: Storage, directory: str) -> Receipt | None:
 
 
 def partition_directory(parent: str, partition: int) -> str:
-    """Where the receipt of a partition lies."""
+    """Folder of a partition's receipt."""
     return f"{parent}/{partition:05d}"

@@ -1,4 +1,4 @@
-"""The store's own metadata: the last file that makes a folder a store, and the first that is read."""
+"""The store's own metadata: the last file written when a store is made, and the first one read."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sur.cache.storage.keys import parse_key
 
 
 def read_root(storage: Storage) -> int:
-    """Rows in a partition of an existing store.
+    """Number of rows in a partition of an existing store.
 
     Raises:
-        CacheError: no store there.
-        NewerFormat: it was written by a newer version.
+        CacheError: the location has no store.
+        NewerFormat: a newer version wrote it.
         CorruptStore: its zarr.json is damaged.
     """
     document = metadata.read_metadata(storage, "")
     if document is None or "sur_cache" not in document["attributes"]:
         place = storage.location
-        there = isinstance(place, str) or place.exists()
-        what = "holds no feature store" if there else "does not exist, so it holds no feature store"
+        exists = isinstance(place, str) or place.exists()
+        what = "holds no feature store" if exists else "does not exist, so it holds no feature store"
         raise CacheError(f"{place} {what}. Run an extraction first, or check the path.")
     sealed = document["attributes"]["sur_cache"]
     version = sealed.get("format_version") if isinstance(sealed, dict) else None
@@ -35,7 +35,7 @@ def read_root(storage: Storage) -> int:
 
 
 def version_of(storage: Storage) -> int:
-    """Format version that a store says it has; the present one where it does not say."""
+    """Format version in the metadata of a store; the present version where it is not readable."""
     try:
         document = metadata.read_metadata(storage, "") or metadata.group()
         version = document["attributes"]["sur_cache"]["format_version"]
@@ -45,27 +45,28 @@ def version_of(storage: Storage) -> int:
 
 
 def write_root(storage: Storage, rows_per_partition: int) -> None:
-    """Write all groups and, last, the root, where they are not right yet; an older version's store becomes new."""
+    """Write the metadata of all groups and, last, of the root, unless it is right; this upgrades an older store."""
     for name in metadata.GROUPS:
         metadata.publish_metadata(storage, name, metadata.group())
     metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))
 
 
 def require_free(storage: Storage, rows_per_partition: int) -> None:
-    """Refuse a place for a new store that has something else in it, and partitions without rows.
+    """Check that a new store may be made here.
 
     Raises:
-        CacheError, BadValues
+        CacheError: the location contains something else.
+        BadValues: `rows_per_partition` is less than 1.
     """
     if rows_per_partition < 1:
         raise BadValues(f"rows_per_partition must be at least 1, got {rows_per_partition}.")
     for key in storage.files():
         if parse_key(key) is None and not storage.leftover(key) and not storage.is_lock(key):
-            raise CacheError(f"{storage.location} is not empty ({key!r} is no part of a store); choose another path.")
+            raise CacheError(f"{storage.location} is not empty ({key!r} is not part of a store); choose another path.")
 
 
 def recover_root(storage: Storage) -> int | None:
-    """Rows in a partition, read off the metadata of `rows/id`; None unless that stands and the root is damaged."""
+    """Number of rows in a partition of a store with a damaged root, by the metadata of `rows/id`; else None."""
     try:
         document = metadata.read_metadata(storage, "")
         metadata.unseal((document or {"attributes": {}})["attributes"].get("sur_cache"), "")

@@ -1,8 +1,8 @@
 """The bytes of one file: a shard of checked chunks with an index at its end, or a single checked chunk.
 
-With codec `raw`, chunk i of a shard lies at i * (chunk bytes + 4) and the index follows from the shape alone. So rows
-are read by offset, and writing is one copy: both many times faster than, and byte for byte the same as, zarr-python's
-codec pipeline. Packed chunks lie one behind the other, and the index says where.
+With codec `raw`, chunk i of a shard lies at i * (chunk bytes + 4), and the index follows from the shape alone. So rows
+are read by offset, and writing is one copy. The bytes are those of zarr-python's codec pipeline, which is many times
+slower. Packed chunks lie one behind the other, and the index tells where.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOWHERE = 2**64 - 1  # offset and length of a chunk that is not stored (all zero
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in each shard of one array."""
+    """Places of chunks and index in the shards of one array."""
 
     spec: ArraySpec
     rows_per_shard: int
@@ -39,12 +39,12 @@ class Layout:
 
     @cached_property
     def rows_per_chunk(self) -> int:
-        """1 for rows of `OWN_CHUNK_BYTES` or more, else all of the shard."""
+        """1 for rows of `OWN_CHUNK_BYTES` or more, else all rows of the shard."""
         return 1 if self.spec.nbytes >= OWN_CHUNK_BYTES else self.rows_per_shard
 
     @cached_property
     def chunks(self) -> int:
-        """Chunks in a shard."""
+        """Number of chunks in a shard."""
         return self.rows_per_shard // self.rows_per_chunk
 
     @cached_property
@@ -54,19 +54,19 @@ class Layout:
 
     @cached_property
     def index_bytes(self) -> int:
-        """Bytes of the index: offset and length as uint64 a chunk, and its CRC32C."""
+        """Bytes of the index: offset and length of each chunk as uint64, and the CRC32C of the index."""
         return self.chunks * 16 + CRC_BYTES
 
     @cached_property
     def raw_places(self) -> list[tuple[int, int]]:
-        """Offset and length of each chunk with its checksum, the same in every shard of codec `raw` that stores it."""
+        """Offset and length of each chunk with its checksum, the same in every shard of codec `raw`."""
         stride = self.chunk_bytes + CRC_BYTES
         return [(number * stride, stride) for number in range(self.chunks)]
 
     def encode(self, values: np.ndarray) -> tuple[list[bytes | memoryview], np.ndarray]:
-        """A shard in pieces, to be written one behind the other, and each chunk's CRC32C (uint32; 0 if not stored).
+        """The pieces of a shard, to be written one after the other, and each chunk's CRC32C (uint32; 0 if not stored).
 
-        values: (rows, *shape), to which pieces of codec `raw` refer. Chunks behind the last row are not stored.
+        values: (rows, *shape). The pieces of codec `raw` share its memory. Chunks behind the last row are not stored.
         """
         chunks = self._chunks(np.ascontiguousarray(values))
         index = np.full((self.chunks, 2), NOWHERE, dtype="<u8")
@@ -84,9 +84,9 @@ class Layout:
     def _chunks(self, values: np.ndarray) -> np.ndarray:
         """The stored chunks of contiguous values, each as bytes: uint8 (chunks, chunk bytes)."""
         if self.rows_per_chunk > 1:
-            whole = np.zeros((self.rows_per_shard, *self.spec.shape), self.dtype)
-            whole[: len(values)] = values
-            values = whole
+            padded = np.zeros((self.rows_per_shard, *self.spec.shape), self.dtype)
+            padded[: len(values)] = values
+            values = padded
         return values.reshape(-1).view(np.uint8).reshape(-1, self.chunk_bytes)
 
     def read_index(self, data: bytes | np.ndarray, where: str) -> np.ndarray:
@@ -113,26 +113,26 @@ class Layout:
             raise CorruptStore(f"{where}: {error}.") from error
 
     def fault(self, data: bytes, crcs: np.ndarray) -> str:
-        """What is wrong with a shard's bytes whose chunks should have the checksums `crcs`; "" if nothing is."""
+        """Where the bytes of a shard differ from chunks with the checksums `crcs`; "" if nowhere."""
         try:
             index = self.read_index(data[-self.index_bytes :], "")
         except CorruptStore:
             return "in its index"
         if not self.spec.packed and any(
-            here not in (there, (NOWHERE, NOWHERE))
-            for here, there in zip(map(tuple, index.tolist()), self.raw_places, strict=True)
+            stored not in (raw, (NOWHERE, NOWHERE))
+            for stored, raw in zip(map(tuple, index.tolist()), self.raw_places, strict=True)
         ):
             return "in its index"
-        found = [
+        damaged = [
             number
             for number, (offset, length) in enumerate(index.tolist())
             if (crcs[number] if offset == NOWHERE else chunk_fault(data[offset : offset + length], crcs[number]))
         ]
-        return f"in {len(found)} of its chunks, first {found[0]}" if found else ""
+        return f"in {len(damaged)} of its chunks, first {damaged[0]}" if damaged else ""
 
 
 def file_fault(data: bytes, crcs: np.ndarray, layout: Layout | None) -> str:
-    """`Layout.fault`; without a layout the file is one chunk."""
+    """Where a file differs from chunks with the checksums `crcs`; without a layout it is one chunk."""
     if layout is not None:
         return layout.fault(data, crcs)
     return "in its only chunk" if chunk_fault(data, crcs[0]) else ""
@@ -148,7 +148,7 @@ def encode_texts(texts: Sequence[str]) -> bytes:
 
 
 def decode_texts(data: bytes) -> list[str]:
-    """Inverse of `encode_texts`."""
+    """The texts in bytes that `encode_texts` made."""
     (count,), position, texts = struct.unpack_from("<I", data), 4, []
     for _ in range(count):
         (length,) = struct.unpack_from("<I", data, position)

@@ -1,4 +1,4 @@
-"""What the cache is told: rows by content, features by identity."""
+"""Rows by content, and features by identity: what a user of the cache declares."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 @dataclass(frozen=True)
 class RowRecord:
-    """One row of the data set, as the store keeps it.
+    """One row of the data set, as it is stored.
 
-    `id` is the content hash (16 bytes), `image` the reference by which the data source finds the image,
-    "" for none; `slot` is the row's place in the store, -1 before it has one.
+    id: Content hash (16 bytes).
+    simple, complex: The two prompts; `complex` is "" for none.
+    image: Reference by which the data source finds the image; "" for none.
+    slot: Place of the row in the store; -1 before it has one.
     """
 
     id: bytes
@@ -44,18 +46,19 @@ def row_id(simple: str, complex: str, image: bytes | None) -> bytes:
     return digest.digest()
 
 
-def which_ids(ids: np.ndarray, wanted: Iterable[bytes]) -> np.ndarray:
-    """Which of `ids`, uint8 (n, 16), are among the wanted ones, bool (n,)."""
-    named = set(wanted)
-    return np.fromiter((row.tobytes() in named for row in ids), dtype=bool, count=len(ids))
+def which_ids(ids: np.ndarray, chosen: Iterable[bytes]) -> np.ndarray:
+    """Which of `ids`, uint8 (n, 16), are among the chosen ones, bool (n,)."""
+    chosen = set(chosen)
+    return np.fromiter((row.tobytes() in chosen for row in ids), dtype=bool, count=len(ids))
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Element type (one of dtypes.py's) and shape, of one row or of a whole asset array.
+    """Element type and shape of one row of an array, or of a whole asset array.
 
-    `codec` packs a feature's chunks (one of codecs.py's). `keep_bits`, of floats, is how many bits of the mantissa
-    are kept (relative error up to 2^-(keep_bits + 1)); 0 keeps all.
+    dtype: A name of dtypes.py.
+    codec: A name of codecs.py; packs the chunks of a feature.
+    keep_bits: Bits of the mantissa that are kept of floats (relative error up to 2^-(keep_bits + 1)); 0 keeps all.
     """
 
     dtype: str
@@ -79,7 +82,7 @@ class ArraySpec:
 
     @property
     def packed(self) -> bool:
-        """Whether a codec packs the chunks, which then differ in length."""
+        """Whether a codec packs the chunks; packed chunks differ in length."""
         return self.codec != RAW
 
     @property
@@ -88,7 +91,7 @@ class ArraySpec:
         return math.prod(self.shape) * stored_dtype(self.dtype).itemsize
 
     def attributes(self) -> dict[str, Any]:
-        """The spec as JSON; a codec and rounding only where they are not the plain ones."""
+        """The spec as JSON; codec and rounding are left out where they are the defaults."""
         packing = {"codec": self.codec} if self.codec != RAW else {}
         rounding = {"keep_bits": self.keep_bits} if self.keep_bits else {}
         return {"dtype": self.dtype, "shape": list(self.shape), **packing, **rounding}
@@ -98,7 +101,7 @@ class ArraySpec:
 class FeatureSpec:
     """Name, kind, identity and arrays of a feature (or an asset).
 
-    `identity` is plain JSON and names everything that can change a number: model, fingerprint, layer, ...
+    `identity` is plain JSON and contains everything that can change a number: model, fingerprint, layer, ...
     """
 
     name: str
@@ -116,13 +119,13 @@ class FeatureSpec:
         object.__setattr__(self, "arrays", dict(self.arrays))
 
     def attributes(self) -> dict[str, Any]:
-        """The spec as the JSON attributes that the store keeps (without the name, which is the path)."""
+        """The spec as JSON, as the store keeps it; without the name, which is the folder."""
         arrays = {name: spec.attributes() for name, spec in sorted(self.arrays.items())}
         return {"kind": self.kind, "identity": dict(self.identity), "arrays": arrays}
 
     @classmethod
     def from_attributes(cls, name: str, attributes: Mapping[str, Any]) -> FeatureSpec:
-        """Inverse of `attributes`."""
+        """The spec of a name and its `attributes`."""
         arrays = {key: ArraySpec(**value) for key, value in attributes["arrays"].items()}
         return cls(name, attributes["kind"], attributes["identity"], arrays)
 
@@ -131,21 +134,21 @@ class FeatureSpec:
         """SHA-256 of the attributes, hex."""
         return json_digest(self.attributes())
 
-    def differences(self, wanted: FeatureSpec) -> list[tuple[str, Any, Any]]:
-        """(field, here, wanted) for every field, in dotted form, in which two specs differ."""
-        here, there = _flat(self.attributes()), _flat(wanted.attributes())
+    def differences(self, other: FeatureSpec) -> list[tuple[str, Any, Any]]:
+        """(field, value here, value of the other) for every field, in dotted form, in which two specs differ."""
+        ours, theirs = _flat(self.attributes()), _flat(other.attributes())
         return [
-            (key, here.get(key, "(absent)"), there.get(key, "(absent)"))
-            for key in sorted({*here, *there})
-            if key not in here or key not in there or here[key] != there[key]
+            (key, ours.get(key, "(absent)"), theirs.get(key, "(absent)"))
+            for key in sorted({*ours, *theirs})
+            if key not in ours or key not in theirs or ours[key] != theirs[key]
         ]
 
 
 def plain_json(value: Any, what: str) -> Any:
-    """`value` after a trip through JSON (tuples become lists).
+    """`value` as it comes back from JSON (tuples become lists); `what` names it in errors.
 
     Raises:
-        BadValues: something that JSON cannot hold.
+        BadValues: JSON cannot represent it.
     """
     try:
         return json.loads(json.dumps(value, allow_nan=False))

@@ -1,1 +1,1 @@
-"""Where the bytes lie: a local folder or a bucket, under one interface."""
+"""The files of a store: in a local folder or in a bucket, behind one interface."""

@@ -1,4 +1,4 @@
-"""Where a store's files lie: one small protocol for a local disk (local.py) and object storage (bucket.py).
+"""Files of a store by key: one small protocol for a local disk (local.py) and object storage (bucket.py).
 
 A key is a file's path inside the store, with "/" between its parts; "" stands for the store's own folder.
 """
@@ -18,23 +18,23 @@ T = TypeVar("T")
 
 
 class OpenFile(Protocol):
-    """A file opened for positioned reads; closed when its last user lets go. Safe between threads."""
+    """A file open for reads by position into contiguous bytes; threads may share it. Its last user closes it."""
 
     size: int
 
     def read_now(self, target: np.ndarray, offset: int) -> bool:
-        """Fill contiguous bytes from `offset` on if that needs no waiting; else have them fetched, and say False."""
+        """Fill `target` from `offset` on if the bytes are in memory; else have them fetched, and return False."""
         ...
 
     def read_into(self, target: np.ndarray, offset: int) -> bool:
-        """Fill contiguous bytes from `offset` on, True. Raises CorruptStore when the file ends before."""
+        """Fill `target` from `offset` on; returns True. Raises CorruptStore if the file is too short."""
         ...
 
 
 class Storage(Protocol):
-    """Files by key. What `publish` has returned from survives a kill, and is never seen in part."""
+    """Files by key. A file survives a kill once `publish` has returned, and no reader sees it in part."""
 
-    random_reads: bool  # whether reading single rows here and there is cheap
+    random_reads: bool  # whether reading single rows in random order is cheap
 
     @property
     def max_open_files(self) -> int:
@@ -47,25 +47,25 @@ class Storage(Protocol):
         ...
 
     def where(self, key: str) -> str:
-        """The file's place, for messages."""
+        """Path or URL of a file, for messages."""
         ...
 
     def read(self, key: str) -> bytes | None:
-        """A whole file; None if there is none."""
+        """Content of a file; None if it does not exist."""
         ...
 
     def open(self, key: str, scattered: bool = False) -> OpenFile:
-        """A file for positioned reads; `scattered`: here and there, not in order. Raises FileNotFoundError."""
+        """A file for positioned reads; `scattered`: in random order. Raises FileNotFoundError."""
         ...
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file; None if there is none."""
+        """Size of a file in bytes; None if it does not exist."""
         ...
 
     def publish(self, key: str, *pieces: bytes | memoryview) -> None:
-        """Write a file of such pieces, one behind the other, all or nothing and durably.
+        """Write a file of these pieces, one after the other: all or nothing, and durably.
 
-        Raises DiskFull, NotWritable, CorruptStore (it did not read back).
+        Raises DiskFull, NotWritable, or CorruptStore if other bytes are read back.
         """
         ...
 
@@ -74,7 +74,7 @@ class Storage(Protocol):
         ...
 
     def remove(self, key: str) -> None:
-        """Remove a file, durably; nothing happens if there is none."""
+        """Remove a file, durably; nothing happens if it does not exist."""
         ...
 
     def remove_tree(self, folder: str) -> None:
@@ -82,7 +82,7 @@ class Storage(Protocol):
         ...
 
     def folders(self, folder: str) -> list[str]:
-        """Names of the folders in a folder, sorted; [] if there is none."""
+        """Names of the folders in a folder, sorted; [] if it does not exist."""
         ...
 
     def files(self, folder: str = "") -> Iterator[str]:
@@ -90,26 +90,26 @@ class Storage(Protocol):
         ...
 
     def locked(self, folder: str, wait: bool) -> AbstractContextManager[bool]:
-        """Hold the exclusive lock of a folder; yields False if another holds it and not `wait`.
+        """Hold the exclusive lock of a folder during a block; yields False if another holds it, unless `wait`.
 
-        No lock outlives its holder: a dead process's is free at once (disk) or after a while (object storage).
+        No lock outlives its holder: the lock of a dead process is free at once (disk) or after a while (bucket).
         """
         ...
 
     def busy(self, folder: str) -> bool:
-        """Whether someone holds the lock of a folder now."""
+        """Whether a process holds the lock of a folder now."""
         ...
 
     def clear_leftovers(self, folder: str) -> None:
-        """Remove what interrupted writes left below a folder."""
+        """Remove the temporary files of interrupted writes below a folder."""
         ...
 
     def leftover(self, key: str) -> bool:
-        """Whether a file is what an interrupted write of this store left."""
+        """Whether a file is the temporary file of an interrupted write of this store."""
         ...
 
     def is_lock(self, key: str) -> bool:
-        """Whether a file is a lock, alive or a dead process's: the next who wants it takes it over."""
+        """Whether a file is a lock, be its holder alive or dead."""
         ...
 
 
@@ -134,10 +134,10 @@ def open_storage(location: str | Path) -> Storage:
 
 
 def store_location(text: str | Path) -> str | Path:
-    """What a user wrote for a store: a URL stays text, everything else is a path."""
+    """The location that a user wrote: a URL stays text, everything else becomes a path."""
     return text if isinstance(text, str) and "://" in text else Path(text)
 
 
 def join(*parts: str) -> str:
-    """Parts of a key with "/" between them; empty parts fall out."""
+    """A key of these parts, with "/" between them; empty parts are left out."""
     return "/".join(part for part in parts if part)

@@ -1,8 +1,9 @@
 """A store in object storage (S3, Google Cloud Storage, Azure), through obstore.
 
-A put shows a whole object or none. Locks are leases: an object that its holder rewrites every few seconds. Who waits
-for one watches its ETag by the waiter's own clock, and takes over, by a conditional put, what has not changed for
-`LEASE_SECONDS`; so no two machines' clocks are ever compared, and what a dead process held frees itself.
+A put makes a whole object visible or nothing. A lock is a lease: an object that its holder rewrites every few seconds.
+A process that waits for the lock polls the object's ETag. If the ETag does not change for `LEASE_SECONDS` by the
+waiting process's own clock, that process takes the lock over by a conditional put. So the clocks of two machines are
+never compared, and the lock of a dead process expires.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _LOCK = "lock"
 
 
 class BucketFile:
-    """An object read by ranges."""
+    """An object, read by range."""
 
     def __init__(self, storage: BucketStorage, key: str) -> None:
         self._storage, self._key = storage, key
@@ -49,14 +50,14 @@ class BucketFile:
             self.size: int = obstore.head(storage.store, key)["size"]
 
     def read_now(self, target: np.ndarray, offset: int) -> bool:
-        """False: every read of a bucket is waited for."""
+        """False: every read from a bucket has to be waited for."""
         return False
 
     def read_into(self, target: np.ndarray, offset: int) -> bool:
-        """Fill contiguous bytes from `offset` on, in one request, True."""
+        """Fill `target` from `offset` on in one request; returns True."""
         with self._storage.explained(self._key):
-            found: Any = obstore.get_range(self._storage.store, self._key, start=offset, length=target.nbytes)
-        data = np.frombuffer(found, dtype=np.uint8)
+            content: Any = obstore.get_range(self._storage.store, self._key, start=offset, length=target.nbytes)
+        data = np.frombuffer(content, dtype=np.uint8)
         if len(data) != target.nbytes:
             where = self._storage.where(self._key)
             raise CorruptStore(f"{where}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
@@ -65,7 +66,7 @@ class BucketFile:
 
 
 class BucketStorage:
-    """Objects below a URL's prefix. Credentials and endpoint come from the environment, and are never stored."""
+    """Objects below the prefix of a URL. Credentials and endpoint come from the environment and are never stored."""
 
     random_reads = False
     max_open_files = 4096  # an open object takes a little memory, and no file descriptor
@@ -78,35 +79,35 @@ class BucketStorage:
             self.store: Any = from_url(self.location, retry_config=retries)
         except (BaseError, ValueError) as error:
             raise CacheError(
-                f"{url} is no place for a store: {error}. Give a folder, or s3://bucket/prefix, gs:// or az://."
+                f"{url} is not a location for a store: {error}. Give a folder, or s3://bucket/prefix, gs:// or az://."
             ) from error
-        self.held: list[_Lease] = []
-        self._watched: dict[str, tuple[str, float]] = {}  # lock -> (ETag, when it was first seen)
+        self.leases: list[_Lease] = []
+        self._watched: dict[str, tuple[str, float]] = {}  # by lock: its ETag, and when that was first seen
 
     def where(self, key: str) -> str:
         """URL of an object."""
         return f"{self.location}/{key}"
 
     def read(self, key: str) -> bytes | None:
-        """A whole object; None if there is none."""
+        """Content of an object; None if it does not exist."""
         with self.explained(key), suppress(FileNotFoundError):
             return bytes(obstore.get(self.store, key).bytes())
         return None
 
     def open(self, key: str, scattered: bool = False) -> BucketFile:
-        """An object for reads by range."""
+        """An object for positioned reads."""
         return BucketFile(self, key)
 
     def size(self, key: str) -> int | None:
-        """Bytes of an object; None if there is none."""
+        """Size of an object in bytes; None if it does not exist."""
         with self.explained(key), suppress(FileNotFoundError):
             return obstore.head(self.store, key)["size"]
         return None
 
     def publish(self, key: str, *pieces: bytes | memoryview) -> None:
-        """Put an object, then read it back. Refused once a lock held here was lost to another writer."""
+        """Put an object, then read it back. Raises StoreBusy if another writer may have taken over a lock held here."""
         data = b"".join(pieces)
-        for lease in tuple(self.held):  # another thread may let go of its own
+        for lease in tuple(self.leases):  # another thread may release its own lease
             lease.check()
         with self.explained(key):
             obstore.put(self.store, key, data)
@@ -131,18 +132,18 @@ class BucketStorage:
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
         with self.explained(folder):
-            found = obstore.list_with_delimiter(self.store, folder or None)["common_prefixes"]
-        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
+            prefixes = obstore.list_with_delimiter(self.store, folder or None)["common_prefixes"]
+        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
 
     def files(self, folder: str = "") -> Iterator[str]:
         """Keys of all objects below a folder, sorted."""
         with self.explained(folder):
-            found = sorted(item["path"] for page in obstore.list(self.store, folder or None) for item in page)
-        yield from found
+            keys = sorted(item["path"] for page in obstore.list(self.store, folder or None) for item in page)
+        yield from keys
 
     @contextmanager
     def locked(self, folder: str, wait: bool) -> Iterator[bool]:
-        """Hold a folder's lease; yields False if busy and not `wait`."""
+        """Hold the lease of a folder during a block; yields False if it is busy, unless `wait`."""
         key = f"{folder}/{_LOCK}".lstrip("/")
         holder, since = uuid.uuid4().hex, _clock()
         while (tag := self.acquire(key, holder)) is None:
@@ -152,15 +153,15 @@ class BucketStorage:
             _pause(min(1.0, LEASE_SECONDS / _BEATS))
             since = _clock()
         lease = _Lease(self, key, holder, tag, since)
-        self.held.append(lease)
+        self.leases.append(lease)
         try:
             yield True
         finally:
-            self.held.remove(lease)
+            self.leases.remove(lease)
             lease.release()
 
     def busy(self, folder: str) -> bool:
-        """Whether a folder's lock was rewritten lately, by the storage's clock against ours."""
+        """Whether the lock of a folder was rewritten lately; compares the storage's clock with ours."""
         key = f"{folder}/{_LOCK}".lstrip("/")
         with self.explained(key), suppress(FileNotFoundError):
             seen = obstore.head(self.store, key)["last_modified"]
@@ -171,15 +172,15 @@ class BucketStorage:
         """Nothing to do: a put leaves a whole object or none."""
 
     def leftover(self, key: str) -> bool:
-        """Nothing is: a put leaves a whole object or none."""
+        """False: a put leaves a whole object or none."""
         return False
 
     def is_lock(self, key: str) -> bool:
-        """Whether an object is a lock, alive or a dead process's."""
+        """Whether an object is a lock, be its holder alive or dead."""
         return key.rpartition("/")[2] == _LOCK
 
     def acquire(self, key: str, holder: str) -> str | None:
-        """ETag of the lock that is now ours; None while another's is alive."""
+        """ETag of a lock that was acquired; None while another holder keeps it alive."""
         body = json.dumps({"holder": holder}).encode()
         with self.explained(key):
             with suppress(AlreadyExistsError):
@@ -187,7 +188,7 @@ class BucketStorage:
             try:
                 tag = obstore.head(self.store, key)["e_tag"] or ""
             except FileNotFoundError:
-                return None  # just released: the next try gets it
+                return None  # just released; the next try gets it
             known, since = self._watched.get(key, ("", 0.0))
             if tag != known:
                 self._watched[key] = (tag, _clock())
@@ -198,7 +199,7 @@ class BucketStorage:
 
     @contextmanager
     def explained(self, key: str) -> Iterator[None]:
-        """Say what to do about refused credentials and a storage that does not answer."""
+        """Translate the errors of refused credentials and of a silent storage into errors that name the remedy."""
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError) as error:
@@ -211,11 +212,11 @@ class BucketStorage:
 
 
 class _Lease:
-    """A lock that is ours as long as a thread keeps rewriting it."""
+    """A lock that is held as long as a background thread keeps rewriting it."""
 
     def __init__(self, storage: BucketStorage, key: str, holder: str, tag: str | None, since: float) -> None:
         self._storage, self._key, self._holder, self._tag = storage, key, holder, tag
-        self._renewed = since  # when the last put that is known to have held was sent
+        self._renewed = since  # when the last put that is known to have succeeded was sent
         self._lost = False
         self._count = 0
         self._stop = threading.Event()
@@ -231,7 +232,7 @@ class _Lease:
             )
 
     def renew(self) -> None:
-        """Rewrite the lock once. Whoever finds it another's has lost it; who cannot tell has only not renewed it."""
+        """Rewrite the lock once. It is lost if another holder has it; if that is unknown, it is just not renewed."""
         self._count += 1
         body = json.dumps({"holder": self._holder, "beat": self._count}).encode()
         sent = _clock()
@@ -245,14 +246,14 @@ class _Lease:
         self._renewed = sent
 
     def release(self) -> None:
-        """Give the lock back if it is still ours; one that cannot be given back is taken over after a while."""
+        """Delete the lock if it is still held here. A lock that cannot be deleted expires."""
         self._stop.set()
         self._thread.join()
         try:
             if not self._lost and self._ours():
                 obstore.delete(self._storage.store, self._key)
         except (BaseError, OSError) as error:
-            logger.warning("%s could not be given back: %s", self._storage.where(self._key), error)
+            logger.warning("%s could not be released: %s", self._storage.where(self._key), error)
 
     def _beat(self) -> None:
         while not self._lost and not self._stop.wait(LEASE_SECONDS / _BEATS):
@@ -262,19 +263,19 @@ class _Lease:
                 logger.warning("%s was not renewed: %s", self._storage.where(self._key), error)
 
     def _ours(self) -> bool:
-        """Whether the lock names us as its holder, whose ETag is then ours; raises what the network raises."""
+        """Whether the lock names this holder; if so, remember its ETag. Errors of the network are raised."""
         try:
-            found = obstore.get(self._storage.store, self._key)
-            holder = json.loads(bytes(found.bytes())).get("holder")
+            lock = obstore.get(self._storage.store, self._key)
+            holder = json.loads(bytes(lock.bytes())).get("holder")
         except (FileNotFoundError, ValueError):
             return False
         if holder == self._holder:
-            self._tag = found.meta["e_tag"]
+            self._tag = lock.meta["e_tag"]
         return holder == self._holder
 
 
 def _clock() -> float:
-    """Seconds that also pass while the machine sleeps."""
+    """A clock in seconds that goes on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""Which keys a store writes itself: anything else in its folder is somebody else's, and never touched."""
+"""The keys that a store writes. Any other file in its folder belongs to somebody else and is never touched."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _KEYS = {kind: re.compile(shape) for kind, shape in _SHAPES.items()}
 
 
 class Key(NamedTuple):
-    """What a file of a store is: its kind, and whose it is. `section` "" for the store's and the rows' own."""
+    """The kind of a file of a store, and its owner. `section` is "" for files of the store itself and of the rows."""
 
     kind: str  # metadata, declaration, receipt or values
     section: str
-    feature: str  # "rows" for those of the rows, "" for the store's own
-    partition: int  # -1: of none
+    feature: str  # "rows" for files of the rows, "" for files of the store itself
+    partition: int  # -1: none
 
 
 def parse_key(key: str) -> Key | None:
-    """The file that a key names, None if the store writes no such file."""
+    """Kind and owner of the file with this key; None if the store writes no such file."""
     for kind, shape in _KEYS.items():
-        if found := shape.fullmatch(key):
-            groups = {name.rstrip("0123456789"): value for name, value in found.groupdict().items() if value}
+        if match := shape.fullmatch(key):
+            groups = {name.rstrip("0123456789"): value for name, value in match.groupdict().items() if value}
             rows = "rows" in groups or (kind == "metadata" and key.startswith("rows/"))
             if groups.get("m") == "assets":
                 partition = 0 if kind in ("receipt", "values") else -1

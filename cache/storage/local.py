@@ -27,13 +27,13 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LocalFile:
-    """An open file, read by position: as fast as a memory map on warm files, and an error where one would be killed."""
+    """An open file, read by position: as fast as a memory map, but a read error does not kill the process."""
 
     def __init__(self, path: Path, scattered: bool = False) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY)
         self.size = os.fstat(self._descriptor).st_size
-        if scattered:  # nothing is fetched beyond what is asked for
+        if scattered:  # the system reads nothing ahead
             self._advise(0, 0, "POSIX_FADV_RANDOM")
 
     def __del__(self) -> None:
@@ -41,15 +41,15 @@ class LocalFile:
             os.close(descriptor)
 
     def read_now(self, target: np.ndarray, offset: int) -> bool:
-        """Fill contiguous bytes from `offset` on if the system holds them in memory; else have it fetch them."""
-        with suppress(OSError):  # not there at once, or a file system that cannot tell
+        """Fill `target` from `offset` on if the system holds the bytes in memory; else have it fetch them."""
+        with suppress(OSError):  # the bytes are not in memory, or the file system cannot tell
             if _NOWAIT is not None and os.preadv(self._descriptor, [target.data], offset, _NOWAIT) == target.nbytes:
                 return True
         self._advise(offset, target.nbytes, "POSIX_FADV_WILLNEED")
         return False
 
     def read_into(self, target: np.ndarray, offset: int) -> bool:
-        """Fill contiguous bytes from `offset` on, True; a single read takes at most 2 GiB."""
+        """Fill `target` from `offset` on; returns True. A single system call reads at most 2 GiB."""
         done = os.preadv(self._descriptor, [target.data], offset)
         while done < target.nbytes:
             read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
@@ -59,7 +59,7 @@ class LocalFile:
         return True
 
     def _advise(self, offset: int, size: int, advice: str) -> None:
-        if hasattr(os, "posix_fadvise"):  # macOS has none
+        if hasattr(os, "posix_fadvise"):  # macOS does not have it
             with suppress(OSError):  # advice only
                 os.posix_fadvise(self._descriptor, offset, size, getattr(os, advice))
 
@@ -75,14 +75,14 @@ class LocalStorage:
         return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
     def __init__(self, root: Path) -> None:
-        self.location = root.absolute()  # the same store wherever the process goes
+        self.location = root.absolute()  # stays right when the process changes its folder
 
     def where(self, key: str) -> str:
         """Path of a file."""
         return str(self.location / key)
 
     def read(self, key: str) -> bytes | None:
-        """A whole file; None if there is none."""
+        """Content of a file; None if it does not exist."""
         try:
             return (self.location / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +93,7 @@ class LocalStorage:
         return LocalFile(self.location / key, scattered)
 
     def size(self, key: str) -> int | None:
-        """Bytes of a file; None if there is none."""
+        """Size of a file in bytes; None if it does not exist."""
         try:
             return (self.location / key).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -144,10 +144,10 @@ class LocalStorage:
 
     @contextmanager
     def locked(self, folder: str, wait: bool) -> Iterator[bool]:
-        """Hold the exclusive lock of a folder (made if absent); yields False if busy and not `wait`.
+        """Hold the exclusive lock of a folder, which is made if absent; yields False if it is busy, unless `wait`.
 
-        The kernel drops the lock when the process ends, however it ends, and it leaves no file. A folder
-        still empty at the end is removed, so that an abandoned claim leaves no trace.
+        The kernel drops the lock when the process ends, and it leaves no file. A folder that is still empty at the end
+        is removed, so that an abandoned claim leaves no trace.
         """
         directory = self.location / folder
         with _explained(directory):
@@ -163,7 +163,7 @@ class LocalStorage:
             os.close(descriptor)
 
     def busy(self, folder: str) -> bool:
-        """Whether someone holds the lock of a folder now."""
+        """Whether a process holds the lock of a folder now."""
         try:
             descriptor = os.open(self.location / folder, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
@@ -177,22 +177,22 @@ class LocalStorage:
         return False
 
     def clear_leftovers(self, folder: str) -> None:
-        """Remove what interrupted writes left below a folder."""
+        """Remove the temporary files of interrupted writes below a folder."""
         for path in (self.location / folder).rglob("*" + PARTIAL):
             if self.leftover(path.relative_to(self.location).as_posix()):
                 path.unlink(missing_ok=True)
 
     def leftover(self, key: str) -> bool:
-        """Whether a file is what an interrupted write left."""
+        """Whether a file is the temporary file of an interrupted write."""
         return key.endswith(PARTIAL) and parse_key(key.removesuffix(PARTIAL)) is not None
 
     def is_lock(self, key: str) -> bool:
-        """Whether a file is a lock; here locks are no files."""
+        """False: locks on a disk are not files."""
         return False
 
 
 def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write pieces one behind the other, many in one call."""
+    """Write pieces one after the other, many in one system call."""
     waiting = deque(memoryview(piece) for piece in pieces if len(piece))
     while waiting:
         written = os.writev(descriptor, list(islice(waiting, _PIECES)))
@@ -204,12 +204,12 @@ def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
 
 def _read_back(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Compare a file with what was written to it, byte for byte. Raises CorruptStore when they differ."""
-    found = np.empty(0, dtype=np.uint8)
+    buffer = np.empty(0, dtype=np.uint8)
     with open(path, "rb") as file:
         for piece in pieces:
-            if len(piece) > len(found):
-                found = np.empty(len(piece), dtype=np.uint8)
-            part = found[: len(piece)]
+            if len(piece) > len(buffer):
+                buffer = np.empty(len(piece), dtype=np.uint8)
+            part = buffer[: len(piece)]
             if file.readinto(part.data) < len(piece) or not np.array_equal(part, np.frombuffer(piece, dtype=np.uint8)):
                 raise CorruptStore(f"{path}: the bytes read back differ from those written; check the disk.")
         if file.read(1):
@@ -217,13 +217,13 @@ def _read_back(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
 
 
 def _lock(directory: Path, wait: bool) -> int | None:
-    """Descriptor that holds the lock of a directory; None if another does and not `wait`."""
+    """Descriptor that holds the lock of a directory; None if another process holds it, unless `wait`."""
     while True:
         make_folder(directory)
         try:
             descriptor = os.open(directory, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # its last holder has just removed it: make it anew
+            continue  # its last holder has just removed it; make it again
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if os.stat(directory).st_ino == os.fstat(descriptor).st_ino:
@@ -241,7 +241,7 @@ def _lock(directory: Path, wait: bool) -> int | None:
 
 @contextmanager
 def _explained(path: Path, size: int = 0) -> Iterator[None]:
-    """Say what to do about a disk that is full or may not be written."""
+    """Translate the errors of a full or read-only disk into errors that name the remedy."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A summary of what a store holds, as plain dataclasses (`dataclasses.asdict` gives JSON)."""
+"""A summary of the contents of a store, as plain dataclasses (`dataclasses.asdict` makes JSON of it)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from sur.cache.format.spec import ArraySpec
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """One feature or asset. `rows_done` are the rows of done partitions, of which `rows_missing` have no value;
-    `bytes_on_disk` counts committed files; `stats` are summed over receipts."""
+    """One feature or asset.
+
+    rows_done, rows_missing: Number of rows in partitions that are done, and of those among them without a value.
+    bytes_on_disk: Size of the committed files.
+    stats: Counts of the receipts, summed.
+    """
 
     name: str
     section: str
@@ -31,7 +35,7 @@ class FeatureSummary:
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """A whole store."""
+    """A whole store: its size, and a summary of each feature and asset."""
 
     path: str
     rows_per_partition: int
@@ -44,7 +48,7 @@ class StoreSummary:
 def summarize(
     path: str | Path, rows_per_partition: int, n_partitions: int, n_rows: int, features: Sequence[Feature]
 ) -> StoreSummary:
-    """The summary of a store with these features and assets, from receipts alone; no values are read."""
+    """The summary of a store with these features and assets, from the receipts alone; no values are read."""
     summaries = [_summarize_feature(feature, n_partitions) for feature in features]
     return StoreSummary(
         str(path),

@@ -1,4 +1,4 @@
-"""Mend what `verify` found: forget what can be computed again, write anew what follows from the rest."""
+"""Mend damage: remove receipts of values that can be computed again, and rewrite all other metadata."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from sur.cache.upkeep.verify import STRAY, Damage, receipt_numbers
 
 
 def _row_digests(storage: Storage, partition: int) -> set[str]:
-    """Digests of a partition's row ids that the intact receipts of features give."""
-    found = set()
+    """Digests of a partition's row ids in the intact receipts of features."""
+    digests = set()
     for name in storage.folders("receipts/features"):
         try:
             receipt = read_receipt(storage, partition_directory(f"receipts/features/{name}", partition))
         except CorruptStore:
             continue
         if receipt is not None:
-            found.add(receipt.rows_digest)
-    return found
+            digests.add(receipt.rows_digest)
+    return digests
 
 
 def _sound(storage: Storage, catalog: Catalog, key: Key) -> bool:
-    """Whether a partition has an intact receipt and the values that it names."""
+    """Whether a partition has an intact receipt, and the values that the receipt names."""
     try:
         feature = catalog.get(key.feature, key.section, fresh=True)
         receipt = feature.receipt(key.partition)
@@ -51,22 +51,25 @@ def _sound(storage: Storage, catalog: Catalog, key: Key) -> bool:
 def repair(
     storage: Storage, rows_per_partition: int, damages: Sequence[Damage], records: Sequence[RowRecord] = ()
 ) -> list[Damage]:
-    """Mend damage, and return what is beyond repair: rows that are gone, and files that are no part of the store.
+    """Mend damage; returns the damage beyond repair: rows that are lost, and files that are not part of the store.
 
-    Damaged values lose their receipt, damaged declarations of features and data sets are removed: the next extraction
-    computes the former and writes the latter. All other metadata follows from the rest and is written anew. Damaged
-    partitions of rows are restored from what is intact of them and from `records`, the rows of the data source.
+    Damaged values lose their receipt, and damaged declarations of features and data sets are removed. The next
+    extraction computes the values and writes the declarations. All other metadata follows from the rest, and is
+    rewritten. Damaged partitions of rows are restored from their intact columns and from `records`, the rows of the data
+    source.
     """
     beyond = []
     rows = Rows(storage, rows_per_partition)
-    lost = {damage.partition for damage in damages if damage.feature == "rows" and damage.partition >= 0}
-    restored = {partition for partition in lost if rows.restore(partition, records, _row_digests(storage, partition))}
+    damaged = {damage.partition for damage in damages if damage.feature == "rows" and damage.partition >= 0}
+    restored = {
+        partition for partition in damaged if rows.restore(partition, records, _row_digests(storage, partition))
+    }
     committed = max(receipt_numbers(storage, RECEIPTS), default=-1) + 1
     catalog = Catalog(storage, rows, rows_per_partition)
     for damage in damages:
         key = parse_key(damage.file)
         if damage.feature == "rows" and (damage.partition in restored or damage.partition >= committed):
-            continue  # restored, or left by an append that was interrupted, which the next one replaces
+            continue  # restored, or the rest of an interrupted append, which the next append replaces
         if storage.leftover(damage.file) or (key is not None and key.kind == "declaration"):
             storage.remove(damage.file)
         elif key is None or damage.problem == STRAY or (damage.feature == "rows" and damage.partition >= 0):
@@ -74,7 +77,7 @@ def repair(
         elif key.section in SECTIONS and key.partition >= 0:
             receipt = partition_directory(f"receipts/{key.section}/{key.feature}", key.partition)
             with storage.locked(receipt, wait=True):
-                if not _sound(storage, catalog, key):  # another process may have computed it anew since
+                if not _sound(storage, catalog, key):  # another process may have computed it anew by now
                     storage.remove(join(receipt, metadata.FILE))
     write_root(storage, rows_per_partition)
     slots = committed * rows_per_partition

@@ -1,4 +1,4 @@
-"""Re-check everything: every byte of every file against receipts, metadata and what should exist at all."""
+"""Check every byte of every file against receipts and metadata, and find files that should not exist."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ STRAY = "not part of the store"
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing wrong. `feature` is "rows", a feature's or asset's name, or "" for the store itself;
-    `partition` is -1 where it concerns none; `file` is relative to the store."""
+    """One damaged, missing or foreign file.
+
+    feature: "rows", the name of a feature or an asset, or "" for the store itself.
+    partition: -1 if the file belongs to no partition.
+    file: Key of the file, relative to the store.
+    """
 
     feature: str
     partition: int
@@ -33,9 +37,9 @@ class Damage:
 
 
 def verify(storage: Storage, rows_per_partition: int, progress: Callable[[str], None] | None = None) -> list[Damage]:
-    """All damage found in a store; an empty list means that every byte is as it was committed.
+    """All damage of a store; an empty list means that every byte is as it was committed.
 
-    Partitions not written yet are no damage; what an interrupted write left is, until it is written anew.
+    Partitions that are not written yet are not damage. Files of an interrupted write are, until they are written anew.
     """
     verification = _Verification(storage, rows_per_partition, progress)
     verification.rows()
@@ -59,11 +63,11 @@ class _Verification:
         self.rows_digests: dict[int, str] = {}
 
     def rows(self) -> None:
-        """The store's own metadata, the rows and their receipts."""
+        """Check the store's own metadata, the rows and their receipts."""
         self.document("", "", metadata.root(self.per_partition, version_of(self.storage)))
         for name in metadata.GROUPS:
             if name == FOLDER and next(self.storage.files(FOLDER), None) is None:
-                continue  # a store from before there were data sets
+                continue  # format version 1 had no data sets
             self.document("", name, metadata.group())
         table = Rows(self.storage, self.per_partition)
         for directory, document in table.documents(self.n_partitions * self.per_partition).items():
@@ -80,7 +84,7 @@ class _Verification:
                     self.file("rows", partition, table.key(column, partition), shard, None)
 
     def datasets(self) -> None:
-        """The named sets of rows."""
+        """Check the data sets."""
         for name in self.storage.folders(FOLDER):
             directory = join(FOLDER, name)
             path = join(directory, metadata.FILE)
@@ -95,7 +99,7 @@ class _Verification:
                 self.report("", -1, path, str(error))
 
     def feature(self, section: str, name: str) -> None:
-        """One feature or asset: metadata, receipts, every chunk of every array."""
+        """Check one feature or asset: metadata, receipts, and every chunk of every array."""
         directory = join(section, name)
         try:
             document = metadata.read_metadata(self.storage, directory)
@@ -112,7 +116,7 @@ class _Verification:
         spec = FeatureSpec.from_attributes(name, attributes)
         feature = Feature(self.storage, section, spec, self.per_partition, self.rows_digests.get)
         slots = self.n_partitions * self.per_partition
-        declared = {directory: metadata.group((document or {})["attributes"])}  # its seal stands
+        declared = {directory: metadata.group((document or {})["attributes"])}  # its digest was right
         for folder, expected in {**feature.documents(slots), **declared}.items():
             self.document(name, folder, expected)
         for partition in receipt_numbers(self.storage, feature.receipts):
@@ -124,7 +128,7 @@ class _Verification:
                 self.file(name, partition, feature.key(array, partition), shard, layout)
 
     def document(self, feature: str, directory: str, expected: Mapping[str, Any]) -> None:
-        """One zarr.json whose content is known."""
+        """Check one zarr.json whose content is known."""
         path = join(directory, metadata.FILE)
         self.seen.add(path)
         try:
@@ -135,13 +139,13 @@ class _Verification:
             return self.report(feature, -1, path, "gone")
         for key in sorted({*expected, *document}):
             if document.get(key) != expected.get(key):
-                found = f"{key} is {document.get(key)!r}, expected {expected.get(key)!r}"
-                self.report(feature, -1, path, found)
+                problem = f"{key} is {document.get(key)!r}, expected {expected.get(key)!r}"
+                self.report(feature, -1, path, problem)
 
     def receipt(
         self, feature: str, partition: int, directory: str, mismatch: Callable[[Receipt], str]
     ) -> Receipt | None:
-        """One receipt; None if it is not to be trusted."""
+        """Check one receipt; returns None if it cannot be trusted."""
         path = join(directory, metadata.FILE)
         self.seen.add(path)
         try:
@@ -157,7 +161,7 @@ class _Verification:
         return receipt
 
     def file(self, feature: str, partition: int, path: str, shard: ShardReceipt, layout: Layout | None) -> None:
-        """One shard or chunk file against its receipt; damaged chunks are named."""
+        """Check one shard or chunk file against its receipt; damaged chunks are named."""
         self.seen.add(path)
         self.progress(path)
         data = self.storage.read(path)
@@ -169,7 +173,7 @@ class _Verification:
             self.report(feature, partition, path, f"bytes differ from those committed {fault}".rstrip())
 
     def strays(self) -> None:
-        """Files that belong to nothing, unless a live writer is at work on them."""
+        """Report files that belong to nothing, unless a live writer is at work on them."""
         for path in self.storage.files():
             if path in self.seen:
                 continue
@@ -188,18 +192,18 @@ class _Verification:
             self.report(key.feature, key.partition, path, problem)
 
     def _foreign(self, key: Key, path: str) -> bool:
-        """Whether a file that looks like values belongs to no array that its feature has."""
+        """Whether a file with the name of a values file belongs to no array of its feature."""
         array = path.rpartition("/")[0]
         return key.section != "" and f"{array}/{metadata.FILE}" not in self.seen
 
     def _lock(self, key: Key) -> str:
-        """Folder that a writer of the file locks."""
+        """Folder that the writer of a file locks."""
         if key.section in SECTIONS and key.partition >= 0:
             return partition_directory(f"receipts/{key.section}/{key.feature}", key.partition)
         return ""
 
     def abandon(self, section: str, name: str) -> None:
-        """Nothing more can be said of a feature without its metadata."""
+        """Leave the files of a feature unchecked, because its metadata is damaged."""
         for folder in (f"{section}/{name}", f"receipts/{section}/{name}"):
             self.seen.update(self.storage.files(folder))
 

@@ -174,7 +174,7 @@ def test_a_lock_is_exclusive_and_a_dead_holders_is_taken_over(location, clock):
             with theirs.locked("receipts/x", wait=False) as second:
                 assert not second
             clock.advance(bucket.LEASE_SECONDS / 6)
-            ours.held[0].renew()
+            ours.leases[0].renew()
         ours.publish("features/x/c.0", b"ours")
     dead = BucketStorage(location).acquire("receipts/y/lock", "dead")
     assert dead
@@ -206,7 +206,7 @@ def test_who_lost_its_lock_writes_nothing(location, clock):
     ours, theirs = BucketStorage(location), BucketStorage(location)
     with ours.locked("receipts/x", wait=True):
         theirs.remove("receipts/x/lock")
-        ours.held[0].renew()
+        ours.leases[0].renew()
         with pytest.raises(StoreBusy, match="Run the same command again"):
             ours.publish("features/x/c.0", b"stale")
     assert ours.read("features/x/c.0") is None
@@ -224,14 +224,14 @@ def test_who_cannot_renew_its_lock_waits_and_has_not_lost_it(location, clock, mo
             patch.setattr(bucket.obstore, "put", unreachable)
             clock.advance(bucket.LEASE_SECONDS * 0.6)
             with pytest.raises(bucket.GenericError):
-                storage.held[0].renew()
+                storage.leases[0].renew()
             with pytest.raises(StoreBusy, match="could not be renewed in time"):
                 storage.publish("features/x/c.0", b"too early")
             patch.setattr(bucket.obstore, "put", lambda *_a, **_o: (_ for _ in ()).throw(bucket.PreconditionError("?")))
             patch.setattr(bucket.obstore, "get", unreachable)
             with pytest.raises(bucket.GenericError):
-                storage.held[0].renew()  # neither ours nor another's: not known
-        storage.held[0].renew()
+                storage.leases[0].renew()  # neither ours nor another's: not known
+        storage.leases[0].renew()
         storage.publish("features/x/c.0", b"ours again")
     assert storage.read("features/x/c.0") == b"ours again" and storage.read("receipts/x/lock") is None
 
@@ -244,7 +244,7 @@ def test_a_lock_that_cannot_be_given_back_is_said_and_hides_no_error(location, c
     with pytest.raises(RuntimeError, match="the encoder failed"), storage.locked("receipts/x", wait=True):
         monkeypatch.setattr(bucket.obstore, "get", unreachable)
         raise RuntimeError("the encoder failed")
-    assert "could not be given back: the network is away" in caplog.text
+    assert "could not be released: the network is away" in caplog.text
 
 
 def test_a_damaged_object_is_found_by_verify_and_on_reading(location):
@@ -279,7 +279,7 @@ def test_a_beat_that_was_under_way_during_a_long_pause_does_not_pass_for_a_renew
 
     monkeypatch.setattr(bucket.obstore, "put", slow)
     with storage.locked("receipts/x", wait=True):
-        storage.held[0].renew()
+        storage.leases[0].renew()
         with pytest.raises(StoreBusy, match="could not be renewed in time"):
             storage.publish("features/x/c.0", b"stale")
 
@@ -299,13 +299,13 @@ def test_a_renewal_whose_answer_was_lost_is_no_loss_of_the_lock(location, clock,
     with storage.locked("receipts/x", wait=True):
         for _ in range(3):
             clock.advance(bucket.LEASE_SECONDS / 6)
-            storage.held[0].renew()
+            storage.leases[0].renew()
         storage.publish("features/x/c.0", b"ours")
     assert lost and storage.read("features/x/c.0") == b"ours" and storage.read("receipts/x/lock") is None
 
 
 def test_places_that_are_none_are_named(server):
-    with pytest.raises(CacheError, match="is no place for a store"):
+    with pytest.raises(CacheError, match="is not a location for a store"):
         Store.open("s4://x/y")
     with pytest.raises(CacheError, match="nothing-like-it"):
         Store.open("s3://nothing-like-it/store")

@@ -146,11 +146,11 @@ def test_a_manifest_is_refused_where_its_rows_or_values_are_not(store, tmp_path)
         Loader(other, [STATES.name], batch_size=1, selection=Selection(manifest=manifest))
 
 
-def test_a_file_that_is_no_manifest_is_said_to_be_none(tmp_path):
+def test_a_file_that_is_not_a_manifest_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no manifest at"):
         Manifest.load(tmp_path / "nothing")
     (tmp_path / "x").write_bytes(b"not safetensors at all")
-    with pytest.raises(CacheError, match="is no manifest"):
+    with pytest.raises(CacheError, match="is not the manifest"):
         Manifest.load(tmp_path / "x")
 
 

@@ -154,17 +154,19 @@ def test_a_window_serves_each_row_once_with_its_values_and_mixes_so_many_partiti
 
 def test_a_window_is_all_that_is_held(store, monkeypatch):
     loader = Loader(store, [STATES.name], batch_size=2, selection=ALL, order=Order(window=2), reader=Windowed)
-    held = []
+    counts = []
     gather = Window.gather
 
     def counted(window, positions):
         values = gather(window, positions)
-        held.append(len(window.partitions))
+        counts.append(len(window.partitions))
         return values
 
     monkeypatch.setattr(Window, "gather", counted)
     list(loader.batches())
-    assert max(held) <= 6 and min(held) >= 2  # the window served, the next, and one more where a batch straddles two
+    assert (
+        max(counts) <= 6 and min(counts) >= 2
+    )  # the window served, the next, and one more where a batch straddles two
 
 
 def test_abandoned_batches_leave_no_thread(store):
