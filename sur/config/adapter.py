@@ -1,4 +1,4 @@
-"""Settings of the adapter: its size, by variant."""
+"""Settings of the adapter, by variant, and the losses that the released variant fixes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class AdapterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dim: int = Field(default=0, ge=0, description="width of the text encoder's states; 0 reads it from the cache")
-    layers: int = Field(default=2, ge=1, description="transformer encoder layers")
-    heads: int = Field(default=4, ge=1, description="attention heads of those layers")
-    mlp_ratio: float = Field(default=4.0, gt=0, description="hidden width of every MLP over dim")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in training; never alive at inference")
+    dim: int = Field(default=0, ge=0, description="Width of the text encoder's states; 0 reads it from the cache.")
+    layers: int = Field(default=2, ge=1, description="Number of transformer encoder layers.")
+    heads: int = Field(default=4, ge=1, description="Attention heads of each encoder layer.")
+    mlp_ratio: float = Field(default=4.0, gt=0, description="Hidden width of every MLP, as a multiple of dim.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in training; there is none at inference.")
 
 
 class ReleasedAdapterConfig(BaseModel):
@@ -28,27 +28,25 @@ class ReleasedAdapterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dim: int = Field(default=0, ge=0, description="width of the text encoder's states; 0 reads it from the cache")
-    layers: int = Field(default=2, ge=1, description="transformer encoder layers, their `depth`")
-    weight: float = Field(default=0.1, ge=0, le=1, description="w of out = w s + (1 - w) x, their `adapter_weight`")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout in training, theirs is 0.1")
+    dim: int = Field(default=0, ge=0, description="Width of the text encoder's states; 0 reads it from the cache.")
+    layers: int = Field(default=2, ge=1, description="Number of transformer encoder layers (the authors' `depth`).")
+    weight: float = Field(
+        default=0.1, ge=0, le=1, description="The w of out = w s + (1 - w) x (the authors' `adapter_weight`)."
+    )
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout in training; the authors' is 0.1.")
 
 
 KL = {"measure": "kl", "temperature": 1.0}
-
-
 FIXED = {
     "alignment": {"form": "tokens", **KL},
     "distillation": {"form": "pooled", **KL, "projection": "frozen", "also": {}},
     "denoising": {"first_step": 0, "min_snr_gamma": 0.0, "noise_offset": 0.0, "caption_dropout": 0.0},
 }
-
-
-WEIGHTS = {"alignment": 1e-5, "distillation": 1e-5, "denoising": 1.0}  # their run.sh's
+WEIGHTS = {"alignment": 1e-5, "distillation": 1e-5, "denoising": 1.0}  # of the authors' run.sh
 
 
 def with_released_losses(given: Any) -> Any:
-    """A `loss` section in which what is not given is as the authors set it; what is no section is left as it is."""
+    """The `loss` section, completed with the authors' values; a value that is not a section is returned as it is."""
     if given is not None and not isinstance(given, Mapping):
         return given
     sections = dict(given or {})
@@ -62,10 +60,10 @@ def with_released_losses(given: Any) -> Any:
 def refuse_other_losses(loss: LossConfig) -> None:
     """Raises ValueError naming every setting of `loss` that the released objective cannot have."""
     faults = [
-        f"loss.{section}.{key} must be {wanted}, got {value}"
+        f"loss.{section}.{key} must be {expected}, got {value}"
         for section, settings in FIXED.items()
-        for key, wanted in settings.items()
-        if (value := getattr(getattr(loss, section), key)) != wanted
+        for key, expected in settings.items()
+        if (value := getattr(getattr(loss, section), key)) != expected
     ]
     if faults:
         raise ValueError(

@@ -10,17 +10,21 @@ Measure = Literal["kl", "mse", "cosine", "contrastive"]
 
 
 class AlignmentConfig(BaseModel):
-    """How adapted states are held against the complex prompt's."""
+    """How adapted states are compared with the complex prompt's states."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     form: Literal["attention", "tokens", "denoiser", "none"] = Field(
-        default="attention", description="see DESIGN, the method"
+        default="attention",
+        description="What is compared: what the denoiser's attention reads out, token states, or the denoiser's "
+        "predictions; none turns the loss off.",
     )
-    weight: float = Field(default=1.0, ge=0, description="factor of this loss")
-    measure: Measure = Field(default="mse", description="distance of form `tokens`")
-    temperature: float = Field(default=1.0, gt=0, description="of kl and contrastive")
-    queries_per_step: int = Field(default=64, ge=1, description="queries of each layer drawn a step, form `attention`")
+    weight: float = Field(default=1.0, ge=0, description="Factor of this loss.")
+    measure: Measure = Field(default="mse", description="Distance between states, for form `tokens`.")
+    temperature: float = Field(default=1.0, gt=0, description="Temperature of the measures kl and contrastive.")
+    queries_per_step: int = Field(
+        default=64, ge=1, description="Queries drawn of each layer in a step, for form `attention`."
+    )
 
 
 class DistillationConfig(BaseModel):
@@ -28,23 +32,36 @@ class DistillationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    form: Literal["none", "pooled", "tokens", "teacher"] = Field(default="none", description="see the module")
-    weight: float = Field(default=1.0, ge=0, description="factor of this loss")
-    layer: int | None = Field(default=None, ge=0, description="of llm.layers; default: the last one listed")
+    form: Literal["none", "pooled", "tokens", "teacher"] = Field(
+        default="none",
+        description="How the adapter learns from the LLM: by pooled vectors, token states, a teacher, or not.",
+    )
+    weight: float = Field(default=1.0, ge=0, description="Factor of this loss.")
+    layer: int | None = Field(default=None, ge=0, description="One of llm.layers; default: the last of them.")
     also: dict[str, PositiveFloat] = Field(
         default={},
-        description="further targets of forms `pooled` and `tokens`, by the names of their features (other layers, "
-        "other LLMs, as `sur inspect` lists them), with their factors beside the first one's 1",
+        description="Further targets of forms `pooled` and `tokens`, by the names of their features (other layers, "
+        "other LLMs, as `sur inspect` lists them), with their factors beside the first target's 1.",
     )
-    measure: Measure = Field(default="contrastive", description="distance of forms `pooled` and `tokens`")
-    temperature: float = Field(default=0.1, gt=0, description="of kl and contrastive")
-    projection: Literal["learned", "frozen"] = Field(default="learned", description="the map between the two widths")
-    teacher_width: int = Field(default=192, ge=8, description="width of the teacher")
-    teacher_layers: int = Field(default=2, ge=1, description="encoder layers and decoder layers of the teacher")
-    teacher_tokens: int = Field(default=24, ge=1, description="states that the teacher writes")
-    teacher_dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the teacher")
-    teacher_learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the teacher")
-    teacher_steps: int = Field(default=600, ge=0, description="steps in which the teacher learns; then it teaches")
+    measure: Measure = Field(
+        default="contrastive", description="Distance between states, for forms `pooled` and `tokens`."
+    )
+    temperature: float = Field(default=0.1, gt=0, description="Temperature of the measures kl and contrastive.")
+    projection: Literal["learned", "frozen"] = Field(
+        default="learned", description="Whether the map between the two widths is trained."
+    )
+    teacher_width: int = Field(default=192, ge=8, description="Width of the teacher.")
+    teacher_layers: int = Field(
+        default=2, ge=1, description="Encoder layers of the teacher, and as many decoder layers."
+    )
+    teacher_tokens: int = Field(
+        default=24, ge=1, description="Number of states that the teacher predicts for a prompt."
+    )
+    teacher_dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout of the teacher in training.")
+    teacher_learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate of the teacher.")
+    teacher_steps: int = Field(
+        default=600, ge=0, description="Steps in which the teacher learns; after them it teaches."
+    )
 
     @model_validator(mode="after")
     def _further_targets_have_a_form(self) -> DistillationConfig:
@@ -61,27 +78,37 @@ class DenoisingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: float = Field(
-        default=0.0, ge=0, description="factor of this loss; 0 = off, the denoiser is not loaded for it"
+        default=0.0, ge=0, description="Factor of this loss; 0 turns it off, and the denoiser is not loaded for it."
     )
-    first_step: int = Field(default=0, ge=0, description="step at which it sets in; steps before it cost less")
+    first_step: int = Field(
+        default=0, ge=0, description="Step at which this loss sets in; the steps before it cost less."
+    )
     min_snr_gamma: float = Field(
-        default=0.0, ge=0, description="steps with little noise count less (5 is usual); 0 = all alike"
+        default=0.0,
+        ge=0,
+        description="Gamma of min-SNR weights: timesteps of little noise count less (5 is usual); 0: no weights.",
     )
     noise_offset: float = Field(
-        default=0.0, ge=0, description="a constant added to each channel's noise (0.05 is usual)"
+        default=0.0, ge=0, description="Size of a random constant added to each channel's noise (0.05 is usual)."
     )
     caption_dropout: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="share of rows with the empty prompt in place of theirs, for this loss alone",
+        description="Share of rows whose prompt the empty one replaces, for this loss alone.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the denoiser's frozen weights"
+        default="float32", description="Dtype of the denoiser's frozen weights."
     )
-    gradient_checkpointing: bool = Field(default=False, description="compute the denoiser's inside twice, keep less")
-    channels_last: bool = Field(default=False, description="memory layout of a UNet that suits tensor cores")
-    compile: bool = Field(default=False, description="torch.compile the denoiser; pays after some hundred steps")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute the denoiser's activations twice instead of keeping them, to save memory."
+    )
+    channels_last: bool = Field(
+        default=False, description="Use the memory layout of a UNet's tensors that suits tensor cores."
+    )
+    compile: bool = Field(
+        default=False, description="Compile the denoiser with torch.compile; pays off after some hundred steps."
+    )
 
 
 class LossConfig(BaseModel):
@@ -89,9 +116,13 @@ class LossConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    alignment: AlignmentConfig = Field(default_factory=AlignmentConfig, description="to the complex prompt")
-    distillation: DistillationConfig = Field(default_factory=DistillationConfig, description="from the LLM")
-    denoising: DenoisingConfig = Field(default_factory=DenoisingConfig, description="of the frozen denoiser")
+    alignment: AlignmentConfig = Field(default_factory=AlignmentConfig, description="Loss against the complex prompt.")
+    distillation: DistillationConfig = Field(
+        default_factory=DistillationConfig, description="Loss against the LLM's states."
+    )
+    denoising: DenoisingConfig = Field(
+        default_factory=DenoisingConfig, description="Loss of the frozen denoiser, and how the denoiser is run."
+    )
 
     @model_validator(mode="after")
     def _some_loss_is_on(self) -> LossConfig:

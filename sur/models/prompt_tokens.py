@@ -92,7 +92,7 @@ def _cut(ids: list[int], offsets: list[tuple[int, int]], first: int, last: int, 
     return Tokens(ids[:kept] + ids[stop:], start, kept, truncated=kept < stop)
 
 
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+def batches_by_length(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
     """Indices in batches of similar length, longest first, each with rows x longest <= tokens_per_batch.
 
     One prompt longer than the budget is a batch of its own. The order is a pure function of the lengths.

@@ -11,7 +11,7 @@ from sur.adapter.adapter import Adapter
 from sur.adapter.losses import Objective, Teacher, attention_alignment
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.losses.distillation import interpolate_tokens
-from sur.adapter.losses.measures import distance
+from sur.adapter.losses.measures import mean_distance
 from sur.config.adapter import AdapterConfig
 from sur.config.losses import DistillationConfig, LossConfig
 from sur.models.readout import ReadOut
@@ -75,25 +75,25 @@ def test_a_measure_is_smallest_at_the_target_and_has_a_gradient_elsewhere(measur
     torch.manual_seed(0)
     target = torch.randn(6, 16)
     predicted = torch.randn(6, 16, requires_grad=True)
-    away = distance(measure, predicted, target, 0.5)
+    away = mean_distance(measure, predicted, target, 0.5)
     away.backward()
     assert predicted.grad is not None
     assert predicted.grad.abs().max() > 0
-    assert float(distance(measure, target, target, 0.5)) < away.item()
+    assert float(mean_distance(measure, target, target, 0.5)) < away.item()
 
 
 def test_kl_is_the_mean_over_positions_of_the_naive_sum():
     predicted, target, temperature = torch.randn(5, 8), torch.randn(5, 8), 2.0
     p, q = (target / temperature).softmax(-1), (predicted / temperature).softmax(-1)
     naive = sum(float((p[i] * (p[i] / q[i]).log()).sum()) for i in range(5)) / 5 * temperature**2
-    assert float(distance("kl", predicted, target, temperature)) == pytest.approx(naive, rel=1e-5)
+    assert float(mean_distance("kl", predicted, target, temperature)) == pytest.approx(naive, rel=1e-5)
 
 
 def test_measures_refuse_unequal_shapes_and_unknown_names():
     with pytest.raises(ValueError, match="one shape"):
-        distance("mse", torch.zeros(2, 3), torch.zeros(3, 3))
+        mean_distance("mse", torch.zeros(2, 3), torch.zeros(3, 3))
     with pytest.raises(ValueError, match="unknown measure 'l7'"):
-        distance("l7", torch.zeros(2, 3), torch.zeros(2, 3))  # type: ignore[arg-type]
+        mean_distance("l7", torch.zeros(2, 3), torch.zeros(2, 3))  # type: ignore[arg-type]
 
 
 def test_interpolation_meets_the_ends_and_is_linear_between():

@@ -17,7 +17,7 @@ from sur.adapter.attach import detach
 from sur.adapter.generate import generate, load_pipeline
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.released.adapter import ReleasedAdapter, ReleasedAdapterConfig
-from sur.adapter.released.objective import ReleasedObjective, pooled
+from sur.adapter.released.objective import ReleasedObjective, llm_vectors
 from sur.adapter.released.pt_files import read_pt, write_pt
 from sur.cache import Store
 from sur.cli.app import app
@@ -356,8 +356,8 @@ def test_a_checkpoint_of_the_other_variant_is_refused(released_config, own_confi
 def test_pooled_vectors_are_taken_as_they_are_and_token_states_averaged(released_config):
     batch = random_batch()
     vectors = RowBatch(simple=batch.simple, length=batch.length, llm=batch.llm[:, 0], llm_length=batch.llm_length)
-    assert torch.equal(pooled(vectors), batch.llm[:, 0])
-    torch.testing.assert_close(pooled(batch)[2], batch.llm[2, :3].mean(0))
+    assert torch.equal(llm_vectors(vectors), batch.llm[:, 0])
+    torch.testing.assert_close(llm_vectors(batch)[2], batch.llm[2, :3].mean(0))
     name = needed_features(released_config).llm
     assert name is not None and len(Store.open(released_config.store.path).spec(name).arrays["states"].shape) == 2
 

@@ -25,29 +25,29 @@ from sur.cache import IdentityMismatch, Store
 from sur.cli.app import app
 from sur.config.features import LLMConfig, VLLMConfig
 from sur.features.encoders import LLMEncoder
-from sur.models.vllm.client import Client, Expected
+from sur.models.vllm.client import Client, ExpectedServer
 from sur.models.vllm.final_norm import final_norm
 from sur.models.vllm.protocol import (
     VERSION,
-    About,
     NotWritten,
-    Wanted,
+    ServerInfo,
+    StatesRequest,
     file_name,
     is_ours,
-    pool,
-    publish,
+    pool_states,
     publish_failure,
-    take,
+    publish_states,
+    take_states,
 )
-from sur.models.vllm.server import OwnServer, Serving
+from sur.models.vllm.server import OwnServer, ServedModel
 from sur.support import supervise
 from sur.support.errors import ConfigError, EngineGone, EngineRefused
 
-ABOUT = About(VERSION, "i", "/x", "0.32.0", "m", "w", "llama", "float32", 128, (1, 2, 3), False, "", 1)
-EXPECTED = Expected("w", "float32", (1, 3), "0.32", 40)
+ABOUT = ServerInfo(VERSION, "i", "/x", "0.32.0", "m", "w", "llama", "float32", 128, (1, 2, 3), False, "", 1)
+EXPECTED = ExpectedServer("w", "float32", (1, 3), "0.32", 40)
 
 
-def refusal(about: About, expected: Expected = EXPECTED, **settings) -> str:
+def refusal(about: ServerInfo, expected: ExpectedServer = EXPECTED, **settings) -> str:
     client = Client(VLLMConfig(endpoint="http://127.0.0.1:1", **settings), "http://127.0.0.1:1", expected)
     try:
         client._refuse_another(about)
@@ -116,16 +116,16 @@ def test_an_architecture_that_the_user_has_compared_is_taken():
 )
 def test_a_request_that_is_not_well_formed_is_refused(change):
     good = {"layers": [1], "pooling": "mean", "start": 0, "stop": 2, "dtype": "float32"}
-    assert Wanted.read(good).params() == {"sur": good}
+    assert StatesRequest.read(good).params() == {"sur": good}
     with pytest.raises(ValueError, match="got"):
-        Wanted.read(good | change)
+        StatesRequest.read(good | change)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "tokens"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_pooling_on_the_worker(pooling, dtype):
     states = torch.randn(9, 2, 5, generator=torch.Generator().manual_seed(0))
-    got = pool(states, Wanted((1, 2), pooling, 2, 7, dtype))
+    got = pool_states(states, StatesRequest((1, 2), pooling, 2, 7, dtype))
     own = states[2:7]
     wanted = {"mean": own.mean(0), "last": states[8], "tokens": own.transpose(0, 1)}[pooling]
     assert got.dtype == getattr(torch, dtype)
@@ -134,19 +134,19 @@ def test_pooling_on_the_worker(pooling, dtype):
 
 def test_the_mean_of_bfloat16_states_is_summed_in_float32():
     states = torch.full((257, 1, 1), 1.0, dtype=torch.bfloat16)  # a sum in bfloat16 stops at 256
-    assert float(pool(states, Wanted((1,), "mean", 0, 257, "float32"))) == 1.0
+    assert float(pool_states(states, StatesRequest((1,), "mean", 0, 257, "float32"))) == 1.0
 
 
 def test_states_are_handed_over_once(tmp_path):
     name = file_name("cmpl-1")
-    publish(tmp_path, name, torch.arange(6.0).reshape(2, 3), [5, 6])
+    publish_states(tmp_path, name, torch.arange(6.0).reshape(2, 3), [5, 6])
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    states, ids = take(tmp_path, name)
+    states, ids = take_states(tmp_path, name)
     assert ids == [5, 6]
     assert torch.equal(states, torch.arange(6.0).reshape(2, 3))
     assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
-        take(tmp_path, name)
+        take_states(tmp_path, name)
 
 
 def test_a_file_that_could_not_be_written_is_said_and_taken_away(tmp_path):
@@ -154,7 +154,7 @@ def test_a_file_that_could_not_be_written_is_said_and_taken_away(tmp_path):
     publish_failure(tmp_path, name, "OSError(28, 'No space left on device')")
     assert [is_ours(path.name) for path in tmp_path.iterdir()] == [True]
     with pytest.raises(NotWritten, match="No space left"):
-        take(tmp_path, name)
+        take_states(tmp_path, name)
     assert not list(tmp_path.iterdir())
 
 
@@ -167,7 +167,7 @@ def test_a_request_id_never_reaches_a_path(request_id, tmp_path):
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "", "a" * 32, "g" * 32 + ".safetensors"])
 def test_a_server_cannot_have_another_file_read_or_removed(name, tmp_path):
     with pytest.raises(ValueError, match="no name"):
-        take(tmp_path, name)
+        take_states(tmp_path, name)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "gemma2", "gpt2"])
@@ -345,5 +345,5 @@ def test_a_launched_server_that_ends_names_the_settings_of_its_own_section(tmp_p
     python.chmod(0o755)
     own = OwnServer(VLLMConfig(launch=python), section)
     with pytest.raises(EngineGone, match=rf" {section}\.server_args.* {section}\.cpu_cache_gib"):
-        own.running(Serving("model", "float32", (), 64, False))
+        own.running(ServedModel("model", "float32", (), 64, False))
     own.close()

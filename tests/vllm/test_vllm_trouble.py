@@ -25,11 +25,11 @@ from sur.config.features import VLLMConfig
 from sur.config.run import RunConfig, load_config
 from sur.features.encoders import LLMEncoder
 from sur.features.extraction import extract
-from sur.models.vllm.protocol import Wanted
+from sur.models.vllm.protocol import StatesRequest
 from sur.models.vllm.server import serve_command, serve_environment
 from sur.support.errors import EngineGone, EngineRefused
 
-GOOD = Wanted(LAYERS, "mean", 0, 2, "float32").params()["sur"]
+GOOD = StatesRequest(LAYERS, "mean", 0, 2, "float32").params()["sur"]
 
 
 def post(server, params, ids=(5, 6, 7), headers=None, **fields):

@@ -3,7 +3,7 @@
 from sur.adapter.losses.alignment import attention_alignment, token_alignment
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.losses.denoising import denoiser_alignment, denoising_loss, prepare_denoiser
-from sur.adapter.losses.distillation import Projection, Teacher
+from sur.adapter.losses.distillation import HiddenProjection, Teacher
 from sur.adapter.losses.objective import Objective
 from sur.config.losses import AlignmentConfig, DenoisingConfig, DistillationConfig, LossConfig
 from sur.models.readout import ReadOut
@@ -14,7 +14,7 @@ __all__ = [
     "DistillationConfig",
     "LossConfig",
     "Objective",
-    "Projection",
+    "HiddenProjection",
     "ReadOut",
     "RowBatch",
     "Teacher",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sur.adapter.losses.measures import distance
+from sur.adapter.losses.measures import mean_distance
 from sur.config.losses import AlignmentConfig
 from sur.models.readout import ReadOut
 
@@ -46,5 +46,5 @@ def token_alignment(
 ) -> Float[Tensor, ""]:
     """The paper's form: the n-th state against the n-th, over all tokens that the denoiser reads in `both` prompts."""
     if both is not None:
-        return distance(config.measure, states[both], target[both], config.temperature)
-    return distance(config.measure, states.flatten(0, 1), target.flatten(0, 1), config.temperature)
+        return mean_distance(config.measure, states[both], target[both], config.temperature)
+    return mean_distance(config.measure, states.flatten(0, 1), target.flatten(0, 1), config.temperature)

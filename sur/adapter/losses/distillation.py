@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sur.adapter.losses.measures import distance, real_tokens
+from sur.adapter.losses.measures import mean_distance, real_tokens
 from sur.config.losses import DistillationConfig
 from sur.support.errors import ConfigError
 
 
-class Projection(nn.Module):
+class HiddenProjection(nn.Module):
     """Maps hidden states (dim) to the LLM's width: one linear layer, always in the checkpoint.
 
     start_marks: tokens of the text encoder's before the prompt's first (CLIP one, T5 none).
@@ -46,13 +46,13 @@ class Projection(nn.Module):
                 weights = real_tokens(target_length, target.shape[1]).to(target.dtype)
                 target = (target * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
             pooled = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
-            return distance(config.measure, self.linear(pooled), target, config.temperature)
+            return mean_distance(config.measure, self.linear(pooled), target, config.temperature)
         if target.ndim != 3:
             raise ConfigError(
                 "distillation form `tokens` needs LLM features with pooling `tokens`; set llm.pooling=tokens"
             )
         onto = interpolate_tokens(target, target_length, length, hidden.shape[1], self.start_marks)
-        return distance(config.measure, self.linear(hidden[real]), onto[real], config.temperature)
+        return mean_distance(config.measure, self.linear(hidden[real]), onto[real], config.temperature)
 
 
 def interpolate_tokens(

@@ -13,7 +13,7 @@ from torch import Tensor
 from sur.config.losses import Measure
 
 
-def distance(
+def mean_distance(
     measure: Measure,
     predicted: Float[Tensor, "positions dim"],
     target: Float[Tensor, "positions dim"],

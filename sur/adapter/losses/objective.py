@@ -11,9 +11,9 @@ from sur.adapter.base import AdapterOutput
 from sur.adapter.losses.alignment import attention_alignment, token_alignment
 from sur.adapter.losses.batch import RowBatch
 from sur.adapter.losses.denoising import denoiser_alignment, denoising_loss
-from sur.adapter.losses.distillation import Projection, Teacher
+from sur.adapter.losses.distillation import HiddenProjection, Teacher
 from sur.config.losses import LossConfig
-from sur.models.denoiser import FrozenDenoiser, Text, rows
+from sur.models.denoiser import FrozenDenoiser, Text, select_rows
 from sur.models.readout import ReadOut
 
 
@@ -46,12 +46,12 @@ class Objective(nn.Module):
         self.denoiser = denoiser
         distillation = config.distillation
         self.projection = self.teacher = None
-        self.also = nn.ModuleList(Projection(dim, width, distillation, start_marks) for width in also_dims)
+        self.also = nn.ModuleList(HiddenProjection(dim, width, distillation, start_marks) for width in also_dims)
         if distillation.form == "teacher":
             assert llm_shape is not None  # the losses need it, so it was asked for
             self.teacher = Teacher(dim, llm_shape[-1], distillation, llm_shape[0] if len(llm_shape) == 2 else None)
         elif distillation.form != "none" and llm_shape is not None:
-            self.projection = Projection(dim, llm_shape[-1], distillation, start_marks)
+            self.projection = HiddenProjection(dim, llm_shape[-1], distillation, start_marks)
 
     def parts(self) -> dict[str, nn.Module]:
         """What is learnt beside the adapter, by name."""
@@ -145,11 +145,11 @@ class Objective(nn.Module):
         settings = self.config.denoising
         seeds = None if batch.seeds is None else batch.seeds[keep]
         noised = self.denoiser.noise(mean, logvar, seeds, settings.noise_offset)
-        text = rows(Text(states, batch.pooled, batch.mask), keep)
+        text = select_rows(Text(states, batch.pooled, batch.mask), keep)
         if aligns and batch.complex is not None:
-            target = rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
+            target = select_rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
             undropped = own[keep]
-            pairs = (rows(noised, undropped), rows(text, undropped), rows(target, undropped))
+            pairs = (select_rows(noised, undropped), select_rows(text, undropped), select_rows(target, undropped))
             losses["alignment"] = self.config.alignment.weight * denoiser_alignment(self.denoiser, *pairs)
         if denoises:
             loss = denoising_loss(self.denoiser, noised, text, settings.min_snr_gamma)

@@ -45,7 +45,7 @@ class ReleasedObjective(Objective):
         config = self.config
         if batch.complex is None or batch.llm is None:
             raise ValueError("the released losses need complex prompts and LLM features of every row")
-        wanted = self.projection(pooled(batch))[:, None]
+        wanted = self.projection(llm_vectors(batch))[:, None]
         losses = {
             "alignment": config.alignment.weight * reversed_divergence(output.states, batch.complex),
             "distillation": config.distillation.weight * reversed_divergence(output.hidden, wanted),
@@ -60,7 +60,7 @@ class ReleasedObjective(Objective):
         return losses
 
 
-def pooled(batch: RowBatch) -> Float[Tensor, "batch llm_dim"]:
+def llm_vectors(batch: RowBatch) -> Float[Tensor, "batch llm_dim"]:
     """The LLM's vector of each prompt: cached as such, or the mean of its cached token states."""
     assert batch.llm is not None and batch.llm_length is not None
     if batch.llm.ndim == 2:

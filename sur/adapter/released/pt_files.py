@@ -16,15 +16,17 @@ from torch import Tensor
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.adapter import ReleasedAdapterConfig
 from sur.support.errors import ConfigError, NotFound
+from sur.support.files import replacing
 
 LAYERS = "transformer_encoder.layers."
-SHOWN = 4  # faults that a message names
+FAULTS_NAMED = 4  # in a message
 
 
 def read_pt(path: Path, weight: float) -> ReleasedAdapter:
-    """The adapter of a `.pt` file in float32, for inference. `weight` is their `adapter_weight`, which no file holds.
+    """The adapter of a `.pt` file, in float32 and ready for inference.
 
-    Raises ConfigError for a file that holds anything but the released adapter's tensors, FileNotFoundError for none.
+    weight: the authors' `adapter_weight`, which no file holds. Raises NotFound without a file, ConfigError for a file
+    that holds anything but the released adapter's tensors.
     """
     state = _tensors(path)
     for key in ("fc.weight", LAYERS + "0.linear1.weight"):
@@ -42,8 +44,10 @@ def read_pt(path: Path, weight: float) -> ReleasedAdapter:
         if key in state and state[key].shape != value.shape
     ]
     if faults:
-        more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise ConfigError(f"{path} is not a checkpoint of the released adapter: {'; '.join(faults[:SHOWN])}{more}")
+        more = f" and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
+        raise ConfigError(
+            f"{path} is not a checkpoint of the released adapter: {'; '.join(faults[:FAULTS_NAMED])}{more}"
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     adapter = ReleasedAdapter(config, trained_on={"converted_from": path.name, "sha256": digest})
     adapter.load_state_dict({key: value.float() for key, value in state.items()})
@@ -52,10 +56,9 @@ def read_pt(path: Path, weight: float) -> ReleasedAdapter:
 
 def write_pt(adapter: ReleasedAdapter, path: Path) -> Path:
     """Write the adapter as a `.pt` file that the authors' code loads; its `adapter_weight` is not in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, partial)
-    return partial.replace(path)
+    with replacing(path) as partial:
+        torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, partial)
+    return path
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

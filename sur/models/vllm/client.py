@@ -1,4 +1,4 @@
-"""Asks a server for states: several prompts at a time, again where that may help, and never of another server."""
+"""A client of one vLLM server: states of several prompts at a time, of the expected model and no other."""
 
 from __future__ import annotations
 
@@ -15,24 +15,20 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sur.config.features import VLLMConfig
-from sur.models.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, About, NotWritten, Wanted, take
-from sur.models.vllm.retry import Passing, patiently, raise_for
+from sur.models.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, NotWritten, ServerInfo, StatesRequest, take_states
+from sur.models.vllm.retry import TransientError, raise_for_response, with_retries
 from sur.models.vllm.version import feature_version
 from sur.support.errors import EngineRefused
 
 logger = logging.getLogger(__name__)
 
-PROVEN = (
-    "llama",
-    "qwen3",
-    "mistral",
-    "gemma4_text",
-)  # architectures whose states were compared with transformers', see docs/vllm.md
+# Architectures whose states were compared with transformers'; see docs/vllm.md.
+PROVEN = ("llama", "qwen3", "mistral", "gemma4_text")
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a server has to serve for its states to be of a feature's identity; layers: at least these."""
+class ExpectedServer:
+    """The server whose states have a feature's identity. layers: it serves these at least. longest: tokens a prompt."""
 
     weights: str
     compute_dtype: str
@@ -42,23 +38,24 @@ class Expected:
 
 
 class Client:
-    """Talks to one server for one call; `check` is called after every failure, and may raise what explains it.
+    """Talks to one server for one call.
 
-    key: what the server wants to hear; default: VLLM_API_KEY.
+    check: called after each failure; it may raise an error that explains the failure. key: the server's API key;
+    default: VLLM_API_KEY.
     """
 
     def __init__(
         self,
         config: VLLMConfig,
         address: str,
-        expected: Expected,
+        expected: ExpectedServer,
         check: Callable[[], None] = lambda: None,
         key: str | None = None,
     ) -> None:
         self._config, self._expected, self._check, self._address = config, expected, check, address
-        self._about: About | None = None
+        self._about: ServerInfo | None = None
         self._model = ""
-        self._meeting = asyncio.Lock()
+        self._first_contact = asyncio.Lock()
         key = key or os.environ.get("VLLM_API_KEY")
         limits = httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency)
         self._http = httpx.AsyncClient(
@@ -75,74 +72,70 @@ class Client:
     async def __aexit__(self, *_error: object) -> None:
         await self._http.aclose()
 
-    async def states(self, prompts: Sequence[list[int]], wanted: Sequence[Wanted]) -> list[Tensor]:
-        """States of prompts of token ids, each as its `wanted` says: (layers, dim) or (layers, tokens, dim).
+    async def states(self, prompts: Sequence[list[int]], requests: Sequence[StatesRequest]) -> list[Tensor]:
+        """States of prompts of token ids, each as its request says: (layers, dim) or (layers, tokens, dim).
 
         Raises:
             EngineRefused: the server is not the one expected, or will not serve a prompt.
-            EngineGone: it does not answer, in spite of patience.
+            EngineGone: the server does not answer, after all retries.
         """
         turn = asyncio.Semaphore(self._config.concurrency)
 
-        async def one(ids: list[int], what: Wanted) -> Tensor:
+        async def one(ids: list[int], request: StatesRequest) -> Tensor:
             async with turn:
-                return await self._patiently(lambda: self._ask(ids, what))
+                return await with_retries(lambda: self._ask(ids, request), self._config, self._address, self._check)
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(ids, what)) for ids, what in zip(prompts, wanted, strict=True)]
+                tasks = [group.create_task(one(*pair)) for pair in zip(prompts, requests, strict=True)]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _patiently(self, work: Callable[[], Any]) -> Any:
-        return await patiently(work, self._config, self._address, self._check)
-
-    async def _ask(self, ids: list[int], wanted: Wanted) -> Tensor:
-        async with self._meeting:  # one asks, the others wait
+    async def _ask(self, ids: list[int], request: StatesRequest) -> Tensor:
+        async with self._first_contact:  # one prompt asks for the description, the others wait
             about = self._about = self._about or await self._meet()
-        answer = await self._post(ids, wanted.params())
+        answer = await self._post(ids, request.params())
         if answer.get("instance") != about.instance:
             self._about = None  # started anew meanwhile, perhaps with another model: look first, then ask again
-            raise Passing("the server was started anew")
+            raise TransientError("the server was started anew")
         if "error" in answer:
             raise EngineRefused(
                 f"vLLM's server at {self._address} refused a prompt of {len(ids)} tokens: {answer['error']}"
             )
         if "file" not in answer:
-            raise Passing("the server computed no states")
+            raise TransientError("the server computed no states")
         folder = self._config.exchange or Path(about.exchange)
         try:
-            states, back = take(folder, answer["file"])
+            states, answered = take_states(folder, answer["file"])
         except NotWritten as error:
-            raise Passing(f"the server could not hand over states through {folder}: {error}") from None
+            raise TransientError(f"the server could not hand over states through {folder}: {error}") from None
         except FileNotFoundError:
             if not folder.is_dir():
                 raise EngineRefused(
                     f"{folder}, through which the server at {self._address} hands over states, is not there. It "
                     "must be reachable from here too: set llm.vllm.exchange to what it is called on this machine"
                 ) from None
-            raise Passing(f"the server's file of states is not in {folder}, its log may say why") from None
+            raise TransientError(f"the server's file of states is not in {folder}, its log may say why") from None
         except (OSError, ValueError, SafetensorError) as error:
             raise EngineRefused(
                 f"the states of the server at {self._address} cannot be read from {folder}: {error}. It must be "
                 "a folder that this user may read and write"
             ) from error
-        shape = (
-            (len(wanted.layers),) if wanted.pooling != "tokens" else (len(wanted.layers), wanted.stop - wanted.start)
-        )
-        if back != ids or states.shape[:-1] != shape or states.dtype != DTYPES[wanted.dtype]:
+        layers, tokens = len(request.layers), request.stop - request.start
+        shape = (layers, tokens) if request.pooling == "tokens" else (layers,)
+        if answered != ids or states.shape[:-1] != shape or states.dtype != DTYPES[request.dtype]:
             raise EngineRefused(
                 f"vLLM's server at {self._address} gave states of other tokens than were asked: {tuple(states.shape)} "
-                f"{states.dtype} for {len(back)} tokens, expected {shape} {wanted.dtype} for {len(ids)}. "
+                f"{states.dtype} for {len(answered)} tokens, expected {shape} {request.dtype} for {len(ids)}. "
                 "Nothing was cached."
             )
         return states
 
-    async def _meet(self) -> About:
-        """Ask what is served, and refuse what is not expected."""
+    async def _meet(self) -> ServerInfo:
+        """The server's description. Raises EngineRefused when it is not the expected server."""
         response = await self._http.get("/v1/models")
-        raise_for(response, self._address)
+        raise_for_response(response, self._address)
         self._model = response.json()["data"][0]["id"]
         answer = await self._post([0], {ABOUT: True})
         if "about" not in answer or answer["about"].get("protocol") != VERSION:
@@ -150,7 +143,7 @@ class Client:
                 f"the server at {self._address} does not hand over hidden states as this version asks for them; start "
                 "it with the command that `sur serve CONFIG` prints"
             )
-        about = About.read(answer["about"])
+        about = ServerInfo.read(answer["about"])
         self._refuse_another(about)
         logger.info(
             "vLLM %s serves %s in %s, layers %s, on %d device(s)",
@@ -158,17 +151,17 @@ class Client:
         )  # fmt: skip
         return about
 
-    def _refuse_another(self, about: About) -> None:
-        wanted = asdict(self._expected)
-        there = {
+    def _refuse_another(self, about: ServerInfo) -> None:
+        expected = asdict(self._expected)
+        served = {
             "weights": about.weights,
             "compute_dtype": about.compute_dtype,
             "engine_version": feature_version(about.engine_version),
         }
         faults = [
-            f"{name}: expected {wanted[name]!r}, it has {value!r}"
-            for name, value in there.items()
-            if wanted[name] != value
+            f"{name}: expected {expected[name]!r}, it has {value!r}"
+            for name, value in served.items()
+            if expected[name] != value
         ]
         if missing := sorted(set(self._expected.layers) - set(about.layers)):
             faults.append(f"layers: {missing} asked, it serves {list(about.layers)}")
@@ -194,5 +187,5 @@ class Client:
     async def _post(self, ids: list[int], params: dict[str, Any]) -> dict[str, Any]:
         body = {"model": self._model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
         response = await self._http.post("/v1/completions", json={**body, "kv_transfer_params": params})
-        raise_for(response, self._address)
+        raise_for_response(response, self._address)
         return (response.json().get("kv_transfer_params") or {}).get(KEY) or {}

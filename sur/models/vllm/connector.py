@@ -39,13 +39,13 @@ from sur.models.vllm.protocol import (
     FAILED,
     KEY,
     VERSION,
-    About,
-    Wanted,
+    ServerInfo,
+    StatesRequest,
     file_name,
     is_ours,
-    pool,
-    publish,
+    pool_states,
     publish_failure,
+    publish_states,
 )
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ class _Job:
     request_id: str
     ids: list[int]
     blocks: list[int]
-    wanted: Wanted
+    asked: StatesRequest
 
 
 @dataclass
 class _Step(KVConnectorMetadata):
-    """What the scheduler tells the worker of one step."""
+    """The scheduler's message to the worker about one step."""
 
     jobs: list[_Job] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
             self._instance = uuid.uuid4().hex
             self._lock = _own(self._exchange)
             _sweep(self._exchange, 0.0)
-            self._asked: dict[str, tuple[Any, Wanted]] = {}
+            self._asked: dict[str, tuple[Any, StatesRequest]] = {}
             self._answers: dict[str, dict[str, Any]] = {}
             self._dropped: list[str] = []
             self._about = self._describe(vllm_config)
@@ -119,56 +119,55 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         """Remember what a request that is about to run asks for."""
-        given = (request.kv_transfer_params or {}).get(KEY)
-        if given is None or request.request_id in self._answers:
+        params = (request.kv_transfer_params or {}).get(KEY)
+        if params is None or request.request_id in self._answers:
             return
         try:
-            wanted = Wanted.read(given)
-            missing = sorted(set(wanted.layers) - set(self._layers))
+            asked = StatesRequest.read(params)
+            missing = sorted(set(asked.layers) - set(self._layers))
             if missing:
                 raise ValueError(f"layers {missing} are not served; those that are: {list(self._layers)}")
-            if not request.prompt_token_ids or wanted.stop > len(request.prompt_token_ids):
-                raise ValueError(f"tokens up to {wanted.stop} asked, {len(request.prompt_token_ids or ())} given")
+            if not request.prompt_token_ids or asked.stop > len(request.prompt_token_ids):
+                raise ValueError(f"tokens up to {asked.stop} asked, {len(request.prompt_token_ids or ())} given")
         except (ValueError, TypeError) as error:
             self._answers[request.request_id] = {"error": str(error)}
             return
-        self._asked[request.request_id] = (request, wanted)
+        self._asked[request.request_id] = (request, asked)
 
     def build_connector_meta(self, scheduler_output: Any) -> _Step:
         """The requests whose last prompt tokens are computed in this step, however many steps there were before."""
         step = _Step(dropped=self._dropped)
         self._dropped = []
         for request_id, scheduled in scheduler_output.num_scheduled_tokens.items():
-            request, wanted = self._asked.get(request_id, (None, None))
-            if request is None or wanted is None or request.num_computed_tokens + scheduled < request.num_prompt_tokens:
+            request, asked = self._asked.get(request_id, (None, None))
+            if request is None or asked is None or request.num_computed_tokens + scheduled < request.num_prompt_tokens:
                 continue
             blocks = scheduler_output.kv_connector_block_state.get_block_ids(request_id)[self._group]
-            step.jobs.append(_Job(request_id, list(request.prompt_token_ids), list(blocks), wanted))
+            step.jobs.append(_Job(request_id, list(request.prompt_token_ids), list(blocks), asked))
             self._answers[request_id] = {"file": file_name(request_id)}
             del self._asked[request_id]
         return step
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
-        """What the client is told; blocks may be freed at once."""
+        """The answer to the client; blocks may be freed at once."""
         self._asked.pop(request.request_id, None)
         answer = self._answers.pop(request.request_id, None)
         if request.status == RequestStatus.FINISHED_ABORTED:
             if answer is not None and "file" in answer:
                 self._dropped.append(answer["file"])
             return False, None
-        asked = request.kv_transfer_params or {}
-        told = {**(answer or {}), "instance": self._instance}
-        if ABOUT in asked:
-            told["about"] = self._about.params()
-        return False, {KEY: told}
+        content = {**(answer or {}), "instance": self._instance}
+        if ABOUT in (request.kv_transfer_params or {}):
+            content["about"] = self._about.params()
+        return False, {KEY: content}
 
     def request_finished_all_groups(self, request: Any, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
         """As `request_finished`, where the model has several kinds of cache."""
         return self.request_finished(request, [])
 
-    def _describe(self, vllm_config: Any) -> About:
+    def _describe(self, vllm_config: Any) -> ServerInfo:
         model, cache = vllm_config.model_config, vllm_config.cache_config
-        return About(
+        return ServerInfo(
             protocol=VERSION,
             instance=self._instance,
             exchange=str(self._exchange),
@@ -226,7 +225,9 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
             return
         for job in step.jobs:
             try:
-                publish(self._exchange, file_name(job.request_id), pool(self._gather(job), job.wanted), job.ids)
+                publish_states(
+                    self._exchange, file_name(job.request_id), pool_states(self._gather(job), job.asked), job.ids
+                )
             except Exception as error:  # the engine has to live on for everybody else
                 logger.error("no states of %s in %s: %r", job.request_id, self._exchange, error)
                 with suppress(OSError):
@@ -244,13 +245,13 @@ class HiddenStates(KVConnectorBase_V1, SupportsHMA):
         """States of a prompt, (tokens, asked layers, dim), the last layer's normed."""
         assert self._states is not None
         blocks = torch.tensor(job.blocks, device=self._states.device)
-        columns = [self._states[:, self._layers.index(layer)][blocks] for layer in job.wanted.layers]
+        columns = [self._states[:, self._layers.index(layer)][blocks] for layer in job.asked.layers]
         states = torch.stack(columns, dim=2).flatten(0, 1)[: len(job.ids)]
         if len(states) != len(job.ids):
             raise ValueError(f"{len(states)} states for {len(job.ids)} tokens")
-        if self._count in job.wanted.layers:
+        if self._count in job.asked.layers:
             assert self._norm is not None
-            last = job.wanted.layers.index(self._count)
+            last = job.asked.layers.index(self._count)
             states[:, last] = self._norm(states[:, last])
         return states
 
@@ -284,16 +285,16 @@ def _sweep(folder: Path, seconds: float) -> None:
 
 
 def _refuse_what_changes_numbers(vllm_config: Any) -> None:
-    """Options of the server after which its states are not those of the model's files; nothing else would tell."""
+    """Raises ValueError for server options that change the states, which no check of the client would notice."""
     model, cache = vllm_config.model_config, vllm_config.cache_config
-    found = {
+    refused = {
         "--kv-cache-dtype": cache.cache_dtype not in ("auto", str(model.dtype).removeprefix("torch.")),
         "--hf-overrides": bool(getattr(model, "hf_overrides", None)),
         "--load-format": str(vllm_config.load_config.load_format) not in ("auto", "safetensors"),
         "--enable-lora": vllm_config.lora_config is not None,
         "--data-parallel-size": vllm_config.parallel_config.data_parallel_size > 1,
     }
-    if wrong := [option for option, given in found.items() if given]:
+    if wrong := [option for option, given in refused.items() if given]:
         raise ValueError(f"HiddenStates does not serve with {', '.join(wrong)}: start the server without")
 
 

@@ -1,4 +1,4 @@
-"""What our connector inside vLLM and the client say to each other, and the file that carries the states.
+"""Messages between our connector inside vLLM and the client, and the file that carries the states.
 
 A request asks, in `kv_transfer_params`, for the states of some token positions; the answer names a file in the
 connector's own folder. Needs nothing but what vLLM's environment has.
@@ -29,8 +29,8 @@ _NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which states a request asks for: of tokens start..stop, or of the last token of all."""
+class StatesRequest:
+    """The states that a request asks for: those of tokens start..stop, or that of the last token of all."""
 
     layers: tuple[int, ...]
     pooling: Pooling
@@ -39,28 +39,31 @@ class Wanted:
     dtype: str
 
     @classmethod
-    def read(cls, given: Any) -> Wanted:
-        """What a client sent. Raises ValueError when it is not what `asdict` of a `Wanted` gives."""
-        if not isinstance(given, Mapping) or set(given) != {field.name for field in fields(cls)}:
-            raise ValueError(f"expected {[field.name for field in fields(cls)]}, got {given!r}")
-        wanted = cls(**{**given, "layers": tuple(given["layers"])})
-        numbers = (*wanted.layers, wanted.start, wanted.stop)
-        if not all(type(number) is int and number >= 0 for number in numbers) or not wanted.layers:
-            raise ValueError(f"layers, start and stop must be whole numbers from 0, got {given!r}")
-        if wanted.pooling not in get_args(Pooling) or wanted.dtype not in DTYPES or wanted.start >= wanted.stop:
+    def read(cls, params: Any) -> StatesRequest:
+        """The request that a client sent. Raises ValueError when `params` is not `asdict` of a request."""
+        if not isinstance(params, Mapping) or set(params) != {field.name for field in fields(cls)}:
+            raise ValueError(f"expected {[field.name for field in fields(cls)]}, got {params!r}")
+        request = cls(**{**params, "layers": tuple(params["layers"])})
+        numbers = (*request.layers, request.start, request.stop)
+        if not all(type(number) is int and number >= 0 for number in numbers) or not request.layers:
+            raise ValueError(f"layers, start and stop must be whole numbers from 0, got {params!r}")
+        if request.pooling not in get_args(Pooling) or request.dtype not in DTYPES or request.start >= request.stop:
             raise ValueError(
-                f"pooling must be one of {get_args(Pooling)}, dtype of {tuple(DTYPES)}, start < stop; got {given!r}"
+                f"pooling must be one of {get_args(Pooling)}, dtype of {tuple(DTYPES)}, start < stop; got {params!r}"
             )
-        return wanted
+        return request
 
     def params(self) -> dict[str, Any]:
-        """A request's kv_transfer_params."""
+        """The request as `kv_transfer_params`."""
         return {KEY: {**asdict(self), "layers": list(self.layers)}}
 
 
 @dataclass(frozen=True)
-class About:
-    """What a server serves; `instance` is new with every start, `exchange` the folder of its files."""
+class ServerInfo:
+    """Description of a server: its model, and how it serves it.
+
+    instance: a new name with every start. exchange: the folder of its files.
+    """
 
     protocol: int
     instance: str
@@ -77,12 +80,12 @@ class About:
     tensor_parallel_size: int
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> About:
-        """What a server sent."""
-        return cls(**{**given, "layers": tuple(given["layers"])})
+    def read(cls, params: Mapping[str, Any]) -> ServerInfo:
+        """The description that a server sent."""
+        return cls(**{**params, "layers": tuple(params["layers"])})
 
     def params(self) -> dict[str, Any]:
-        """As it travels."""
+        """The description as JSON values."""
         return {**asdict(self), "layers": list(self.layers)}
 
 
@@ -90,26 +93,26 @@ class NotWritten(Exception):
     """The server could not write a request's file; the message is its reason."""
 
 
-def pool(states: Tensor, wanted: Wanted) -> Tensor:
-    """States (tokens, layers, dim) of all tokens to what was asked: (layers, dim) or (layers, stop - start, dim).
+def pool_states(states: Tensor, request: StatesRequest) -> Tensor:
+    """The requested part of states (tokens, layers, dim): (layers, dim), or (layers, stop - start, dim) for tokens.
 
-    Summed in float32 whatever the model's dtype, then cast.
+    Means are taken in float32 whatever the model's dtype, then cast.
     """
-    if wanted.pooling == "last":
+    if request.pooling == "last":
         pooled = states[-1]
-    elif wanted.pooling == "mean":
-        pooled = states[wanted.start : wanted.stop].float().mean(dim=0)
+    elif request.pooling == "mean":
+        pooled = states[request.start : request.stop].float().mean(dim=0)
     else:
-        pooled = states[wanted.start : wanted.stop].transpose(0, 1)
-    return pooled.to(DTYPES[wanted.dtype])
+        pooled = states[request.start : request.stop].transpose(0, 1)
+    return pooled.to(DTYPES[request.dtype])
 
 
 def file_name(request_id: str) -> str:
-    """Name of the file of a request; an id, into which a client may write what it likes, never reaches a path."""
+    """Name of a request's file: a digest, because clients choose the ids, and these must not reach a path."""
     return hashlib.sha256(request_id.encode()).hexdigest()[:32] + SUFFIX
 
 
-def publish(folder: Path, name: str, states: Tensor, ids: Sequence[int]) -> None:
+def publish_states(folder: Path, name: str, states: Tensor, ids: Sequence[int]) -> None:
     """Write a request's file whole or not at all."""
     content = save({"states": states.cpu().contiguous(), "ids": torch.tensor(list(ids), dtype=torch.int64)})
     partial = folder / f"{name}.partial"
@@ -122,15 +125,15 @@ def publish(folder: Path, name: str, states: Tensor, ids: Sequence[int]) -> None
 
 
 def publish_failure(folder: Path, name: str, reason: str) -> None:
-    """Say why a request's file is not there."""
+    """Write why a request's file is not there, in place of that file."""
     (folder / f"{name}{FAILED}").write_text(reason)
 
 
-def take(folder: Path, name: str) -> tuple[Tensor, list[int]]:
+def take_states(folder: Path, name: str) -> tuple[Tensor, list[int]]:
     """States and prompt token ids of a request's file, which is removed.
 
-    Raises: ValueError for a name that is none of ours, FileNotFoundError when the folder lacks the file, NotWritten
-    when the server says why.
+    Raises: ValueError for a name that no request's file has, FileNotFoundError when the folder lacks the file,
+    NotWritten when the server has left a reason instead.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a file of states")
@@ -145,5 +148,5 @@ def take(folder: Path, name: str) -> tuple[Tensor, list[int]]:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file in the folder is one of states, whole, in part, or failed."""
+    """Whether a file in the folder is a request's: its states, a part of them, or the reason why they are not there."""
     return bool(_NAME.fullmatch(name.removesuffix(".partial").removesuffix(FAILED)))

@@ -1,4 +1,4 @@
-"""A request to a server of vLLM, again where that may help, and refused in words where it does not."""
+"""Requests to a vLLM server: repeated where that may help, refused with a reason where it does not."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from sur.support.errors import EngineGone, EngineRefused
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
-AGAIN = (408, 425, 429, 500, 502, 503, 504)
+TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 Answer = TypeVar("Answer")
 
 
-class Passing(Exception):
-    """Something that may be otherwise in a moment."""
+class TransientError(Exception):
+    """A failure that may be over in a moment."""
 
 
-async def patiently(
+async def with_retries(
     work: Callable[[], Awaitable[Answer]], config: VLLMConfig, address: str, check: Callable[[], None]
 ) -> Answer:
-    """Do it again, at growing intervals, while it fails in a way that may pass; `check` may raise what explains it.
+    """The answer of `work`, which is repeated at growing intervals while it fails in a way that may pass.
 
-    Raises: EngineGone when it does not answer, in spite of patience.
+    check: called after each failure; it may raise an error that explains the failure. Raises: EngineGone when the
+    server does not answer within `config.patience_seconds`.
     """
     loop = asyncio.get_running_loop()
     began, pause = loop.time(), FIRST_PAUSE_SECONDS
     while True:
         try:
             return await work()
-        except (httpx.TransportError, Passing) as error:
+        except (httpx.TransportError, TransientError) as error:
             check()
             reason = str(error) or type(error).__name__
             hung = isinstance(error, httpx.ReadTimeout)
@@ -47,10 +48,10 @@ async def patiently(
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def raise_for(response: httpx.Response, address: str) -> None:
-    """Raises: Passing for a status that may pass, EngineRefused for any other error."""
-    if response.status_code in AGAIN:
-        raise Passing(f"status {response.status_code}")
+def raise_for_response(response: httpx.Response, address: str) -> None:
+    """Raises: TransientError for an answer's status that may pass, EngineRefused for any other error status."""
+    if response.status_code in TRANSIENT_STATUSES:
+        raise TransientError(f"status {response.status_code}")
     if response.status_code in (401, 403):
         raise EngineRefused(f"the server at {address} wants another key: set VLLM_API_KEY to it")
     if response.is_error:

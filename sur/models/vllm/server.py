@@ -1,4 +1,4 @@
-"""The command that serves an LLM's hidden states, and a server of our own that lives as long as the run."""
+"""vLLM as a server of an LLM's hidden states: its command line, and a server that lives as long as the run."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ CONNECTOR = {
     "kv_connector_module_path": "sur.models.vllm.connector",
     "kv_role": "kv_producer",
 }
-LOG_LINES = 6
-TAIL_BYTES = 2**18
-_ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception|Killed): ")
 POLL_SECONDS = 0.5
+NEWS_SECONDS = 30.0  # between two log lines while the server starts
+LOG_LINES = 6  # of the server's log in an error message
+TAIL_BYTES = 2**18  # of the server's log that are searched for them
 ROOM_BYTES = 2**30  # that the exchange folder may need
+_ERROR = re.compile(r"(?:^|\s)[\w.]*(?:Error|Exception|Killed): ")
 
 
 @dataclass(frozen=True)
-class Serving:
-    """What is to be served; without layers plain text generation."""
+class ServedModel:
+    """The model that a server serves. layers: those whose states it hands over; without any it generates text."""
 
     model: str
     compute_dtype: str
@@ -49,8 +50,10 @@ class Serving:
     trust_remote_code: bool
 
 
-def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: Path, host: str, port: int) -> list[str]:
-    """The command; it needs this package's folder on PYTHONPATH, or the package installed beside vLLM."""
+def serve_command(
+    serving: ServedModel, config: VLLMConfig, python: str, exchange: Path, host: str, port: int
+) -> list[str]:
+    """The server's command; it needs this package's folder on PYTHONPATH, or the package installed beside vLLM."""
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", serving.model]
     command += ["--host", host, "--port", str(port)]
     command += ["--dtype", serving.compute_dtype, "--max-model-len", str(serving.max_model_len)]
@@ -63,7 +66,7 @@ def serve_command(serving: Serving, config: VLLMConfig, python: str, exchange: P
 
 
 def _hidden_states(layers: Sequence[int], exchange: Path) -> list[str]:
-    """Options that have the server hand over hidden states."""
+    """Options with which the server hands over hidden states."""
     speculative = {
         "method": "extract_hidden_states",
         "num_speculative_tokens": 1,
@@ -84,21 +87,21 @@ def connector_path(folder: Path) -> Path:
 
 
 def serve_environment(config: VLLMConfig) -> dict[str, str]:
-    """What the command wants in its environment besides PYTHONPATH."""
+    """Environment variables of the command, besides PYTHONPATH."""
     return {"VLLM_CPU_KVCACHE_SPACE": str(config.cpu_cache_gib), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
 def shell_line(environment: Mapping[str, str], command: Sequence[str]) -> str:
-    """Both as one line for a shell."""
+    """Environment and command as one line for a shell."""
     return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in environment.items()), shlex.join(command)])
 
 
 class LaunchedServer:
-    """A server on 127.0.0.1 and a free port (or `port`), which ends with this process, however that ends."""
+    """A server on 127.0.0.1 and a free port (or `port`). It ends with this process, however that ends."""
 
     def __init__(
         self,
-        serving: Serving,
+        serving: ServedModel,
         config: VLLMConfig,
         port: int | None = None,
         key: str | None = None,
@@ -114,7 +117,7 @@ class LaunchedServer:
         self.exchange = self._folder / "exchange"
         command = serve_command(serving, config, python, self.exchange, "127.0.0.1", port)
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "VIRTUAL_ENV")}
-        if key is not None:  # asked of every client, so that nobody else of this machine uses the server
+        if key is not None:  # every client has to send it, so that nobody else on this machine uses the server
             environment["VLLM_API_KEY"] = key
         logger.info("starting vLLM (%s) for %s", python, serving.model)
         with self.log.open("wb") as log:
@@ -128,9 +131,9 @@ class LaunchedServer:
             )
 
     def wait_until_ready(self) -> None:
-        """Return once it answers. Raises EngineGone when it has ended or does not answer in time."""
+        """Return once the server answers. Raises EngineGone when it has ended or does not answer in time."""
         deadline = time.monotonic() + self._config.startup_seconds
-        told = began = time.monotonic()
+        reported = began = time.monotonic()
         with httpx.Client(base_url=self.address, timeout=5.0, trust_env=False) as http:
             while time.monotonic() < deadline:
                 self.check()
@@ -140,9 +143,9 @@ class LaunchedServer:
                         return
                 except httpx.TransportError:
                     pass
-                if time.monotonic() - told > 30:
-                    told = time.monotonic()
-                    logger.info("waiting for vLLM to load the model, for %.0f s now", told - began)
+                if time.monotonic() - reported > NEWS_SECONDS:
+                    reported = time.monotonic()
+                    logger.info("waiting for vLLM to load the model, for %.0f s now", reported - began)
                 time.sleep(POLL_SECONDS)
         words = self._tail()
         self.stop()
@@ -153,7 +156,7 @@ class LaunchedServer:
 
     @property
     def pid(self) -> int:
-        """Process that guards the server's."""
+        """Id of the process that supervises the server's."""
         return self._process.pid
 
     @property
@@ -180,13 +183,13 @@ class LaunchedServer:
             try:
                 self._process.wait(3 * supervise.GRACE_SECONDS)
                 break
-            except subprocess.TimeoutExpired:  # somebody else holds the pipe too
+            except subprocess.TimeoutExpired:  # another process holds the pipe open too
                 last_resort()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _tail(self) -> str:
-        """The last lines of its log, those that name an error where there are any."""
+        """The last lines of the server's log; of those that name an error, where there are any."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
@@ -198,7 +201,7 @@ class LaunchedServer:
 
 
 def _fast_folder() -> str | None:
-    """A folder in memory where there is one with room, else the system's for temporary files."""
+    """A folder in memory with enough room; None, the system's folder for temporary files, where there is none."""
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= ROOM_BYTES
     return str(memory) if usable else None
@@ -211,15 +214,18 @@ def _free_port() -> int:
 
 
 class OwnServer:
-    """At most one server at a time. section: of the configuration that its messages name."""
+    """A launched server that is started when it is first needed, and started anew when it has ended.
+
+    section: of the configuration, for messages.
+    """
 
     def __init__(self, config: VLLMConfig, section: str) -> None:
         self._config, self._section = config, section
         self._server: LaunchedServer | None = None
-        self.key = secrets.token_hex()  # which it asks of its clients
+        self.key = secrets.token_hex()  # that the server wants from its clients
 
-    def running(self, serving: Serving) -> LaunchedServer:
-        """The server, ready. Raises: EngineGone when it does not start."""
+    def running(self, serving: ServedModel) -> LaunchedServer:
+        """The server, ready to answer. Raises: EngineGone when it does not start."""
         if self._server is not None and self._server.ended:
             self.close()
         if self._server is None:
@@ -232,7 +238,7 @@ class OwnServer:
         return self._server
 
     def close(self) -> None:
-        """End the server that was started here."""
+        """End the server, if one was started."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()

@@ -1,4 +1,4 @@
-"""Which vLLM runs or would run, as far as it matters to numbers."""
+"""The vLLM version recorded in feature identities."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ print(runpy.run_path(str(folder / "_version.py"))["__version__"])
 
 
 def feature_version(version: str) -> str:
-    """The part of vLLM's version that is in a feature's identity: a new minor may change numbers."""
+    """Major and minor version, the part that is in a feature's identity: a new minor version may change the numbers."""
     return ".".join(version.split("+")[0].split(".")[:2])
 
 
 def engine_version(config: VLLMConfig, section: str = "llm.vllm") -> str:
-    """Minor version of the environment that would serve, or of the server that does; `section`: its place in a config.
+    """Version of the running server, or of the environment that would be launched. section: its place in a config.
 
     Raises:
         EngineRefused: the environment has no vLLM.

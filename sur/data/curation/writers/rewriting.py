@@ -13,7 +13,7 @@ from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from sur.models.gguf import parsed_once
 from sur.models.libraries import quiet_libraries
 from sur.models.locate import Located, locate
-from sur.models.prompt_tokens import batches, template_around
+from sur.models.prompt_tokens import batches_by_length, template_around
 from sur.support.errors import ConfigError
 
 REWRITER_VERSION = 1
@@ -97,7 +97,7 @@ class Rewriter:
         if self.config.backend == "vllm":
             return [list(range(i, min(i + VLLM_BATCH, len(lengths)))) for i in range(0, len(lengths), VLLM_BATCH)]
         longest = [length + self.config.max_new_tokens for length in lengths]
-        return list(batches(longest, self.config.tokens_per_batch))
+        return list(batches_by_length(longest, self.config.tokens_per_batch))
 
     def write(self, tokens: Sequence[list[int]], inputs: Sequence[str]) -> list[Written]:
         """The model's raw text for each prompt."""

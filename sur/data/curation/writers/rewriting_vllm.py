@@ -13,8 +13,8 @@ from sur.config.curation import RewriteConfig
 from sur.data.curation.writers.generation import SEED_BITS
 from sur.data.curation.writers.text_log import Written, digest
 from sur.models.locate import Located
-from sur.models.vllm.retry import patiently, raise_for
-from sur.models.vllm.server import OwnServer, Serving
+from sur.models.vllm.retry import raise_for_response, with_retries
+from sur.models.vllm.server import OwnServer, ServedModel
 from sur.models.vllm.version import engine_version
 from sur.support.errors import EngineRefused
 
@@ -68,12 +68,12 @@ class VLLMGenerator:
     ) -> list[Written]:
         turn = asyncio.Semaphore(self._vllm.concurrency)
         async with _client(address, key, self._vllm.timeout_seconds) as http:
-            listed = await patiently(lambda: _get(http, "/v1/models", address), self._vllm, address, check)
+            listed = await with_retries(lambda: _get(http, "/v1/models", address), self._vllm, address, check)
             model = listed["data"][0]["id"]
 
             async def one(ids: list[int], input: str) -> Written:
                 async with turn:
-                    return await patiently(
+                    return await with_retries(
                         lambda: self._ask(http, address, model, ids, input), self._vllm, address, check
                     )
 
@@ -97,7 +97,7 @@ class VLLMGenerator:
             **({} if seed is None else {"seed": seed}),
         }
         response = await http.post("/v1/completions", json=body)
-        raise_for(response, address)
+        raise_for_response(response, address)
         answer = response.json()
         choice = answer["choices"][0]
         finished = choice.get("finish_reason") == "stop"
@@ -112,10 +112,10 @@ class VLLMGenerator:
             raise EngineRefused(f"the server at {address} does not list its models ({response.status_code})")
         return str(response.json()["data"][0]["id"])
 
-    def _serving(self) -> Serving:
+    def _serving(self) -> ServedModel:
         config = self.config
         longest = config.max_prompt_tokens + config.max_new_tokens
-        return Serving(str(self._folder), config.compute_dtype, (), longest, config.trust_remote_code)
+        return ServedModel(str(self._folder), config.compute_dtype, (), longest, config.trust_remote_code)
 
 
 def _client(address: str, key: str | None, timeout_seconds: float) -> httpx.AsyncClient:
@@ -130,5 +130,5 @@ def _client(address: str, key: str | None, timeout_seconds: float) -> httpx.Asyn
 
 async def _get(http: httpx.AsyncClient, path: str, address: str) -> dict[str, Any]:
     response = await http.get(path)
-    raise_for(response, address)
+    raise_for_response(response, address)
     return response.json()

@@ -20,7 +20,7 @@ from sur.models.gguf import parsed_once, read_gguf_header
 from sur.models.libraries import quiet_libraries
 from sur.models.locate import LLM_CONFIG, LLM_TOKENIZER, LLM_WEIGHTS, Located, locate
 from sur.models.prompt_tokens import Tokens, tokenize
-from sur.models.vllm.server import Serving
+from sur.models.vllm.server import ServedModel
 from sur.support.errors import ConfigError
 
 ENCODER_VERSION = 1
@@ -123,7 +123,7 @@ class LLMEncoder:
             self._runs.close()
         self._runs = self._tokens_of = None
 
-    def serving(self) -> Serving:
+    def serving(self) -> ServedModel:
         """What a vLLM server for this configuration serves. Raises ConfigError for another backend."""
         engine = self._engine()
         if not isinstance(engine, VLLMEngine):

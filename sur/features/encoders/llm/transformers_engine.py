@@ -12,7 +12,7 @@ from sur.config.features import LLMConfig
 from sur.features.encoders.llm.engine import Pooled, padded
 from sur.features.encoders.llm.layers import LayeredModel
 from sur.models.libraries import free_memory, major_version, pick_device
-from sur.models.prompt_tokens import Tokens, batches
+from sur.models.prompt_tokens import Tokens, batches_by_length
 
 
 class HFEngine:
@@ -33,7 +33,7 @@ class HFEngine:
             return
         if self._model is None:
             self._model = LayeredModel(self._load_body(), self.config.layers, pick_device(self.config.device))
-        for batch in batches([len(tokens.ids) for tokens in prompts], self.config.tokens_per_batch):
+        for batch in batches_by_length([len(tokens.ids) for tokens in prompts], self.config.tokens_per_batch):
             tokens = [prompts[item] for item in batch]
             yield Pooled(batch, self._run(self._model, tokens, layers), len(batch) * len(tokens[0].ids))
 

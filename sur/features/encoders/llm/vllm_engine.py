@@ -12,9 +12,9 @@ from torch import Tensor
 from sur.config.features import LLMConfig
 from sur.features.encoders.llm.engine import Pooled, padded
 from sur.models.prompt_tokens import Tokens
-from sur.models.vllm.client import Client, Expected
-from sur.models.vllm.protocol import Wanted
-from sur.models.vllm.server import OwnServer, Serving
+from sur.models.vllm.client import Client, ExpectedServer
+from sur.models.vllm.protocol import StatesRequest
+from sur.models.vllm.server import OwnServer, ServedModel
 from sur.models.vllm.version import engine_version
 
 CHUNK = 64  # prompts whose states are handed on together
@@ -37,10 +37,10 @@ class VLLMEngine:
             self._version = engine_version(self._vllm)
         return {"engine": "vllm", "engine_version": self._version}
 
-    def serving(self) -> Serving:
+    def serving(self) -> ServedModel:
         """What a server for this configuration serves."""
         config = self.config
-        return Serving(
+        return ServedModel(
             str(self._folder), config.compute_dtype, config.layers, self._longest + ROOM, config.trust_remote_code
         )
 
@@ -49,10 +49,12 @@ class VLLMEngine:
         if not prompts:
             return
         dtype = "bfloat16" if self.config.store_dtype == "bfloat16" else "float32"
-        requests = [Wanted(tuple(layers), self.config.pooling, prompt.start, prompt.stop, dtype) for prompt in prompts]
+        requests = [
+            StatesRequest(tuple(layers), self.config.pooling, prompt.start, prompt.stop, dtype) for prompt in prompts
+        ]
         longest = max(len(prompt.ids) for prompt in prompts)
         version = self.identity()["engine_version"]
-        expected = Expected(weights, self.config.compute_dtype, tuple(layers), version, longest + 1)
+        expected = ExpectedServer(weights, self.config.compute_dtype, tuple(layers), version, longest + 1)
         address, check, key = self._vllm.endpoint, lambda: None, None
         if address is None:
             server = self._server.running(self.serving())
