@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
-from made_up_evaluation import ORACLE, SET_NAMES, WRONG, evaluation, run  # noqa: F401 fixtures
+from made_up_evaluation import ORACLE, SET_NAMES, WRONG
 from PIL import Image
 
 from sur.evaluation import EvaluateConfig, Subject
