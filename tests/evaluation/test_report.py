@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 from made_up_evaluation import ORACLE, SET_NAMES, WRONG
-from made_up_evaluation import evaluation as evaluation
-from made_up_evaluation import run as run
 from PIL import Image
 
 from sur.evaluation import EvaluateConfig, Subject
