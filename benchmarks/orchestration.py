@@ -45,9 +45,9 @@ def main(source: str, *overrides: str) -> int:
             setattr(owner, name, _timed(getattr(owner, name), inside[name]))
         encode = flow.Extraction.encode
 
-        def watched(extraction: Any, encoder: str, partitions: Any) -> Any:
-            result = encode(extraction, encoder, partitions)
-            memory.setdefault(encoder, []).append(psutil.Process().memory_info().rss)
+        def watched(self: Any, key: str, partitions: Any) -> Any:
+            result = encode(self, key, partitions)
+            memory.setdefault(key, []).append(psutil.Process().memory_info().rss)
             return result
 
         flow.Extraction.encode = watched
