@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import save_llm
 
-import sur.models.fingerprint as fingerprint
+from sur.models import fingerprint
 from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from sur.models.gguf import read_gguf_header
 from sur.models.locate import LLM_TOKENIZER, LLM_WEIGHTS, PIPELINE_CONFIG, TEXT_WEIGHTS, VAE_WEIGHTS, locate

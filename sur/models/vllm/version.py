@@ -18,7 +18,7 @@ print(runpy.run_path(str(folder / "_version.py"))["__version__"])
 
 def feature_version(version: str) -> str:
     """Major and minor version, the part that is in a feature's identity: a new minor version may change the numbers."""
-    return ".".join(version.split("+")[0].split(".")[:2])
+    return ".".join(version.partition("+")[0].split(".")[:2])
 
 
 def engine_version(config: VLLMConfig, section: str = "llm.vllm") -> str:
@@ -38,6 +38,7 @@ def _installed(config: VLLMConfig, section: str) -> str:
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
