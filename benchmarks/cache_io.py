@@ -69,12 +69,12 @@ class Pair:
     """A peer and the plain file, measured in turn."""
 
     def __init__(self, name: str, folder: Path, n: int, shape: tuple[int, ...]) -> None:
-        self.made, self.n, self.shape = PEERS[name], n, shape
+        self.peer_class, self.n, self.shape = PEERS[name], n, shape
         self.places = {"peer": folder / name.replace(" ", "-").replace(",", ""), "plain": folder / "plain"}
         self.row_bytes = int(np.prod(shape)) * np.dtype(DTYPE).itemsize
 
     def opened(self) -> tuple[Peer, MemoryMap]:
-        peer, plain = self.made(), MemoryMap()
+        peer, plain = self.peer_class(), MemoryMap()
         peer.open(self.places["peer"], self.n, self.shape)
         plain.open(self.places["plain"], self.n, self.shape)
         return peer, plain
@@ -90,10 +90,10 @@ class Pair:
         times = []
         for _ in range(WRITES):
             taken = []
-            for which, made in (("peer", self.made), ("plain", MemoryMap)):
+            for which, peer_class in (("peer", self.peer_class), ("plain", MemoryMap)):
                 shutil.rmtree(self.places[which], ignore_errors=True)
                 self.places[which].mkdir(parents=True)
-                peer = made()
+                peer = peer_class()
                 peer.prepare(self.places[which], self.n, self.shape)
                 os.sync()
                 taken.append(seconds(lambda p=peer, w=which: p.write(self.places[w], self.n, self.shape)))
@@ -104,23 +104,23 @@ class Pair:
     def check(self) -> None:
         """The peer gives back what was written."""
         peer, plain = self.opened()
-        got, places = None, np.arange(7)
+        rows, places = None, np.arange(7)
         if not isinstance(peer, OursLoader):
-            got = peer.gather(places)
-        if got is None and (scanned := peer.scan()) is not None:
-            got = np.concatenate([part for part, _ in zip(scanned, range(7), strict=False)])[:7]
-        wanted = plain.map[:7]
-        if got is not None and not np.array_equal(got, wanted):
+            rows = peer.gather(places)
+        if rows is None and (scanned := peer.scan()) is not None:
+            rows = np.concatenate([part for part, _ in zip(scanned, range(7), strict=False)])[:7]
+        expected = plain.map[:7]
+        if rows is not None and not np.array_equal(rows, expected):
             raise ValueError("read back other numbers than were written")
 
     def read(self) -> dict[str, Any]:
         """Warm figures, all rows having been read before; then cold ones."""
         self.check()
-        found: dict[str, Any] = {}
+        ratios: dict[str, Any] = {}
         peer, plain = self.opened()
         if peer.scan() is not None:
             times = [(seconds(lambda: drain(peer.scan())), seconds(lambda: drain(plain.scan()))) for _ in range(4)]
-            found["in order"] = self.ratio(times[1:], rows=self.n)
+            ratios["in order"] = self.ratio(times[1:], rows=self.n)
         rng = np.random.default_rng(0)
         for size in BATCHES:
             if peer.gather(rng.permutation(self.n)[:size]) is None:
@@ -136,13 +136,13 @@ class Pair:
             for _ in range(5):
                 places = [rng.permutation(self.n)[:size] for _ in range(run)]
                 times.append((seconds(served(peer, places)), seconds(served(plain, places))))
-            found[f"random {size}"] = self.ratio(times, rows=run * size)
+            ratios[f"random {size}"] = self.ratio(times, rows=run * size)
         del peer, plain
-        return found | self.cold()
+        return ratios | self.cold()
 
     def cold(self) -> dict[str, Any]:
         """From the disk: each row once."""
-        found, order = {}, np.random.default_rng(1).permutation(self.n)
+        ratios, order = {}, np.random.default_rng(1).permutation(self.n)
 
         def scan(peer: Peer) -> Callable[[], Any]:
             return lambda: drain(peer.scan())
@@ -163,31 +163,33 @@ class Pair:
                 times.append((seconds(work(peer)), seconds(work(plain))))
                 del peer, plain
             if times:
-                found[what] = self.ratio(times, rows=self.n if work is scan else min(512, self.n))
-        return found
+                ratios[what] = self.ratio(times, rows=self.n if work is scan else min(512, self.n))
+        return ratios
 
     def memory(self) -> dict[str, Any]:
         """Largest anonymous memory while rows are read, over what the interpreter had before, in MB."""
-        with Peak() as held:
-            peer = self.made()
+        with Peak() as peak:
+            peer = self.peer_class()
             peer.open(self.places["peer"], self.n, self.shape)
             rng = np.random.default_rng(0)
             for _ in range(16):
                 if peer.gather(rng.permutation(self.n)[: BATCHES[-1]]) is None:
                     drain(peer.scan())
                     break
-        return {"MB": held.megabytes}
+        return {"MB": peak.megabytes}
 
 
-def table(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+def table(ratios: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Markdown: ratios to the plain file, sizes and memory as they are."""
-    speeds = list(dict.fromkeys(key for values in found.values() for key in values if key not in ("bytes a row", "MB")))
+    speeds = list(
+        dict.fromkeys(key for values in ratios.values() for key in values if key not in ("bytes a row", "MB"))
+    )
     yield "| | " + " | ".join(speeds) + " | bytes a row | MB held |"
     yield "|---" * (len(speeds) + 3) + "|"
-    for name, values in found.items():
+    for name, values in ratios.items():
         cells = [f"{values[key]['ratio']:.2f}" if key in values else "" for key in speeds]
         yield f"| {name} | {' | '.join(cells)} | {values['bytes a row']:,.0f} | {values['MB']:,.0f} |"
-    plain = {key: statistics.median(v[key]["plain"] for v in found.values() if key in v) for key in speeds}
+    plain = {key: statistics.median(v[key]["plain"] for v in ratios.values() if key in v) for key in speeds}
     yield ""
     yield "1.00 is, in MB/s: " + ", ".join(f"{key} {speed:,.0f}" for key, speed in plain.items())
 
@@ -200,15 +202,23 @@ def main() -> int:
     parser.add_argument("--shape", type=int, nargs=2, default=(77, 768))
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    shape = tuple(asked.shape)
-    if asked.measure:
-        what, name = asked.measure
-        print(json.dumps(getattr(Pair(name, asked.folder, asked.rows, shape), what)()))
+    args = parser.parse_args()
+    shape = tuple(args.shape)
+    if args.measure:
+        what, name = args.measure
+        print(json.dumps(getattr(Pair(name, args.folder, args.rows, shape), what)()))
         return 0
-    found = {}
-    for name in asked.only:
-        command = [sys.executable, __file__, str(asked.folder), "--rows", str(asked.rows), "--shape", *map(str, shape)]
+    ratios = {}
+    for name in args.only:
+        command = [
+            sys.executable,
+            __file__,
+            str(args.folder),
+            "--rows",
+            str(args.rows),
+            "--shape",
+            *map(str, shape),
+        ]
         values = {}
         for what in ("write", "read", "memory"):
             done = subprocess.run([*command, "--measure", what, name], capture_output=True, text=True)
@@ -218,12 +228,12 @@ def main() -> int:
                 break
             values |= json.loads(done.stdout.strip().splitlines()[-1])
         else:
-            found[name] = values
+            ratios[name] = values
             print(f"{name} done", file=sys.stderr)
-        for place in Pair(name, asked.folder, asked.rows, shape).places.values():
+        for place in Pair(name, args.folder, args.rows, shape).places.values():
             shutil.rmtree(place, ignore_errors=True)
-    print(f"\n{asked.rows} rows of {shape[0]} x {shape[1]} float16\n")
-    print("\n".join(table(found)))
+    print(f"\n{args.rows} rows of {shape[0]} x {shape[1]} float16\n")
+    print("\n".join(table(ratios)))
     return 0
 
 

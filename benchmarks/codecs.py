@@ -84,26 +84,26 @@ def measure(source: Store, folder: Path, name: str, codec: str, keep_bits: int) 
         opened.read(name, places)  # the first touch opens files and checks
         times["read a row"].append(timed(lambda s=opened, p=places: s.read(name, p)))
     assert store is not None
-    got, made = store.read_partition(name, 0), store.receipt(name, 0)
-    assert made is not None
+    stored, receipt = store.read_partition(name, 0), store.receipt(name, 0)
+    assert receipt is not None
     large = [key for key, array in store.spec(name).arrays.items() if is_large(array)]
     return {
-        "bytes a row": sum(made.shards[key].bytes for key in large) / len(rows),
-        "error": max(relative_error(got[key], values[key], store.spec(name).arrays[key].dtype) for key in large),
+        "bytes a row": sum(receipt.shards[key].bytes for key in large) / len(rows),
+        "error": max(relative_error(stored[key], values[key], store.spec(name).arrays[key].dtype) for key in large),
         **{key: statistics.median(taken) for key, taken in times.items()},
     }
 
 
-def relative_error(got: np.ndarray, exact: np.ndarray, dtype: str) -> float:
-    """Largest |got - exact| / |exact| over the numbers that are normal in `dtype`."""
+def relative_error(stored: np.ndarray, exact: np.ndarray, dtype: str) -> float:
+    """Largest |stored - exact| / |exact| over the numbers that are normal in `dtype`."""
     if dtype == "bfloat16":
-        got, exact = bfloat16_to_float32(got), bfloat16_to_float32(exact)
+        stored, exact = bfloat16_to_float32(stored), bfloat16_to_float32(exact)
         smallest = float(np.finfo(np.float32).tiny)
     else:
         smallest = float(np.finfo(exact.dtype).tiny)
-    wide, there = got.astype(np.float64), exact.astype(np.float64)
-    normal = np.abs(there) >= smallest
-    return float(np.max(np.abs(wide - there)[normal] / np.abs(there)[normal], initial=0.0))
+    wide, reference = stored.astype(np.float64), exact.astype(np.float64)
+    normal = np.abs(reference) >= smallest
+    return float(np.max(np.abs(wide - reference)[normal] / np.abs(reference)[normal], initial=0.0))
 
 
 def codec_table(source: Store, folder: Path) -> Iterator[str]:
@@ -116,10 +116,10 @@ def codec_table(source: Store, folder: Path) -> Iterator[str]:
         plans += [(codec, bits) for bits in ROUNDINGS if 0 < bits < most for codec in ("blosc-bitshuffle", "pcodec")]
         base: dict[str, float] = {}
         for codec, bits in plans:
-            found = measure(source, folder, name, codec, bits)
-            base = base or found
-            speeds = [f"{base[key] / found[key]:.2f}" for key in ("write", "read", "read a row")]
-            cells = [name, codec, str(bits or most), f"{found['bytes a row']:,.0f}", *speeds, f"{found['error']:.1e}"]
+            costs = measure(source, folder, name, codec, bits)
+            base = base or costs
+            speeds = [f"{base[key] / costs[key]:.2f}" for key in ("write", "read", "read a row")]
+            cells = [name, codec, str(bits or most), f"{costs['bytes a row']:,.0f}", *speeds, f"{costs['error']:.1e}"]
             yield f"| {' | '.join(cells)} |"
         speeds = ", ".join(
             f"{key} {base['bytes a row'] * len(source.rows(0)) / 1e6 / base[key]:,.0f}" for key in ("write", "read")
@@ -148,9 +148,9 @@ def states(source: Store) -> list[str]:
     return [name for name in source.features() if not name.startswith("vae.")]
 
 
-def training_table(asked: list[str], folder: Path) -> Iterator[str]:
+def training_table(arguments: list[str], folder: Path) -> Iterator[str]:
     """Markdown: losses on the exact validation rows after the same training on copies with rounded states."""
-    exact = load_config(asked[0], [*SHORT, *asked[1:]])
+    exact = load_config(arguments[0], [*SHORT, *arguments[1:]])
     source = Store.open(exact.store.path)
     header: list[str] = []
     for bits in ROUNDINGS:
@@ -158,8 +158,8 @@ def training_table(asked: list[str], folder: Path) -> Iterator[str]:
         for path in (target, run):
             shutil.rmtree(path, ignore_errors=True)
         rounded_copy(source, target, bits)
-        kept = [f"text.keep_bits={bits}", f"llm.keep_bits={bits if bits < MANTISSA_BITS['bfloat16'] else 0}"]
-        fit(load_config(asked[0], [*SHORT, *asked[1:], f"run_dir={run}", f"store.path={target}", *kept]))
+        rounding = [f"text.keep_bits={bits}", f"llm.keep_bits={bits if bits < MANTISSA_BITS['bfloat16'] else 0}"]
+        fit(load_config(arguments[0], [*SHORT, *arguments[1:], f"run_dir={run}", f"store.path={target}", *rounding]))
         training = build_training(source, exact)
         newest, held_back = RunFolder(run).latest_checkpoint(), open_validation(source, exact, None)
         assert newest is not None and held_back is not None
@@ -177,10 +177,10 @@ def main() -> int:
     if len(sys.argv) < 3:
         print(__doc__, file=sys.stderr)
         return 2
-    asked, folder = [sys.argv[1], *sys.argv[3:]], Path(sys.argv[2])
+    arguments, folder = [sys.argv[1], *sys.argv[3:]], Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    source = Store.open(load_config(asked[0], asked[1:]).store.path)
-    for table in (codec_table(source, folder), training_table(asked, folder)):
+    source = Store.open(load_config(arguments[0], arguments[1:]).store.path)
+    for table in (codec_table(source, folder), training_table(arguments, folder)):
         for line in table:
             print(line, flush=True)
         print()

@@ -197,9 +197,9 @@ class HDF5(Peer):
         import h5py  # pyright: ignore[reportMissingImports]
 
         with h5py.File(path / "rows.h5", "w") as file:
-            made = file.create_dataset("x", (n, *shape), DTYPE, chunks=(1, *shape), fletcher32=True)
+            dataset = file.create_dataset("x", (n, *shape), DTYPE, chunks=(1, *shape), fletcher32=True)
             for start, block in zip(range(0, n, SHARD), blocks(n, shape), strict=True):
-                made[start : start + len(block)] = block
+                dataset[start : start + len(block)] = block
             file.flush()
         sync(path)
 

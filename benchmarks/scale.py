@@ -50,10 +50,10 @@ class Watch:
     def phase(self, name: str) -> Iterator[None]:
         """Measure what happens inside."""
         began = time.perf_counter()
-        with Peak() as held:
+        with Peak() as peak:
             yield
         self.seconds[name] = time.perf_counter() - began
-        self.megabytes[name] = held.megabytes
+        self.megabytes[name] = peak.megabytes
 
     def best(self, name: str, work: Callable[[], T], times: int = 3) -> T:
         """The median of several times, for what is short."""
@@ -114,17 +114,17 @@ def warm_up(path: Path, shape: tuple[int, ...]) -> None:
     shutil.rmtree(path)
 
 
-def plot(found: dict[int, dict[str, Any]], target: Path) -> None:
+def plot(results: dict[int, dict[str, Any]], target: Path) -> None:
     """Costs a row, and waits, over the number of rows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    sizes = list(found)
+    sizes = list(results)
     for name in COSTS:
-        left.plot(sizes, [1e6 * found[n]["seconds"][name] for n in sizes], marker="o", label=name)
+        left.plot(sizes, [1e6 * results[n]["seconds"][name] for n in sizes], marker="o", label=name)
     for name in WAITS:
-        right.plot(sizes, [found[n]["seconds"][name] for n in sizes], marker="o", label=name)
+        right.plot(sizes, [results[n]["seconds"][name] for n in sizes], marker="o", label=name)
     left.set(xscale="log", ylim=(0, None), title="microseconds a row")
     right.set(xscale="log", yscale="log", title="seconds")
     for axes in (left, right):
@@ -142,30 +142,38 @@ def main() -> int:
     parser.add_argument("--shape", type=int, nargs="+", default=[256])
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    if asked.measure:
-        print(json.dumps(measure(asked.folder / "scale.zarr", asked.measure, tuple(asked.shape))))
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.measure:
+        print(json.dumps(measure(args.folder / "scale.zarr", args.measure, tuple(args.shape))))
         return 0
-    found: dict[int, dict[str, Any]] = {}
-    for n in asked.rows:
-        command = [sys.executable, __file__, str(asked.folder), "--shape", *map(str, asked.shape), "--measure", str(n)]
-        found[n] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    results: dict[int, dict[str, Any]] = {}
+    for n in args.rows:
+        command = [
+            sys.executable,
+            __file__,
+            str(args.folder),
+            "--shape",
+            *map(str, args.shape),
+            "--measure",
+            str(n),
+        ]
+        results[n] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(f"{n} rows done", file=sys.stderr)
     heads = [*(f"{name}, us a row" for name in COSTS), *(f"{name}, s" for name in WAITS)]
     print(f"| rows | {' | '.join(heads)} |")
     print("|---" * (1 + len(heads)) + "|")
-    for n, values in found.items():
+    for n, values in results.items():
         cells = [f"{1e6 * values['seconds'][name]:.1f}" for name in COSTS]
         cells += [f"{values['seconds'][name]:.3f}" for name in WAITS]
         print(f"| {n:,} | {' | '.join(cells)} |")
     print(f"\n| rows | {' | '.join(f'{name}, MB held' for name in (*COSTS, *WAITS))} |")
     print("|---" * (1 + len(heads)) + "|")
-    for n, values in found.items():
-        held = [f"{values['megabytes'][name]:.0f}" for name in (*COSTS, *WAITS)]
-        print(f"| {n:,} | {' | '.join(held)} |")
-    if asked.plot:
-        plot(found, asked.plot)
+    for n, values in results.items():
+        cells = [f"{values['megabytes'][name]:.0f}" for name in (*COSTS, *WAITS)]
+        print(f"| {n:,} | {' | '.join(cells)} |")
+    if args.plot:
+        plot(results, args.plot)
     return 0
 
 

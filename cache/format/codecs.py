@@ -1,7 +1,7 @@
 """Codecs that pack the chunks of an array, by name: run by numcodecs, declared as Zarr v3 declares them.
 
-With every codec, each chunk carries its CRC32C. Rows of codec `raw` lie at fixed places and are read singly. Rows of the
-other codecs are best read shard by shard.
+With every codec, each chunk carries its CRC32C. Rows of codec `raw` lie at fixed places and are read singly. Packed
+rows are best read shard by shard.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def repair(
 
     Damaged values lose their receipt, and damaged declarations of features and data sets are removed. The next
     extraction computes the values and writes the declarations. All other metadata follows from the rest, and is
-    rewritten. Damaged partitions of rows are restored from their intact columns and from `records`, the rows of the data
-    source.
+    rewritten. Damaged partitions of rows are restored from their intact columns and from `records`, the rows of the
+    data source.
     """
     beyond = []
     rows = Rows(storage, rows_per_partition)

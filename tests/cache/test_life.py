@@ -123,9 +123,9 @@ def test_a_training_is_repeated_from_its_manifest_whatever_came_and_went(store, 
     assert serve(grown, dataset="data") != served
     assert serve(grown, manifest=recorded) == served
 
-    made = Store.create(tmp_path / "compact.zarr", 16)
-    assert compact(grown, made, [recorded]) == 0
-    assert serve(made, manifest=recorded) == served
+    compacted = Store.create(tmp_path / "compact.zarr", 16)
+    assert compact(grown, compacted, [recorded]) == 0
+    assert serve(compacted, manifest=recorded) == served
 
 
 def test_a_manifest_is_refused_where_its_rows_or_values_are_not(store, tmp_path):
@@ -163,37 +163,38 @@ def test_compacting_keeps_values_reasons_and_assets_and_leaves_the_rest(store, t
     extract(store.path, 28)
     source = Store.open(store.path)
     assert source.n_partitions == 7
-    made = Store.create(tmp_path / "compact.zarr", 8)
-    assert compact(source, made) == 8
-    assert (made.n_rows, made.n_partitions, made.datasets()) == (23, 3, ["data"])
-    assert [row.id for row in made.rows()] == [*ids[8:], *night]
+    compacted = Store.create(tmp_path / "compact.zarr", 8)
+    assert compact(source, compacted) == 8
+    assert (compacted.n_rows, compacted.n_partitions, compacted.datasets()) == (23, 3, ["data"])
+    assert [row.id for row in compacted.rows()] == [*ids[8:], *night]
     for spec in (STATES, LATENTS):
-        kept = np.array([slot for slot in np.flatnonzero(source.filled()) if slot >= 8])
-        for name, values in made.read(spec.name).items():
-            assert np.array_equal(values, source.read(spec.name, kept)[name])
+        remaining = np.array([slot for slot in np.flatnonzero(source.filled()) if slot >= 8])
+        for name, values in compacted.read(spec.name).items():
+            assert np.array_equal(values, source.read(spec.name, remaining)[name])
     reasons = {row.id: source.missing(LATENTS.name)[row.slot] for row in source.rows(1) if not row.image}
-    assert reasons.items() <= {made.rows()[slot].id: why for slot, why in made.missing(LATENTS.name).items()}.items()
-    assert np.array_equal(made.read_asset(NULL.name)["states"], source.read_asset(NULL.name)["states"])
-    assert made.verify() == []
-    bytes_of = {path: sum(map(len, file_bytes(path).values())) for path in (source.path, made.path)}
-    assert bytes_of[made.path] < bytes_of[source.path]
+    missing = compacted.missing(LATENTS.name).items()
+    assert reasons.items() <= {compacted.rows()[slot].id: why for slot, why in missing}.items()
+    assert np.array_equal(compacted.read_asset(NULL.name)["states"], source.read_asset(NULL.name)["states"])
+    assert compacted.verify() == []
+    bytes_of = {path: sum(map(len, file_bytes(path).values())) for path in (source.path, compacted.path)}
+    assert bytes_of[compacted.path] < bytes_of[source.path]
 
 
 def test_compacting_goes_on_where_it_stopped_and_leaves_what_is_not_extracted_pending(store, tmp_path):
     store.discard(LATENTS.name, 2)
-    made = Store.create(tmp_path / "compact.zarr", 8)
+    compacted = Store.create(tmp_path / "compact.zarr", 8)
 
     def stop(feature: str, partition: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compact(store, made, progress=stop)
-    assert len(made.pending(STATES.name)) in (3, 4)
-    compact(store, made)
-    assert made.pending(STATES.name) == [] and made.pending(LATENTS.name) == [2]
+        compact(store, compacted, progress=stop)
+    assert len(compacted.pending(STATES.name)) in (3, 4)
+    compact(store, compacted)
+    assert compacted.pending(STATES.name) == [] and compacted.pending(LATENTS.name) == [2]
     whole = Store.create(tmp_path / "whole.zarr", 8)
     compact(store, whole)
-    assert file_bytes(made.path) == file_bytes(whole.path)
+    assert file_bytes(compacted.path) == file_bytes(whole.path)
 
 
 def test_a_partition_of_few_rows_takes_the_room_of_few_rows(store):
@@ -282,12 +283,15 @@ def test_windows_are_repeated_from_a_manifest_after_compaction(tmp_path, codec):
     before = served(store, dataset="data", window=2)
     loader = Loader(store, ["x"], batch_size=3, selection=Selection("data"), order=Order(window=2))
     manifest = loader.manifest.save(tmp_path / "manifest")
-    made = Store.create(tmp_path / "compact.zarr", 16)
-    compact(store, made)
+    compacted = Store.create(tmp_path / "compact.zarr", 16)
+    compact(store, compacted)
     recorded = Manifest.load(manifest)
-    assert served(made, manifest=recorded) == before
-    assert served(made, dataset="data", window=2) != before
-    assert Loader(made, ["x"], batch_size=3, selection=Selection(manifest=recorded)).manifest.digest == recorded.digest
+    assert served(compacted, manifest=recorded) == before
+    assert served(compacted, dataset="data", window=2) != before
+    assert (
+        Loader(compacted, ["x"], batch_size=3, selection=Selection(manifest=recorded)).manifest.digest
+        == recorded.digest
+    )
 
 
 def test_rows_extracted_again_in_another_order_still_serve_an_old_manifest(store, tmp_path):
@@ -326,16 +330,16 @@ def test_compaction_refuses_its_own_store_and_one_with_other_rows(store, tmp_pat
 
 
 def test_compaction_goes_on_though_a_row_left_the_data_set_meanwhile(store, tmp_path):
-    made = Store.create(tmp_path / "compact.zarr", 8)
+    compacted = Store.create(tmp_path / "compact.zarr", 8)
 
     def stop(feature: str, partition: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compact(store, made, progress=stop)
+        compact(store, compacted, progress=stop)
     store.set_members("data", [row.id for row in store.rows()][1:])
-    compact(store, made)
-    assert made.pending(STATES.name) == [] and int(made.members("data").sum()) == 27
+    compact(store, compacted)
+    assert compacted.pending(STATES.name) == [] and int(compacted.members("data").sum()) == 27
 
 
 def test_random_reads_of_many_shards_stay_within_the_open_files(tmp_path):

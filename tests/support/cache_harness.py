@@ -142,8 +142,8 @@ def _check_rerun(scenario: str, act: Callable[[Path], None], path: Path, expecte
         computed = extract(path, ROWS)
         assert computed == pending, f"{where}: computed {computed}, expected {pending}"
     act(path)
-    found = file_bytes(path)
-    differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    stored = file_bytes(path)
+    differing = sorted(name for name in {*stored, *expected} if stored.get(name) != expected.get(name))
     assert not differing, f"{where}: {differing} differ"
 
 
@@ -154,21 +154,26 @@ def corrupt(folder: Path, count: int) -> dict[str, int]:
     work(path)
     whole = file_bytes(path)
     names, generator = sorted(whole), random.Random(0)
-    found = mended = served = 0
+    n_found = n_mended = served = 0
     for number in range(count):
         touched = _damage(path, whole, names[number % len(names)], generator)
         damages = Store.open(path, recover=True).verify()
         named = {damage.file for damage in damages}
         assert touched & named, f"fault {number} in {sorted(touched)} was not found"
-        found += 1
+        n_found += 1
         served += _serve(path)
         store = Store.open(path, writable=True, recover=True)
         if not store.repair(damages, sample_rows(ROWS)):
             work(path)
             assert file_bytes(path) == whole, f"fault {number} in {sorted(touched)} was not mended"
-            mended += 1
+            n_mended += 1
         _restore(path, whole)
-    return {"found": found, "mended": mended, "rows beyond repair": found - mended, "reads with right numbers": served}
+    return {
+        "found": n_found,
+        "mended": n_mended,
+        "rows beyond repair": n_found - n_mended,
+        "reads with right numbers": served,
+    }
 
 
 def _damage(path: Path, whole: dict[str, bytes], name: str, generator: random.Random) -> set[str]:
