@@ -27,6 +27,7 @@ from sur.cache import Store
 from sur.config.run import RunConfig, load_config
 from sur.evaluation.prompts.prompts import Condition
 from sur.models.fingerprint import weights_fingerprint
+from sur.models.locate import locate
 from sur.shapes.oracle import facts, look
 from sur.shapes.quality import frechet_distance, latent_vectors, rendered
 from sur.shapes.questions import SetName, questions
@@ -99,8 +100,9 @@ def run(job: tuple[str, list[str], Condition, Path, int]) -> Path:
 def _fingerprint(config: RunConfig, condition: Condition) -> str:
     """Of what a result depends on, the code and its defaults aside; where files lie does not matter."""
     parts: list[Any] = [config.evaluate.model_dump(mode="json", include=SETTINGS)]
-    parts += [weights_fingerprint(Path(config.base_model) / part) for part in ("text_encoder", "unet", "vae")]
-    parts += [hashlib.sha256((Path(config.base_model) / "tokenizer/tokenizer.json").read_bytes()).hexdigest()]
+    model = locate(config.base_model).folder
+    parts += [weights_fingerprint(model / part) for part in ("text_encoder", "unet", "vae")]
+    parts += [hashlib.sha256((model / "tokenizer/tokenizer.json").read_bytes()).hexdigest()]
     sets: list[SetName] = [name for name in config.evaluate.sets if name != "everyday"]
     parts += [repr(questions(name, config.evaluate.prompts, config.evaluate.seed)) for name in sets]
     if condition == "adapter":

@@ -23,6 +23,7 @@ from sur.config.run import RunConfig
 from sur.config.run_folder import RunFolder
 from sur.features.encoders import build_encoders
 from sur.features.extraction import extract
+from sur.models.locate import locate
 from sur.support.errors import ConfigError
 from sur.training.batches import needs, open_loader, row_batches
 from sur.training.fit import build_training, fit
@@ -256,7 +257,7 @@ def test_settings_other_than_those_of_the_stored_features_are_refused(own_config
 def test_a_resumed_run_must_have_the_same_denoiser(own_config, tmp_path):
     config = changed(own_config, loss={"denoising": {"weight": 1.0}}, train={"steps": 2})
     fit(config)
-    shutil.copytree(config.base_model, tmp_path / "other")
+    shutil.copytree(locate(config.base_model).folder, tmp_path / "other")
     weights = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
     with pytest.raises(ValueError, match="trained on other weights of the denoiser"):
