@@ -124,7 +124,7 @@ def open_storage(location: str | Path) -> Storage:
             from sur.cache.storage.bucket import BucketStorage
         except ModuleNotFoundError as error:
             raise CacheError(
-                f"{location} is in object storage, which needs an extra: pip install 'sur-feature-cache[remote]'."
+                f"{location} is in object storage, which needs the package obstore: pip install obstore."
             ) from error
 
         return BucketStorage(location)

@@ -24,7 +24,7 @@ class IQAScorer:
             import pyiqa  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError(
-                f"evaluate.iqa=[{metric}] needs the package pyiqa ({error}): pip install 'sur-feature-cache[iqa]', "
+                f"evaluate.iqa=[{metric}] needs the package pyiqa ({error}): pip install pyiqa, "
                 "which brings torchvision; or leave evaluate.iqa out"
             ) from error
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
