@@ -21,7 +21,7 @@ Drawn: TypeAlias = Mapping[Condition, Mapping[int, Sequence[Path]]]
 class Cell(NamedTuple):
     """One picture to be drawn: a prompt's place in its set, and which of its repeats it is."""
 
-    index: int
+    place: int
     prompt: Prompt
     repeat: int
 
@@ -78,12 +78,12 @@ class Drawer:
         drawn: dict[Condition, dict[int, list[Path]]] = {c: {} for c in conditions_of(prompts)}
         for condition, files in drawn.items():
             for batch in cells(subject, prompts, condition):
-                recipes = [subject.recipe(cell.prompt, condition, cell.index, cell.repeat) for cell in batch]
+                recipes = [subject.recipe(cell.prompt, condition, cell.place, cell.repeat) for cell in batch]
                 paths = [subject.pictures.path(recipe) for recipe in recipes]
                 if not all(path.is_file() for path in paths):
                     self._draw(recipes, condition)
                 for cell, path in zip(batch, paths, strict=True):
-                    files.setdefault(cell.index, []).append(path)
+                    files.setdefault(cell.place, []).append(path)
                 if on_pictures is not None:
                     on_pictures(len(batch))
         return drawn

@@ -69,8 +69,9 @@ class PictureFolder:
         paths = (file.relative_to(self.root) for file in files if file.is_file() or file.is_symlink())
         names = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
         for position, name in enumerate(names):
+            printable = name.encode("utf-8", "backslashreplace").decode()
             try:
-                if (printable := name.encode("utf-8", "backslashreplace").decode()) != name:
+                if printable != name:
                     raise RowError("file_name", "the file's name is not valid Unicode", "rename the file")
                 yield RowCandidate(position, name, picture=self._images.ref(name))
             except RowError as error:
