@@ -130,7 +130,7 @@ class OursLoader(Ours):
 
     reader = "RowWise"
 
-    def scan(self):
+    def scan(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         return None
 
     def gather(self, places):

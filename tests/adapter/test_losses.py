@@ -151,7 +151,7 @@ def test_further_targets_add_their_own_projections_loss_times_their_factor(read_
     torch.testing.assert_close(objective(rows, output, 0)["distillation"], wanted)
     again = Objective(config, 32, (24,), read_out, also_dims=[7])
     again.load_learned(objective.learned())
-    torch.testing.assert_close(again.also[0].linear.weight, second.weight)
+    torch.testing.assert_close(again.also[0].linear.weight, second.weight)  # pyright: ignore
 
 
 def test_further_targets_need_a_form_that_has_targets():

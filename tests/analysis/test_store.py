@@ -384,7 +384,7 @@ def test_pictures_are_what_the_vae_decodes(shapes_config):
     vae = AutoencoderKL.from_pretrained("sur/shapes/weights/vae")
     latent = torch.from_numpy(store.read("vae.shapes.64", np.array([3]))["mean"][0, :1].astype(np.float32))
     with torch.no_grad():
-        want = ((vae.decode(latent).sample[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1) * 255).numpy()
+        want = ((vae.decode(latent).sample[0].permute(1, 2, 0) / 2 + 0.5).clamp(0, 1) * 255).numpy()  # pyright: ignore
     assert np.abs(np.asarray(pictures.picture(3)).astype(float) - want).max() <= 1
 
 

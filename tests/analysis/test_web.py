@@ -368,7 +368,7 @@ def test_a_damaged_shard_of_lengths_stops_only_its_own_partition(store):
 
 def test_a_row_that_is_not_read_yet_is_not_said_to_be_absent(store):
     viewer, row = Viewer(store.path), store.rows()[0].id.hex()
-    viewer.watch.start = lambda: None  # as while a large store is read
+    viewer.watch.start = lambda: None  # as while a large store is read  # pyright: ignore[reportAttributeAccessIssue]
     with TestClient(create_app(viewer), base_url="http://localhost") as client:
         assert client.get(f"/rows/{row}").status_code == 503
         assert "reload in a moment" in client.get(f"/rows/{row}").text

@@ -182,7 +182,7 @@ def _create_metric(name: str, device: str = "cpu") -> torch.nn.Module:
 def pyiqa(monkeypatch):
     """The package is not in the tests' environment (it wants torchvision): its two calls, under its name."""
     module = types.ModuleType("pyiqa")
-    module.create_metric = _create_metric
+    module.create_metric = _create_metric  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "pyiqa", module)
 
 

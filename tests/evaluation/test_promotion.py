@@ -1,4 +1,5 @@
 """Candidates, verdicts, and what is in use afterwards."""
+# pyright: reportAttributeAccessIssue=false
 
 import json
 import shutil
@@ -117,7 +118,7 @@ def test_what_only_a_judged_candidate_s_training_needed_is_removed(config):
 
 
 def test_candidates_share_their_pictures(config):
-    assert next_candidate(config).config.evaluate.pictures == config.run_dir / "pictures"
+    assert next_candidate(config).config.evaluate.pictures == config.run_dir / "pictures"  # pyright: ignore
 
 
 def test_nothing_to_judge_by_is_told_before_anything_is_trained(config):

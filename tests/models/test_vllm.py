@@ -208,7 +208,7 @@ def test_nothing_that_answers_is_said_with_what_to_do(llama):
 def test_patience_ends(llama):
     encoder = LLMEncoder(served_config(llama, endpoint="http://127.0.0.1:1", patience_seconds=0.5))
     engine = encoder._engine()
-    engine._version = "0.32"
+    engine._version = "0.32"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(EngineGone, match="did not answer for .* What is cached is safe"):
         encoder.encode(["a cat"])
 
@@ -229,7 +229,7 @@ class Other(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         pass
 
 

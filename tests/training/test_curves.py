@@ -57,7 +57,7 @@ class Listening(GeneralTracker):
     def store_init_configuration(self, values):
         self.settings = values
 
-    def log(self, values, step, **_options):
+    def log(self, values, step, **_options):  # pyright: ignore[reportIncompatibleMethodOverride]
         self.logged.append((step, values))
 
     def finish(self):
@@ -75,7 +75,7 @@ def test_a_tracker_hears_every_record_and_the_end(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif("tensorboard" not in INSTALLED, reason="the extra `tensorboard` is not installed")
 def test_tensorboard_has_the_curves_and_hides_what_a_resumed_run_repeats(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore
 
     secret = "s3://user:password@bucket"
     program = f"""

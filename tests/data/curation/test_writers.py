@@ -256,7 +256,7 @@ class Completions(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(content).encode())
 
-    def log_message(self, *_):
+    def log_message(self, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         pass
 
 
