@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from sur.config.data import DataConfig
-from sur.data.source import Reader, RowSource
+from sur.data.source import RecordReader, RowSource
 from sur.data.tables import HFDataset, ParquetFiles
 from sur.data.text_files import TextFiles
 from sur.support.errors import ConfigError, NotFound
@@ -49,7 +49,7 @@ def detect_format(path: Path, named: str = "data.path") -> str:
     )
 
 
-def _reader(name: str, path: Path, config: DataConfig, named: str) -> Reader:
+def _reader(name: str, path: Path, config: DataConfig, named: str) -> RecordReader:
     """The reader of a format, by the format's name."""
     if package := PACKAGES.get(name):
         _require(package, path, named)

@@ -39,7 +39,7 @@ class Record(NamedTuple):
     columns: Mapping[str, Any] | RowError
 
 
-class Reader(Protocol):
+class RecordReader(Protocol):
     """Reads one format: records in file order, and the images that they name or hold."""
 
     def records(self) -> Iterator[Record]:
@@ -64,7 +64,7 @@ class Reader(Protocol):
 class RowSource:
     """The rows of one reader in file order, every one checked; a bad one comes as Quarantined."""
 
-    def __init__(self, config: DataConfig, reader: Reader) -> None:
+    def __init__(self, config: DataConfig, reader: RecordReader) -> None:
         self.config = config
         self._reader = reader
 

@@ -27,7 +27,7 @@ from sur.evaluation.pictures import read_picture
 from sur.evaluation.prompts.prompts import Condition, PromptSet
 from sur.evaluation.prompts.sets import prompt_sets
 from sur.evaluation.results import Evaluation, PromptSetInfo, ScorerInfo, ScoreRow, Single, read_singles, write_result
-from sur.evaluation.scoring import ALL, prompt_groups, summarise_scores
+from sur.evaluation.scoring import ALL, prompts_by_group, summarise_scores
 from sur.evaluation.subject import Subject
 from sur.shapes.oracle import detect_objects
 from sur.support.errors import ConfigError
@@ -120,7 +120,7 @@ def score_pictures(
 def _with_details(rows: Sequence[ScoreRow], prompt_set: PromptSet, drawn: Drawn, drawer: Drawer) -> list[ScoreRow]:
     """The oracle's rows with facts, outline fit and, for the whole set, the Fréchet distance."""
     scenes = {i: prompt.scene for i, prompt in enumerate(prompt_set.prompts) if prompt.scene is not None}
-    groups = dict(prompt_groups(prompt_set))
+    groups = dict(prompts_by_group(prompt_set))
     pictures = {c: {i: [read_picture(f) for f in files[i]] for i in files if i in scenes} for c, files in drawn.items()}
     objects = {
         condition: {i: [detect_objects(picture) for picture in repeats] for i, repeats in of_prompt.items()}

@@ -16,7 +16,7 @@ from sur.evaluation.statistics import closed_gap, mean, resampled, sign_flip_p
 ALL = "all"
 
 
-def prompt_groups(prompt_set: PromptSet) -> Iterator[tuple[str, list[int]]]:
+def prompts_by_group(prompt_set: PromptSet) -> Iterator[tuple[str, list[int]]]:
     """Every group of a set that has prompts, with the places of the prompts; first the group of all prompts."""
     yield ALL, list(range(len(prompt_set.prompts)))
     for group in prompt_set.groups:
@@ -34,7 +34,7 @@ def summarise_scores(
     counted = paired(prompt_set.prompts, scores)
     judged = np.array([prompt.has(scorer.needs) for prompt in prompt_set.prompts])
     rows, gaps, comparisons = [], [], []
-    for group, places in prompt_groups(prompt_set):
+    for group, places in prompts_by_group(prompt_set):
         member = np.zeros(len(prompt_set.prompts), dtype=bool)
         member[places] = True
         single: dict[Condition, np.ndarray] = {}

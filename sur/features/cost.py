@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
 MULTIPART_BYTES = 5 * 1024 * 1024  # obstore sends larger objects in parts of so many bytes
-SMALL_REQUESTS = 25  # of a feature and partition, besides its shards
+SMALL_REQUESTS = 20  # of a feature and partition, besides its shards
 START_REQUESTS = 24  # of a worker and partition: it reads all rows' ids once, and their prompts to find duplicates
 HOUR = 3600.0
 

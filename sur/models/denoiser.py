@@ -49,7 +49,7 @@ class Noised(NamedTuple):
 _Parts = TypeVar("_Parts", Text, Noised)
 
 
-def select_rows(parts: _Parts, chosen: Bool[Tensor, " batch"]) -> _Parts:
+def keep_rows(parts: _Parts, chosen: Bool[Tensor, " batch"]) -> _Parts:
     """Some rows of everything that is there."""
     return type(parts)(*(None if part is None else part[chosen] for part in parts))  # pyright: ignore
 

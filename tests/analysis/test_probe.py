@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from sur.analysis.moments import Covariance
 from sur.analysis.probe import ProbeConfig, probe
-from sur.analysis.probe.candidates import candidates_of, names_of, pool_states
+from sur.analysis.probe.candidates import candidates_of, names_of, pool_tokens
 from sur.analysis.probe.cka import cka, hsic_1, hsic_triple
 from sur.analysis.probe.folds import folds_by_rows, folds_by_words, prompt_groups
 from sur.analysis.probe.plots import write_plots
@@ -290,12 +290,12 @@ def test_pooling_sees_real_tokens_only():
     states = torch.arange(24.0).reshape(2, 4, 3).square()
     length = torch.tensor([2, 4])
     normed = (states - states.mean(-1, keepdim=True)) / states.std(-1, correction=0, keepdim=True)
-    np.testing.assert_allclose(pool_states(states, length, "mean")[0], normed[0, :2].mean(0), atol=1e-4)
+    np.testing.assert_allclose(pool_tokens(states, length, "mean")[0], normed[0, :2].mean(0), atol=1e-4)
     np.testing.assert_allclose(
-        pool_states(states, length, "last"), torch.stack([normed[0, 1], normed[1, 3]]), atol=1e-4
+        pool_tokens(states, length, "last"), torch.stack([normed[0, 1], normed[1, 3]]), atol=1e-4
     )
     for pooling in ("mean", "last"):
-        assert torch.equal(pool_states(states[:, 0], length, pooling), states[:, 0])
+        assert torch.equal(pool_tokens(states[:, 0], length, pooling), states[:, 0])
 
 
 def test_groups_are_rows_with_an_equal_simple_or_an_equal_complex_prompt():

@@ -13,7 +13,7 @@ from sur.adapter.losses.batch import RowBatch
 from sur.adapter.losses.denoising import denoiser_alignment, denoising_loss
 from sur.adapter.losses.distillation import HiddenProjection, Teacher
 from sur.config.losses import LossConfig
-from sur.models.denoiser import FrozenDenoiser, Text, select_rows
+from sur.models.denoiser import FrozenDenoiser, Text, keep_rows
 from sur.models.readout import ReadOut
 
 
@@ -145,11 +145,11 @@ class Objective(nn.Module):
         settings = self.config.denoising
         seeds = None if batch.seeds is None else batch.seeds[keep]
         noised = self.denoiser.noise(mean, logvar, seeds, settings.noise_offset)
-        text = select_rows(Text(states, batch.pooled, batch.mask), keep)
+        text = keep_rows(Text(states, batch.pooled, batch.mask), keep)
         if aligns and batch.complex is not None:
-            target = select_rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
+            target = keep_rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
             undropped = own[keep]
-            pairs = (select_rows(noised, undropped), select_rows(text, undropped), select_rows(target, undropped))
+            pairs = (keep_rows(noised, undropped), keep_rows(text, undropped), keep_rows(target, undropped))
             losses["alignment"] = self.config.alignment.weight * denoiser_alignment(self.denoiser, *pairs)
         if denoises:
             loss = denoising_loss(self.denoiser, noised, text, settings.min_snr_gamma)

@@ -62,7 +62,7 @@ def names_of(candidates: Sequence[LayerCandidate]) -> list[str]:
     return [c.name if counts[c.name] == 1 else f"{c.name} of {c.feature}" for c in candidates]
 
 
-def pool_states(
+def pool_tokens(
     states: Float[Tensor, "batch ..."], length: Int[Tensor, " batch"], pooling: VectorPooling
 ) -> Float[Tensor, "batch dim"]:
     """The mean over the real tokens, or the last of them, float32; states that are pooled already stay as they are.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sur.analysis.moments import Covariance
-from sur.analysis.probe.candidates import LayerCandidate, pool_states
+from sur.analysis.probe.candidates import LayerCandidate, pool_tokens
 from sur.analysis.probe.cka import SMALLEST, hsic_triple
 from sur.analysis.probe.projection import RandomProjection, standardising_projection
 from sur.analysis.probe.rows import ProbeRows, finite_numpy, probe_batches
@@ -45,7 +45,7 @@ def accumulate(
     projected: list[tuple[CandidateSums, RandomProjection]] = []
     for places, batch in probe_batches(store, feature, rows, config):
         states, length = batch.arrays[f"{feature}/states"], batch.arrays[f"{feature}/length"]
-        pooled = [finite_numpy(pool_states(states, length, c.pooling), feature, batch) for c in candidates]
+        pooled = [finite_numpy(pool_tokens(states, length, c.pooling), feature, batch) for c in candidates]
         if not projected:  # projections are fitted to the first batch
             projections = [standardising_projection(vectors, config.width, config.seed) for vectors in pooled]
             projected = [

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sur.analysis.probe.candidates import pool_states
+from sur.analysis.probe.candidates import pool_tokens
 from sur.analysis.probe.projection import RandomProjection, random_projection, standardising_projection
 from sur.analysis.probe.rows import ProbeRows, finite_numpy, probe_batches
 from sur.cache import Store
@@ -66,10 +66,10 @@ def read_text_vectors(
     read_out = _flat_read_out(store, slug, config)
 
     def mean_and_last(states: Tensor, length: Tensor) -> Tensor:
-        return torch.cat([pool_states(states, length, "mean"), pool_states(states, length, "last")], 1)
+        return torch.cat([pool_tokens(states, length, "mean"), pool_tokens(states, length, "last")], 1)
 
     def mean(states: Tensor, length: Tensor) -> Tensor:
-        return pool_states(states, length, "mean")
+        return pool_tokens(states, length, "mean")
 
     def standardising(sample: np.ndarray) -> RandomProjection:
         return standardising_projection(sample, config.width, config.seed)

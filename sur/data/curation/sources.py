@@ -11,7 +11,7 @@ from sur.config.curation import SourceConfig
 from sur.config.data import DataConfig
 from sur.data import Quarantined, Row, RowSource, open_rows
 from sur.data.image_folder import SUFFIXES, ImageFolder
-from sur.data.source import Reader, Record
+from sur.data.source import Record, RecordReader
 from sur.support.errors import ConfigError, NotFound, RowError
 
 
@@ -117,7 +117,7 @@ class PromptRows:
         return self._rows.image_bytes(ref)
 
 
-class Lines(Reader):
+class Lines(RecordReader):
     """A text file of one prompt a line; empty lines are skipped. location: `<file>:<line>`."""
 
     def __init__(self, path: Path, column: str) -> None:
