@@ -311,7 +311,7 @@ def test_places_that_are_none_are_named(server):
         Store.open("s3://nothing-like-it/store")
 
 
-def test_without_the_extra_it_is_said_which_one_is_missing(monkeypatch):
+def test_without_its_package_it_is_said_which_one_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sur.cache.storage.bucket", None)
-    with pytest.raises(CacheError, match=r"pip install 'sur-feature-cache\[remote\]'"):
+    with pytest.raises(CacheError, match="pip install obstore"):
         Store.open("s3://bucket/store.zarr")
