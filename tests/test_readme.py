@@ -135,7 +135,9 @@ def test_every_command_of_the_commands_page_runs(folder: Path) -> None:
     change_file(folder / "configs" / "shapes.yaml", SMALL)
     (folder / "prompts.txt").write_text("two (red:1.2) foxes, snowy forest, 8k\nold lighthouse on a cliff, storm\n")
     write_dataset(folder / "runs" / "shapes" / "data", rows=48, unpaired=16)
-    for number, command in enumerate(blocks("docs/commands.md")):
+    commands = blocks("docs/commands.md")
+    assert len(commands) >= 8
+    for number, command in enumerate(commands):
         if command[1] == "view":
             check_pages(command, folder, number)
         else:

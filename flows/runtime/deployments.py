@@ -167,7 +167,7 @@ def schedule_of(cron: str | None, every_minutes: float | None, timezone: str | N
     return ()
 
 
-def read_config(config: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def deployment_settings(config: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Name, parameter and job variables of a configuration's deployments: a build step of `prefect.yaml`."""
     if not config:
         raise ConfigError("set SUR_CONFIG to the configuration to deploy: SUR_CONFIG=configs/shapes.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,7 +27,7 @@ class AdapterOutput(NamedTuple):
     hidden: Tensor
 
 
-class BaseAdapter(nn.Module):
+class BaseAdapter(nn.Module, ABC):
     """Maps text-encoder states of a narrative prompt to states that the denoiser understands.
 
     A variant is a subclass with its name in `variant`, its settings' class in `config_class`, and a `forward` as
@@ -49,13 +50,13 @@ class BaseAdapter(nn.Module):
         self.weight = weight
         self.trained_on = trained_on or {}
 
+    @abstractmethod
     def forward(self, x: Tensor, weight: float | None = None, mask: Tensor | None = None) -> AdapterOutput:
         """Adapted states of `x` (batch, tokens, dim), which has the adapter's own dtype.
 
         weight: stands in for the adapter's own. mask (batch, tokens): True where the denoiser reads the token; None
         where it reads them all. Raises ValueError for states of another width.
         """
-        raise NotImplementedError
 
     @property
     def dim(self) -> int:
