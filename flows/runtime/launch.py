@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sur.config.run_folder import RunFolder
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError
@@ -56,7 +57,9 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
         with stop_on_signals(), ExitStack() as stack:
             with log_to_stderr():
                 if not has_server:
-                    _log.info("starting Prefect, with a server for this run alone (%s)", config.run_dir / "prefect")
+                    _log.info(
+                        "starting Prefect, with a server for this run alone (%s)", RunFolder(config.run_dir).prefect
+                    )
                 stack.enter_context(prefect_ready(config.run_dir))
                 _log.info("loading what flow %s needs", name)
                 flow = getattr(importlib.import_module(f"sur.flows.{name}"), name)
@@ -74,7 +77,7 @@ def prefect_ready(run_dir: Path) -> Iterator[None]:
             _require_answer(address)
             yield
         return
-    home = (run_dir / "prefect").absolute()
+    home = RunFolder(run_dir).prefect.absolute()
     home.mkdir(parents=True, exist_ok=True)
     private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, "PREFECT_HOME": str(home)}
     server = EmbeddedServer(home, {**os.environ, **private})

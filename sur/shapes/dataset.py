@@ -14,6 +14,7 @@ from sur.shapes.prompts import TRAIN, complex_prompt, narrative_prompt
 from sur.shapes.scenes import render_scene, sample_scene
 from sur.shapes.words import PAIRED_KINDS, UNPAIRED_KINDS
 from sur.support.errors import ConfigError
+from sur.support.files import replacing_folder
 
 DATASET_VERSION = 3
 _log = logging.getLogger(__name__)
@@ -32,25 +33,22 @@ def write_dataset(folder: str | Path, rows: int, unpaired: int, seed: int = 0) -
     if stamp.is_file() and json.loads(stamp.read_text()) == settings:
         return folder
     _log.info("writing %d rows of the shapes world to %s", rows + unpaired, folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    rng = np.random.default_rng([seed, 1])
-    lines = []
-    for index in range(rows):
-        scene = sample_scene(rng)
-        name = f"{index:06d}.png"
-        render_scene(scene, rng).save(partial / name)
-        narrative = narrative_prompt(scene, rng, TRAIN, PAIRED_KINDS).text
-        lines.append({"file_name": name, "text": narrative, "prompt": complex_prompt(scene, rng)})
-    for index in range(unpaired):
-        kind = UNPAIRED_KINDS[index % len(UNPAIRED_KINDS)]
-        lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, PAIRED_KINDS, require=kind).text})
-    (partial / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (partial / "settings.json").write_text(json.dumps(settings) + "\n")
-    if folder.exists():
-        _remove_written(folder)
-    partial.rename(folder)
+    with replacing_folder(folder) as partial:
+        rng = np.random.default_rng([seed, 1])
+        lines = []
+        for index in range(rows):
+            scene = sample_scene(rng)
+            name = f"{index:06d}.png"
+            render_scene(scene, rng).save(partial / name)
+            narrative = narrative_prompt(scene, rng, TRAIN, PAIRED_KINDS).text
+            lines.append({"file_name": name, "text": narrative, "prompt": complex_prompt(scene, rng)})
+        for index in range(unpaired):
+            kind = UNPAIRED_KINDS[index % len(UNPAIRED_KINDS)]
+            lines.append({"text": narrative_prompt(sample_scene(rng), rng, TRAIN, PAIRED_KINDS, require=kind).text})
+        (partial / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (partial / "settings.json").write_text(json.dumps(settings) + "\n")
+        if folder.exists():
+            _remove_written(folder)
     return folder
 
 
