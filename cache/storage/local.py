@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import shutil
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,13 +33,11 @@ class LocalFile:
     def __init__(self, path: Path, scattered: bool = False) -> None:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY)
+        # Not by __del__: at the interpreter's end it finds no module `os` any more.
+        weakref.finalize(self, os.close, self._descriptor).atexit = False
         self.size = os.fstat(self._descriptor).st_size
         if scattered:  # the system reads nothing ahead
             self._advise(0, 0, "POSIX_FADV_RANDOM")
-
-    def __del__(self) -> None:
-        if (descriptor := getattr(self, "_descriptor", None)) is not None:
-            os.close(descriptor)
 
     def read_now(self, target: np.ndarray, offset: int) -> bool:
         """Fill `target` from `offset` on if the system holds the bytes in memory; else have it fetch them."""
