@@ -90,7 +90,7 @@ def next_candidate(config: RunConfig) -> PromotionCandidate | int:
             return _candidate(config, int(name), seen)
         if not verdicts[name].abandoned:
             seen |= _rows_of(RunFolder(config.run_dir).candidates / name)
-    new = len(_members(config) - seen)
+    new = len(_members(config.store.path, config.data.slug) - seen)
     if new < config.promote.min_new_rows:
         return new
     return _candidate(config, max(map(int, [*folders, *verdicts]), default=0) + 1, seen)
@@ -100,7 +100,7 @@ def _candidate(config: RunConfig, number: int, seen: set[bytes]) -> PromotionCan
     """A candidate, with the rows that it is made from; an unfinished candidate keeps the rows that it began with."""
     folder = RunFolder(config.run_dir).candidates / f"{number:04d}"
     if not (folder / MADE_FROM).is_file():
-        ids = np.frombuffer(b"".join(sorted(_members(config))), np.uint8).reshape(-1, 16)
+        ids = np.frombuffer(b"".join(sorted(_members(config.store.path, config.data.slug))), np.uint8).reshape(-1, 16)
         Manifest(ids, np.zeros(len(ids), np.int64), 0, {}).save(folder / MADE_FROM)
     rows = _rows_of(folder)
     pictures = config.evaluate.pictures or RunFolder(config.run_dir).pictures  # shared, so that none is drawn twice
@@ -108,10 +108,10 @@ def _candidate(config: RunConfig, number: int, seen: set[bytes]) -> PromotionCan
     return PromotionCandidate(number, config.model_copy(update=own), len(rows), len(rows - seen))
 
 
-def _members(config: RunConfig) -> set[bytes]:
-    """Ids of the rows that the data set has now."""
-    store = Store.open(config.store.path)
-    return {row.tobytes() for row in store.row_ids()[store.members(config.data.slug)]}
+def _members(path: Path | str, dataset: str) -> set[bytes]:
+    """Ids of the rows that a data set of the store at `path` has now."""
+    store = Store.open(path)
+    return {row.tobytes() for row in store.row_ids()[store.members(dataset)]}
 
 
 def _rows_of(folder: Path) -> set[bytes]:

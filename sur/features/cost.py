@@ -22,6 +22,7 @@ from sur.models.locate import locate
 from sur.support.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sur.config.features import LLMConfig, TextConfig, VAEConfig
     from sur.config.run import RunConfig
 
 MULTIPART_BYTES = 5 * 1024 * 1024  # obstore sends larger objects in parts of so many bytes
@@ -142,11 +143,12 @@ def cost(config: RunConfig, scenario: Scenario, encoders: Sequence[EncoderCost],
         picture_hours=scenario.rows / (assumptions.pictures * scenario.gpus) / HOUR if config.vae else 0.0,
         network_hours=2 * bytes_ / (assumptions.network_bytes * scenario.gpus) / HOUR,  # written, then read back
         orchestration_hours=tasks * assumptions.task_seconds / scenario.gpus / HOUR,
-        requests=partitions * (requests_of_a_partition(config, encoders) + scenario.gpus * START_REQUESTS),
+        requests=partitions
+        * (requests_of_a_partition(config.store.rows_per_partition, encoders) + scenario.gpus * START_REQUESTS),
     )
 
 
-def requests_of_a_partition(config: RunConfig, encoders: Sequence[EncoderCost]) -> int:
+def requests_of_a_partition(rows_per_partition: int, encoders: Sequence[EncoderCost]) -> int:
     """Requests to an object store by which a partition of every feature is claimed, put, read back and sealed.
 
     A shard is one put and one get, or a multipart upload (start, parts, end) and one get. Rows, declarations, lock and
@@ -154,7 +156,7 @@ def requests_of_a_partition(config: RunConfig, encoders: Sequence[EncoderCost]) 
     """
     requests = 0
     for encoder in encoders:
-        shard = encoder.bytes_per_row * config.store.rows_per_partition / max(1, encoder.arrays)
+        shard = encoder.bytes_per_row * rows_per_partition / max(1, encoder.arrays)
         puts = 1 if shard <= MULTIPART_BYTES else math.ceil(shard / MULTIPART_BYTES) + 2
         requests += encoder.arrays * (puts + 1) + encoder.features * SMALL_REQUESTS
     return requests
@@ -164,41 +166,41 @@ def _flops(encoder: Encoder, config: RunConfig, assumptions: Assumptions) -> flo
     """Floating-point operations of one row's forward pass; a multiplication with addition counts as two."""
     with torch.device("meta"), torch.inference_mode():
         if encoder.kind == "llm":
-            run = _llm(config, round(assumptions.tokens))
+            assert config.llm is not None
+            run = _llm(config.llm, round(assumptions.tokens))
         elif encoder.kind == "text":
-            run = _text(config)
+            run = _text(config.text)
         else:
-            run = _vae(config)
+            assert config.vae is not None
+            run = _vae(config.vae)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             run()
     return float(counter.get_total_flops())
 
 
-def _llm(config: RunConfig, tokens: int) -> Any:
+def _llm(config: LLMConfig, tokens: int) -> Any:
     """A forward pass of the LLM's body up to the highest layer that is kept."""
     from transformers import AutoConfig, AutoModel
 
-    assert config.llm is not None
-    located = locate(config.llm.model, config.llm.revision, config.llm.gguf_file)
+    located = locate(config.model, config.revision, config.gguf_file)
     given = {"gguf_file": located.gguf_file} if located.gguf_file else {}
     settings = AutoConfig.from_pretrained(located.folder, local_files_only=True, **given)
     settings = settings.get_text_config()
-    settings.num_hidden_layers = max(config.llm.layers)
+    settings.num_hidden_layers = max(config.layers)
     if getattr(settings, "layer_types", None):
         settings.layer_types = settings.layer_types[: settings.num_hidden_layers]
     model = AutoModel.from_config(settings, dtype=torch.bfloat16).eval()
-    mask = torch.zeros(
-        1, 1, tokens, tokens, dtype=torch.bfloat16
-    )  # made, since making it reads numbers, of which there are none
+    # The mask is given: a model that makes its own reads the tokens' values, which meta tensors do not have.
+    mask = torch.zeros(1, 1, tokens, tokens, dtype=torch.bfloat16)
     return lambda: model(input_ids=torch.zeros(1, tokens, dtype=torch.long), attention_mask=mask, use_cache=False)
 
 
-def _text(config: RunConfig) -> Any:
+def _text(config: TextConfig) -> Any:
     """A forward pass of every text encoder of the pipeline over a full length of tokens."""
     import transformers
 
-    assert config.text.model is not None
-    folder = locate(config.text.model, config.text.revision, needed=()).folder
+    assert config.model is not None
+    folder = locate(config.model, config.revision, needed=()).folder
     index = json.loads((folder / "model_index.json").read_text())
     runs = []
     for part, (_, name) in ((part, entry) for part, entry in index.items() if part.startswith("text_encoder")):
@@ -206,21 +208,21 @@ def _text(config: RunConfig) -> Any:
         settings = kind.config_class.from_pretrained(folder / part, local_files_only=True)
         settings._attn_implementation = "eager"
         model = kind(settings).eval()
-        length = getattr(settings, "max_position_embeddings", None) or config.text.t5_tokens or 256
+        length = getattr(settings, "max_position_embeddings", None) or config.t5_tokens or 256
         runs.append((model, torch.zeros(1, length, dtype=torch.long)))
     return lambda: [model(input_ids=ids) for model, ids in runs]
 
 
-def _vae(config: RunConfig) -> Any:
+def _vae(config: VAEConfig) -> Any:
     """A forward pass of the VAE's encoder over one picture, and its mirror image where that is stored too."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    assert config.vae is not None and config.vae.model is not None
-    folder = locate(config.vae.model, config.vae.revision, needed=()).folder
+    assert config.model is not None
+    folder = locate(config.model, config.revision, needed=()).folder
     folder = folder / "vae" if (folder / "vae").is_dir() else folder
     model: Any = AutoencoderKL.from_config(json.loads((folder / "config.json").read_text()))
-    side = config.vae.resolution
-    views = 2 if config.vae.flips else 1
+    side = config.resolution
+    views = 2 if config.flips else 1
     return lambda: model.eval().encode(torch.zeros(views, 3, side, side))
 
 

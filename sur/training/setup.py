@@ -28,6 +28,7 @@ from sur.training.trainer import Training
 from sur.training.validation import Best
 
 if TYPE_CHECKING:
+    from sur.config.losses import LossConfig
     from sur.config.run import RunConfig
 
 _log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
     _check_features(store, specs, features, config.variant)
     dim = specs[features.simple].arrays["states"].shape[-1]
     torch.manual_seed(config.train.seed)
-    trained_on = _trained_on(specs, features, config)
+    trained_on = _trained_on(specs, features, config.loss)
     llm_shape = specs[features.llm].arrays["states"].shape if features.llm else None
     if isinstance(config.adapter, ReleasedAdapterConfig):
         adapter = ReleasedAdapter(config.adapter.model_copy(update={"dim": dim}), trained_on=trained_on)
@@ -138,11 +139,11 @@ def _check_features(store: Store, specs: Mapping[str, FeatureSpec], features: Ne
         raise ConfigError("variant released knows no masks, which this pipeline's text states have; use corrected")
 
 
-def _trained_on(specs: Mapping[str, FeatureSpec], features: NeededFeatures, config: RunConfig) -> dict[str, Any]:
+def _trained_on(specs: Mapping[str, FeatureSpec], features: NeededFeatures, loss: LossConfig) -> dict[str, Any]:
     """What an adapter's file says of its training: identities of the features, and the losses."""
     names = [features.simple, features.complex, features.llm, *features.also, features.latents]
     return {
         "text": specs[features.simple].identity,
         "features": {name: specs[name].identity for name in names if name in specs},
-        "loss": config.loss.model_dump(mode="json"),
+        "loss": loss.model_dump(mode="json"),
     }

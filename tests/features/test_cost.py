@@ -63,8 +63,9 @@ def test_costs_add_up(released):
 
 def test_large_shards_are_sent_in_parts(released):
     small = EncoderCost("vae", 1, 1, 1, 0.0)
-    large = EncoderCost("vae", 1, 1, 3 * MULTIPART_BYTES // released.store.rows_per_partition, 0.0)
-    difference = requests_of_a_partition(released, [large]) - requests_of_a_partition(released, [small])
+    rows = released.store.rows_per_partition
+    large = EncoderCost("vae", 1, 1, 3 * MULTIPART_BYTES // rows, 0.0)
+    difference = requests_of_a_partition(rows, [large]) - requests_of_a_partition(rows, [small])
     assert difference == 3 + 2 - 1  # three parts, their start and their end, instead of one put
 
 
@@ -110,7 +111,7 @@ def requests(tmp_path_factory):
 
 def test_requests_are_those_of_a_real_extraction_into_a_bucket(requests):
     config, counts = requests
-    expected = requests_of_a_partition(config, encoder_costs(config, Assumptions()))
+    expected = requests_of_a_partition(config.store.rows_per_partition, encoder_costs(config, Assumptions()))
     assert (counts[6] - counts[2]) / 2 == pytest.approx(expected, rel=0.1)
 
 

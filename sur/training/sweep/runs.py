@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from sur.config.losses import LossConfig
 from sur.config.run import RunConfig, load_config
 from sur.config.run_folder import RunFolder
 from sur.support.errors import ConfigError
@@ -117,7 +118,7 @@ def final_losses(config: RunConfig) -> dict[str, float]:
     for kind in ("validation", "train"):
         usable = [r for r in records if kind in r and (best is None or kind == "train" or r["step"] == best)]
         if usable:
-            return {f"{kind}/{name}": value / _weight(config, name) for name, value in usable[-1][kind].items()}
+            return {f"{kind}/{name}": value / _weight(config.loss, name) for name, value in usable[-1][kind].items()}
     return {}
 
 
@@ -128,9 +129,9 @@ def run_name(values: Mapping[str, Any]) -> str:
     return name if name == raw else f"{name}~{hashlib.sha256(raw.encode()).hexdigest()[:6]}"
 
 
-def _weight(config: RunConfig, loss: str) -> float:
+def _weight(settings: LossConfig, loss: str) -> float:
     """The factor of a loss in the objective."""
-    return getattr(getattr(config.loss, loss, None), "weight", 1.0) or 1.0
+    return getattr(getattr(settings, loss, None), "weight", 1.0) or 1.0
 
 
 def _parse_over(text: str) -> tuple[str, list[Any]]:
