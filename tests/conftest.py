@@ -10,8 +10,11 @@ from pathlib import Path
 
 from small_settings import CONFIGS, SMALL
 
+from sur.support.openmp import spin_briefly
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
+spin_briefly()
 
 import pytest
 
