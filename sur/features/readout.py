@@ -205,8 +205,27 @@ def _skeleton(folder: Path) -> Any:
         unet: Any = UNet2DConditionModel.from_config(
             dict(UNet2DConditionModel.load_config(folder, subfolder="unet"))  # pyright: ignore
         )
-    refuse_other_inputs(unet)
+    refuse_other_inputs(unet.config)
+    _refuse_other_attention(unet.config)
     return unet
+
+
+def _refuse_other_attention(config: Mapping[str, Any]) -> None:
+    """Refuse a UNet, by its config, whose cross-attention does not read the text states as they are.
+
+    Raises ConfigError naming the setting.
+    """
+    others = [
+        f"{key} = {config[key]!r}"
+        for key in ("encoder_hid_dim_type", "cross_attention_norm", "only_cross_attention", "dual_cross_attention")
+        if (any(config[key]) if isinstance(config.get(key), list | tuple) else config.get(key))
+    ]
+    if others:
+        raise ConfigError(
+            f"there is no read-out of this denoiser, which changes the text states before attention reads them, or "
+            f"reads them elsewhere too ({', '.join(others)}); set loss.alignment.form=denoiser (or tokens), and no "
+            "distillation form `teacher`"
+        )
 
 
 def _cross_attention(denoiser: Any) -> dict[str, Any]:

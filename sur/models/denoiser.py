@@ -6,9 +6,10 @@ text states carry a gradient; the denoiser's weights are frozen.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -61,12 +62,15 @@ class FrozenDenoiser(nn.Module):
         self, model: Any, schedule: Any, family: Family = STABLE_DIFFUSION, vae: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        refuse_other_inputs(model)
+        refuse_other_inputs(model.config)
         vae = vae or {}
         self.model = model.eval().requires_grad_(False)
         self.schedule, self.family = schedule, family
         self.scaling_factor = float(vae.get("scaling_factor", 0.18215))
         self.shift_factor = float(vae.get("shift_factor") or 0.0)
+        for name, default in (("latents_mean", 0.0), ("latents_std", 1.0)):  # a channel each, where the VAE has them
+            channels = torch.tensor(vae.get(name) or [default], dtype=torch.float32).flatten()
+            self.register_buffer(name, channels[:, None, None], persistent=False)
         self.pixels_per_latent = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
         self.prediction: Prediction = "flow" if family.flow else schedule.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction", "flow"):
@@ -82,10 +86,16 @@ class FrozenDenoiser(nn.Module):
         folder = denoiser_folder(model, revision)
         index = json.loads((folder / "model_index.json").read_text())
         family = family_in(folder)
-        kind = getattr(diffusers, index[family.denoiser][1])
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler if family.flow else diffusers.DDPMScheduler
+        kind = getattr(diffusers, str(index[family.denoiser][1]), None)
+        if kind is None:
+            raise ConfigError(
+                f"{folder}/model_index.json names the {family.denoiser} {index[family.denoiser][1]}, "
+                "which this version of diffusers does not have; update diffusers"
+            )
         with quiet_libraries():
-            schedule = scheduler.from_pretrained(folder, subfolder="scheduler")
+            schedule = training_schedule(
+                json.loads((folder / "scheduler" / "scheduler_config.json").read_text()), family
+            )
             denoiser = kind.from_pretrained(folder, subfolder=family.denoiser, torch_dtype=dtype, use_safetensors=True)
         vae = json.loads((folder / "vae" / "config.json").read_text())
         return cls(denoiser, schedule, family, vae)
@@ -110,7 +120,8 @@ class FrozenDenoiser(nn.Module):
         steps = self.schedule.config.num_train_timesteps
         drawn = row_draws(seeds, mean.shape[1:], steps) if seeds is not None else global_draws(mean, steps, offset > 0)
         spread, noise, constant, timesteps = (part.to(mean.device) for part in drawn)
-        clean = (mean + torch.exp(0.5 * logvar) * spread - self.shift_factor) * self.scaling_factor
+        clean = (mean + torch.exp(0.5 * logvar) * spread - self.shift_factor - self.latents_mean) / self.latents_std
+        clean = clean * self.scaling_factor
         if offset:
             noise = noise + offset * constant
         if self.prediction == "flow":  # normal quantiles, so that noise levels are logit-normal
@@ -223,14 +234,56 @@ def weights_folder(folder: Path) -> Path:
     return folder / family_in(folder).denoiser
 
 
-def refuse_other_inputs(model: Any) -> None:
-    """Refuse a denoiser that asks for more than text and a timestep, such as one with a picture prompt.
+def refuse_other_inputs(config: Mapping[str, Any]) -> None:
+    """Refuse a denoiser, by its config, that is given more than noisy latents, a timestep and text.
 
-    Raises ConfigError.
+    Raises ConfigError naming the input.
     """
-    extra = model.config.get("addition_embed_type")
-    if extra not in (None, "text_time"):
+    asked = {
+        "addition_embed_type": (None, "text_time"),  # other embeddings, of pictures too
+        "encoder_hid_dim_type": (None, "text_proj"),  # a picture prompt
+        "class_embed_type": (None,),
+        "num_class_embeds": (None,),
+        "time_cond_proj_dim": (None,),  # the strength of guidance, of distilled models
+        "attention_type": (None, "default"),  # places of things in the picture
+    }
+    others = [f"{key} = {config[key]!r}" for key, known in asked.items() if config.get(key) not in known]
+    out = config.get("out_channels") or config.get("in_channels")
+    if config.get("in_channels") not in (None, out, (out or 0) // 2):  # half of what comes out may be a variance
+        others.append(f"in_channels = {config['in_channels']} for latents of {out}")
+    if others:
         raise ConfigError(
-            f"this denoiser also asks for `{extra}` embeddings, which no text gives; "
+            f"this denoiser also asks for what no text gives ({', '.join(others)}); "
             "set loss.alignment.form=tokens, loss.denoising.weight=0 and no distillation form `teacher`"
         )
+
+
+def training_schedule(config: Mapping[str, Any], family: Family) -> Any:
+    """The schedule that a denoiser was trained with: a DDPMScheduler, or a FlowMatchEulerDiscreteScheduler for flows.
+
+    config: of the pipeline's scheduler, whatever sampler that is. The schedule is in its betas, or in its shift for
+    flows; what the config leaves out has the defaults of its own class. A scheduler that scales the denoiser's inputs,
+    or means other noise levels, has no such betas and is refused.
+
+    Raises ConfigError naming the scheduler.
+    """
+    import diffusers
+
+    name = config.get("_class_name", "")
+    kind = getattr(diffusers, name, None)
+    parameters = inspect.signature(kind.__init__).parameters if kind is not None else {}
+    if family.flow:
+        known = name.startswith("FlowMatch") and not config.get("invert_sigmas")
+    else:
+        known = "beta_schedule" in parameters and not {"snr_shift_scale", "sigma_data"} & set(parameters)
+        known = known and not config.get("use_flow_sigmas")
+    if not known:
+        wanted = "a flow's, such as FlowMatchEuler" if family.flow else "of betas, such as DDPM, DDIM or Euler"
+        raise ConfigError(
+            f"the noise of {name or 'this scheduler'} is not known here ({family.name} is trained with schedules "
+            f"{wanted}); set loss.alignment.form=tokens, loss.denoising.weight=0 and no distillation form `teacher`"
+        )
+    made = diffusers.FlowMatchEulerDiscreteScheduler if family.flow else diffusers.DDPMScheduler
+    own_defaults = {key: each.default for key, each in parameters.items() if each.default is not each.empty}
+    chosen = {key: value for key, value in config.items() if not key.startswith("_")}
+    return made.from_config(own_defaults | chosen)

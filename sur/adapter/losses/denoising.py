@@ -43,7 +43,9 @@ def denoising_loss(
 def snr_weight(denoiser: FrozenDenoiser, noised: Noised, gamma: float) -> Float[Tensor, " batch"]:
     """min(snr, gamma) / snr, or over snr + 1 for v prediction."""
     assert noised.snr is not None  # flows are refused with the config
-    return noised.snr.clamp(max=gamma) / (noised.snr + (denoiser.prediction == "v_prediction"))
+    if denoiser.prediction == "v_prediction":
+        return noised.snr.clamp(max=gamma) / (noised.snr + 1)
+    return (gamma / noised.snr).clamp(max=1)  # written so that pure noise, of ratio 0, has a weight
 
 
 def denoiser_alignment(denoiser: FrozenDenoiser, noised: Noised, text: Text, target: Text) -> Float[Tensor, ""]:
