@@ -18,7 +18,13 @@ from sur.training.batches import needed_features, open_loader, row_batches
 from sur.training.checkpoint import prune_checkpoints, save_checkpoint
 from sur.training.distributed import as_first, in_any, together, wait_for_everyone
 from sur.training.resume import check_settings, check_variant, origin_of, resume
-from sur.training.setup import Run, build_training, read_manifest, warn_of_an_idle_teacher
+from sur.training.setup import (
+    Run,
+    build_training,
+    read_manifest,
+    warn_of_an_idle_teacher,
+    warn_of_cut_prompts,
+)
 from sur.training.tracking.curves import Curves, start_trackers
 from sur.training.tracking.sample_grids import Sampler
 from sur.training.trainer import Step
@@ -57,6 +63,7 @@ def _open_run(store: Store, config: RunConfig) -> Run:
     loader = open_loader(store, config, "train", manifest)
     validation = open_validation(store, config, manifest)
     warn_of_an_idle_teacher(store, config)
+    warn_of_cut_prompts(store, config)
     training = build_training(store, config, loader.manifest_slots)
     origin = origin_of(store, config, loader)
     best = None

@@ -86,6 +86,21 @@ def warn_of_an_idle_teacher(store: Store, config: RunConfig) -> None:
         _log.warning("a teacher learns less from pooled vectors than from llm.pooling=tokens (docs/probe.md)")
 
 
+def warn_of_cut_prompts(store: Store, config: RunConfig) -> None:
+    """Warn when distillation of form `tokens` leaves out prompts that were cut when they were encoded."""
+    if config.loss.distillation.form != "tokens":
+        return
+    features = needed_features(config)
+    for name in (features.simple, features.llm):
+        receipts = [] if name is None else [r for r in store.receipts(name) if r is not None]
+        if cut := sum(receipt.stats.get("truncated", 0) for receipt in receipts):
+            limit = "no longer prompt fits the text encoder" if name == features.simple else "raise llm.max_tokens"
+            _log.warning(
+                "%s: %d prompts lost their end, so their tokens have no counterpart: distillation of form tokens "
+                "leaves them out (%s)", name, cut, limit,
+            )  # fmt: skip
+
+
 def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = None) -> Training:
     """Adapter, objective and optimiser for a config, freshly initialised from its seed and the states at `slots`.
 
@@ -111,8 +126,9 @@ def build_training(store: Store, config: RunConfig, slots: np.ndarray | None = N
         llm_shape=llm_shape,
         read_out=load_readout(store, config.text, config.vae) if config.loss.uses_readout else None,
         denoiser=prepare_denoiser(*config.base, config.loss.denoising) if config.loss.uses_denoiser else None,
-        also_dims=[specs[name].arrays["states"].shape[-1] for name in features.also],
+        also_shapes=[specs[name].arrays["states"].shape for name in features.also],
         start_marks=int(family_of(specs[features.simple].identity["pipeline"]).clip_first),
+        text_limit=counted_tokens(specs[features.simple]),
     )
     if objective.teacher is not None and objective.teacher.pooled and features.llm is not None:
         objective.teacher.standardise(sample_states(store, features.llm, slots, rows=2048))
@@ -137,6 +153,14 @@ def _check_features(store: Store, specs: Mapping[str, FeatureSpec], features: Ne
             )
     if variant == "released" and "mask" in specs[features.simple].arrays:
         raise ConfigError("variant released knows no masks, which this pipeline's text states have; use corrected")
+
+
+def counted_tokens(spec: FeatureSpec) -> int:
+    """Most real tokens that a text feature's `length` counts of a prompt."""
+    family, tokens = family_of(spec.identity["pipeline"]), spec.arrays["states"].shape[0]
+    if family.clip_first and family.t5_tokens:  # CLIP's states come first, T5's behind them
+        return tokens - spec.identity.get("t5_tokens", family.t5_tokens)
+    return tokens
 
 
 def _trained_on(specs: Mapping[str, FeatureSpec], features: NeededFeatures, loss: LossConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from sur.models.families import FAMILIES as KNOWN
 from sur.models.families import family_of
 from sur.support.errors import ConfigError
 from sur.training.fit import fit
+from sur.training.setup import counted_tokens
 
 # numpy's word to diffusers' DPM-Solver scheduler, which PixArt has
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -105,6 +106,16 @@ def test_how_many_t5_states_is_what_diffusers_says():
     for name in ("StableDiffusion3Pipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "FluxPipeline"):
         known = inspect.signature(getattr(diffusers, name).encode_prompt).parameters["max_sequence_length"]
         assert family_of(name).t5_tokens == known.default
+
+
+def test_a_prompt_that_is_cut_has_as_many_real_tokens_as_the_losses_know(pipeline):
+    _, folder, _ = pipeline
+    encoder = TextEncoder(TextConfig(model=str(folder)))
+    (spec,) = encoder.specs()
+    encoded = encoder.encode([PROMPTS[0], " ".join(["a red circle waits for the rain to stop"] * 200)])
+    short, cut = encoded.values[spec.name]["length"].tolist()
+    assert short < cut == counted_tokens(spec)
+    assert encoded.stats["truncated"] == 1
 
 
 def test_an_adapter_of_another_family_of_the_same_width_is_refused(tmp_path):

@@ -70,6 +70,30 @@ def test_without_a_start_mark_the_first_token_is_the_prompts_first():
     assert got.flatten().tolist() == [0, 2, 4, 4, 4, 4]  # three tokens, their end mark, padding
 
 
+def test_prompts_that_a_model_may_have_cut_are_left_out_of_the_tokens_form(read_out):
+    """Row 3 fills the text encoder's nine tokens, row 2 the LLM's twelve: nothing tells where their ends would be."""
+    config = LossConfig.model_validate({"distillation": {"form": "tokens", "measure": "mse"}})
+    objective = Objective(config, 32, (12, 24), read_out, text_limit=9)
+    rows, adapter = batch(), Adapter(AdapterConfig(dim=32))
+    output = adapter(rows.simple)
+    whole = torch.tensor([True, True, False, False])
+    kept = RowBatch(**{name: part[whole] for name, part in vars(rows).items() if isinstance(part, torch.Tensor)})
+    wanted = Objective(config, 32, (24,), read_out)  # as of a feature whose limit is not known
+    wanted.load_learned(objective.learned())
+    loss = objective(rows, output, 0)["distillation"]
+    torch.testing.assert_close(loss, wanted(kept, type(output)(*(part[whole] for part in output)), 0)["distillation"])
+    assert abs(loss.item() - wanted(rows, output, 0)["distillation"].item()) > 1e-3
+
+
+def test_a_batch_of_cut_prompts_alone_teaches_nothing(read_out):
+    config = LossConfig.model_validate({"distillation": {"form": "tokens"}})
+    objective = Objective(config, 32, (12, 24), read_out, text_limit=9)
+    rows = replace(batch(), length=torch.full((4,), 9))
+    loss = objective(rows, Adapter(AdapterConfig(dim=32))(rows.simple), 0)["distillation"]
+    assert float(loss.detach()) == 0
+    loss.backward()
+
+
 @pytest.mark.parametrize("measure", ["kl", "mse", "cosine", "contrastive"])
 def test_a_measure_is_smallest_at_the_target_and_has_a_gradient_elsewhere(measure):
     torch.manual_seed(0)
@@ -142,14 +166,14 @@ def test_the_teacher_learns_first_and_then_teaches(read_out):
 def test_further_targets_add_their_own_projections_loss_times_their_factor(read_out):
     form = {"form": "pooled", "measure": "mse"}
     config = LossConfig.model_validate({"distillation": form | {"also": {"llm.b.l02.mean": 0.5}, "weight": 2.0}})
-    objective = Objective(config, 32, (24,), read_out, also_dims=[7])
+    objective = Objective(config, 32, (24,), read_out, also_shapes=[(7,)])
     rows = replace(batch(llm_shape=(24,)), also=(torch.randn(4, 7),), also_length=(torch.ones(4).long(),))
     output = Adapter(AdapterConfig(dim=32))(rows.simple)
     pooled = torch.stack([output.hidden[i, : rows.length[i]].mean(0) for i in range(4)])
     first, second = objective.projection.linear, objective.also[0].linear
     wanted = 2.0 * (F.mse_loss(first(pooled), rows.llm) + 0.5 * F.mse_loss(second(pooled), rows.also[0]))
     torch.testing.assert_close(objective(rows, output, 0)["distillation"], wanted)
-    again = Objective(config, 32, (24,), read_out, also_dims=[7])
+    again = Objective(config, 32, (24,), read_out, also_shapes=[(7,)])
     again.load_learned(objective.learned())
     torch.testing.assert_close(again.also[0].linear.weight, second.weight)  # pyright: ignore
 

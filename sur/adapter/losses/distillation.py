@@ -2,7 +2,8 @@
 
 `pooled`   a learned projection of the adapter's hidden states' mean meets the LLM's pooled vector (the paper).
 `tokens`   each real text token's hidden state meets the LLM's states interpolated onto its place in the prompt
-           (both models read the same characters in the same order, cut differently).
+           (both models read the same characters in the same order, split into tokens differently). A prompt that
+           fills a model's limit of tokens, and so may have lost its end, has no such places: it is left out.
 `teacher`  a decoder reads the LLM's states and learns to predict the complex prompt's read-out; then, on rows
            without a complex prompt, its prediction stands in for it. Words that only the LLM knows reach the
            adapter so.
@@ -11,7 +12,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sur.adapter.losses.measures import mean_distance, real_tokens
@@ -22,13 +23,21 @@ from sur.support.errors import ConfigError
 class HiddenProjection(nn.Module):
     """Maps hidden states (dim) to the LLM's width: one linear layer, always in the checkpoint.
 
-    start_marks: tokens of the text encoder's before the prompt's first (CLIP one, T5 none).
+    start_marks: tokens of the text encoder's before the prompt's first (CLIP one, T5 none). limits: most real tokens
+    that the text encoder and the LLM keep of a prompt, None where they are not known.
     """
 
-    def __init__(self, dim: int, llm_dim: int, config: DistillationConfig, start_marks: int = 1) -> None:
+    def __init__(
+        self,
+        dim: int,
+        llm_dim: int,
+        config: DistillationConfig,
+        start_marks: int = 1,
+        limits: tuple[int | None, int | None] = (None, None),
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, llm_dim)
-        self.config, self.start_marks = config, start_marks
+        self.config, self.start_marks, self.limits = config, start_marks, limits
         self.requires_grad_(config.projection == "learned")
 
     def forward(
@@ -52,7 +61,16 @@ class HiddenProjection(nn.Module):
                 "distillation form `tokens` needs LLM features with pooling `tokens`; set llm.pooling=tokens"
             )
         onto = interpolate_tokens(target, target_length, length, hidden.shape[1], self.start_marks)
+        real &= self._whole(length, target_length)[:, None]
         return mean_distance(config.measure, self.linear(hidden[real]), onto[real], config.temperature)
+
+    def _whole(self, length: Int[Tensor, " batch"], target_length: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+        """Prompts of which both models certainly read all."""
+        whole = torch.ones_like(length, dtype=torch.bool)
+        for tokens, limit in ((length, self.limits[0]), (target_length, self.limits[1])):
+            if limit is not None:
+                whole &= tokens < limit
+        return whole
 
 
 def interpolate_tokens(

@@ -21,6 +21,9 @@ class Objective(nn.Module):
     """The losses with what they learn (projection, teacher) and what they read (read-out, denoiser).
 
     `projection` and `teacher` are trained and saved with the checkpoint, and not needed for inference.
+
+    llm_shape, also_shapes: of a row's states in the LLM's features, (llm_dim,) or (llm_tokens, llm_dim). text_limit:
+    most real tokens that the text encoder keeps of a prompt. start_marks: see `HiddenProjection`.
     """
 
     def __init__(
@@ -31,7 +34,8 @@ class Objective(nn.Module):
         read_out: ReadOut | None = None,
         denoiser: FrozenDenoiser | None = None,
         start_marks: int = 1,
-        also_dims: Sequence[int] = (),
+        also_shapes: Sequence[tuple[int, ...]] = (),
+        text_limit: int | None = None,
     ) -> None:
         super().__init__()
         for name, needed, given in (
@@ -46,12 +50,16 @@ class Objective(nn.Module):
         self.denoiser = denoiser
         distillation = config.distillation
         self.projection = self.teacher = None
-        self.also = nn.ModuleList(HiddenProjection(dim, width, distillation, start_marks) for width in also_dims)
+        self.also = nn.ModuleList(
+            HiddenProjection(dim, shape[-1], distillation, start_marks, (text_limit, _limit(shape)))
+            for shape in also_shapes
+        )
         if distillation.form == "teacher":
             assert llm_shape is not None  # the losses need it, so it was asked for
             self.teacher = Teacher(dim, llm_shape[-1], distillation, llm_shape[0] if len(llm_shape) == 2 else None)
         elif distillation.form != "none" and llm_shape is not None:
-            self.projection = HiddenProjection(dim, llm_shape[-1], distillation, start_marks)
+            limits = (text_limit, _limit(llm_shape))
+            self.projection = HiddenProjection(dim, llm_shape[-1], distillation, start_marks, limits)
 
     def parts(self) -> dict[str, nn.Module]:
         """What is learnt beside the adapter, by name."""
@@ -155,6 +163,11 @@ class Objective(nn.Module):
             loss = denoising_loss(self.denoiser, noised, text, settings.min_snr_gamma)
             losses["denoising"] = settings.weight * loss
         return losses
+
+
+def _limit(shape: tuple[int, ...]) -> int | None:
+    """Most tokens that a feature of token states keeps of a prompt; None for one vector a prompt."""
+    return shape[0] if len(shape) == 2 else None
 
 
 def _of(own: Tensor, *parts: Tensor) -> Iterator[Tensor]:
