@@ -58,6 +58,9 @@ def keep_rows(parts: _Parts, chosen: Bool[Tensor, " batch"]) -> _Parts:
 class FrozenDenoiser(nn.Module):
     """A pipeline's UNet or transformer with its training schedule. No gradient reaches its weights."""
 
+    latents_mean: Tensor  # (channels, 1, 1), as `latents_std`; 0 and 1 for a VAE that has neither
+    latents_std: Tensor
+
     def __init__(
         self, model: Any, schedule: Any, family: Family = STABLE_DIFFUSION, vae: dict[str, Any] | None = None
     ) -> None:

@@ -1,11 +1,12 @@
 """Attaching to stock pipelines: real classes, every dtype, nothing left behind."""
 
+import copy
 import inspect
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLPipeline
 
 from sur.adapter.adapter import Adapter
 from sur.adapter.generate import generate, load_pipeline
@@ -144,3 +145,60 @@ def test_states_of_another_layer_are_refused(pipe):
             pipe(PROMPTS[:1], num_inference_steps=1, clip_skip=1)
     finally:
         trained().detach(pipe)
+
+
+def test_a_deep_copy_encodes_with_its_own_text_encoder_and_adapter(pipe):
+    adapter = trained()
+    adapter.attach(pipe, 0.5)
+    try:
+        copied = copy.deepcopy(pipe)
+        before = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+        assert torch.equal(copied.encode_prompt(PROMPTS, "cpu", 1, False)[0], before)
+        with torch.no_grad():
+            for parameter in copied.text_encoder.parameters():
+                parameter.zero_()
+            for parameter in copied.encode_prompt.adapter.parameters():
+                parameter.zero_()
+        copied.to(torch.float16)
+        encoded = copied.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+        assert encoded.dtype == torch.float16
+        assert not torch.allclose(encoded.float(), before)
+        assert torch.equal(pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0], before)
+        copied.encode_prompt.adapter.detach(copied)
+        assert "encode_prompt" not in vars(copied)
+        assert torch.equal(pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0], before)
+    finally:
+        adapter.detach(pipe)
+
+
+def test_a_pipeline_made_of_anothers_parts_has_no_adapter_and_can_be_given_it(pipe):
+    adapter = trained()
+    plain = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+    adapter.attach(pipe)
+    try:
+        for other in (StableDiffusionImg2ImgPipeline.from_pipe(pipe), type(pipe)(**pipe.components)):
+            assert torch.equal(other.encode_prompt(PROMPTS, "cpu", 1, False)[0], plain)
+            adapter.attach(other)
+            adapted = pipe.encode_prompt(PROMPTS, "cpu", 1, False)[0]
+            assert torch.equal(other.encode_prompt(PROMPTS, "cpu", 1, False)[0], adapted)
+    finally:
+        adapter.detach(pipe)
+
+
+def test_what_stood_in_for_encode_prompt_before_is_there_again(pipe):
+    own, calls = pipe.encode_prompt, []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return own(*args, **kwargs)
+
+    pipe.encode_prompt = counted
+    try:
+        adapter = trained()
+        adapter.attach(pipe)
+        adapter.attach(pipe, 0.5)
+        pipe.encode_prompt(PROMPTS, "cpu", 1, False)
+        adapter.detach(pipe)
+        assert pipe.encode_prompt is counted and len(calls) == 1
+    finally:
+        del pipe.encode_prompt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 
 import diffusers
 import numpy as np
@@ -116,6 +117,21 @@ def test_a_prompt_that_is_cut_has_as_many_real_tokens_as_the_losses_know(pipelin
     short, cut = encoded.values[spec.name]["length"].tolist()
     assert short < cut == counted_tokens(spec)
     assert encoded.stats["truncated"] == 1
+
+
+def test_another_number_of_t5_states_than_in_training_is_said_once(tmp_path):
+    pipe = load_pipeline(save_family(tmp_path / "pixart-alpha", "pixart-alpha"))
+    for t5_tokens, same, other in ((None, 120, 60), (40, 40, 120)):
+        text = {"pipeline": "PixArtAlphaPipeline"} | ({"t5_tokens": t5_tokens} if t5_tokens else {})
+        adapter = Adapter(AdapterConfig(dim=width(pipe)), trained_on={"text": text})
+        adapter.attach(pipe)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for tokens in (same, other, other):
+                pipe.encode_prompt(PROMPTS[0], do_classifier_free_guidance=False, max_sequence_length=tokens)
+        messages = [str(each.message) for each in said if "states of T5" in str(each.message)]
+        assert len(messages) == 1 and f"max_sequence_length={same}" in messages[0]
+        adapter.detach(pipe)
 
 
 def test_an_adapter_of_another_family_of_the_same_width_is_refused(tmp_path):

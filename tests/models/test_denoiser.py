@@ -9,6 +9,8 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKLOutput
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from tiny_models import save_pipeline, tiny_vae
 
 from sur.adapter.losses.denoising import snr_weight
@@ -39,12 +41,8 @@ def test_latents_are_normalised_a_channel_as_the_pipeline_encodes_them(xl):
     picture = torch.rand(1, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         mean = pipe.vae.encode(picture).latent_dist.mean
-        pipe.vae.encode = lambda _: (
-            diffusers.models.autoencoders.autoencoder_kl.AutoencoderKLOutput(  # its mean, no draw
-                latent_dist=diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(
-                    torch.cat([mean, torch.full_like(mean, -100.0)], dim=1)
-                )
-            )
+        pipe.vae.encode = lambda _: AutoencoderKLOutput(  # its mean, no draw
+            latent_dist=DiagonalGaussianDistribution(torch.cat([mean, torch.full_like(mean, -100.0)], dim=1))
         )
         wanted = pipe.prepare_latents(picture, None, 1, 1, torch.float32, "cpu", add_noise=False)
     denoiser = FrozenDenoiser(pipe.unet, diffusers.DDPMScheduler(), STABLE_DIFFUSION_XL, dict(pipe.vae.config))
