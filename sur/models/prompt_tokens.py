@@ -92,6 +92,18 @@ def _cut(ids: list[int], offsets: list[tuple[int, int]], first: int, last: int, 
     return Tokens(ids[:kept] + ids[stop:], start, kept, truncated=kept < stop)
 
 
+def doubled_mark(tokenizer: Any, template: str | None, add_special_tokens: bool) -> str | None:
+    """The start or end mark that a template writes out and the tokenizer adds once more; None without one."""
+    if template in (None, "chat") or not add_special_tokens:
+        return None
+    before, after = template_around(tokenizer, template)
+    ids = tokenizer(before + "x" + after, add_special_tokens=True)["input_ids"]
+    for mark, neighbour in ((ids[0], ids[1]), (ids[-1], ids[-2])):
+        if mark == neighbour and mark in tokenizer.all_special_ids:
+            return tokenizer.convert_ids_to_tokens(mark)
+    return None
+
+
 def batches_by_length(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
     """Indices in batches of similar length, longest first, each with rows x longest <= tokens_per_batch.
 

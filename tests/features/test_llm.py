@@ -155,6 +155,25 @@ def test_truncated_last_state_still_stands_at_the_templates_end(llama):
     assert relative_error(got, wanted) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("settings", "doubled"),
+    [
+        ({"template": "<s>[INST] {prompt} [/INST]"}, "<s>"),
+        ({"template": "<s>[INST] {prompt} [/INST]", "add_special_tokens": False}, None),
+        ({"template": "[INST] {prompt} <s>"}, None),
+        ({"template": "chat"}, None),
+        ({}, None),
+    ],
+)
+def test_a_start_mark_that_is_read_twice_is_said(llama, settings, doubled, caplog):
+    encoder = LLMEncoder(config_for(llama, **settings))
+    encoder.count_tokens(["a cat"])
+    encoder.count_tokens(["a dog"])
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (doubled is not None)
+    assert all(f"read with {doubled} twice" in m and "llm.add_special_tokens=false" in m for m in messages)
+
+
 def test_chat_template_of_the_tokenizer(llama):
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(llama).eval(),

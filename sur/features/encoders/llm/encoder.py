@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -19,11 +20,12 @@ from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from sur.models.gguf import parsed_once, read_gguf_header
 from sur.models.libraries import quiet_libraries
 from sur.models.locate import LLM_CONFIG, LLM_TOKENIZER, LLM_WEIGHTS, Located, locate
-from sur.models.prompt_tokens import Tokens, tokenize
+from sur.models.prompt_tokens import Tokens, doubled_mark, tokenize
 from sur.models.vllm.server import ServedModel
 from sur.support.errors import ConfigError
 
 ENCODER_VERSION = 1
+_log = logging.getLogger(__name__)
 
 
 class LLMEncoder:
@@ -179,6 +181,11 @@ class LLMEncoder:
             from transformers import AutoTokenizer
 
             self._tokens_of = self._read(AutoTokenizer.from_pretrained, LLM_TOKENIZER)
+            if mark := doubled_mark(self._tokens_of, self.config.template, self.config.add_special_tokens):
+                _log.warning(
+                    "every prompt of %s is read with %s twice: llm.template has it, and the tokenizer adds it; set "
+                    "llm.add_special_tokens=false, or leave it out of the template", self.config.name, mark,
+                )  # fmt: skip
         return self._tokens_of
 
     def _body(self) -> Any:
