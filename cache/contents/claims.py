@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sur.cache.contents.features import Feature
@@ -21,14 +21,18 @@ class Claims:
         return claim in self._claimed
 
     @contextmanager
-    def claim(self, feature: Feature, partition: int, wait: bool) -> Iterator[bool]:
+    def claim(self, lookup: Callable[[], Feature], feature: Feature, partition: int, wait: bool) -> Iterator[bool]:
         """Lock a partition during the block; yields True if it is locked here and still to be written.
 
-        Yields False if it is done already or, unless `wait`, if another writer holds the lock.
+        Yields False if it is done already or, unless `wait`, if another writer holds the lock. `lookup` reads the
+        feature's declaration again, once the partition is locked: the feature may be dropped until then.
+
+        Raises:
+            UnknownFeature: the feature was dropped.
         """
         claim = (feature.spec.name, partition)
         with self._storage.locked(feature.receipt_directory(partition), wait) as locked:
-            to_do = locked and feature.receipt(partition) is None
+            to_do = locked and lookup().receipt(partition) is None
             if to_do:
                 self._claimed.add(claim)
             try:

@@ -86,10 +86,12 @@ def compact(
     """
     from sur.cache import Manifest, Store, store_location
     from sur.cache import compact as copy
+    from sur.cache.compact import require_apart
     from sur.support.log import log_to_stderr
     from sur.support.progress import Progress
 
     source = Store.open(store_path(store))
+    require_apart(source.path, store_location(target))  # before anything is made there
     compacted = Store.open_or_create(store_location(target), source.rows_per_partition)
     total = sum(len(source.receipts(name)) for name in source.features())
     with log_to_stderr(), Progress("compact", total, "partitions") as progress:
