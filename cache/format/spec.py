@@ -130,8 +130,8 @@ class FeatureSpec:
     def from_attributes(cls, name: str, attributes: Mapping[str, Any]) -> FeatureSpec:
         """The spec of a name and its `attributes`."""
         arrays = {key: ArraySpec(**value) for key, value in attributes["arrays"].items()}
-        if not isinstance(attributes["kind"], str):
-            raise TypeError(f"kind is {attributes['kind']!r}, not text")
+        if not isinstance(attributes["kind"], str) or not isinstance(attributes["identity"], dict):
+            raise TypeError(f"kind {attributes['kind']!r} or identity {attributes['identity']!r}")
         return cls(name, attributes["kind"], attributes["identity"], arrays)
 
     @property
