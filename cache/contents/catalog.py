@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from sur.cache.contents.features import SECTIONS, Feature, read_declaration
 from sur.cache.contents.rows import Rows
@@ -57,8 +58,12 @@ class Catalog:
 
     def intact(self, section: str, fresh: bool = False) -> list[Feature]:
         """The features of a section; one with a damaged or lost declaration is left out, and the log names it."""
+        names = self.names(section)
+        lost = self._with_receipts_alone(section, names)
+        if lost and self._storage.busy(""):
+            lost = []  # one may just be dropped
         features = []
-        for name in self._every_name(section):
+        for name in (*names, *lost):
             try:
                 features.append(self.get(name, section, fresh))
             except CorruptStore as error:
@@ -69,14 +74,15 @@ class Catalog:
 
     def whole(self, section: str) -> list[Feature]:
         """All features of a section. Raises CorruptStore when the declaration of one is damaged or lost."""
-        return [self.get(name, section, fresh=True) for name in self._every_name(section)]
+        names = self.names(section)
+        lost = self._with_receipts_alone(section, names)
+        return [self.get(name, section, fresh=True) for name in (*names, *lost)]
 
-    def _every_name(self, section: str) -> list[str]:
-        """Names in a section, those included that have receipts alone."""
+    def _with_receipts_alone(self, section: str, names: Collection[str]) -> list[str]:
+        """Names in a section, other than `names`, of which there are receipts."""
         receipts = f"receipts/{section}"
-        names = set(self.names(section))
-        others = [name for name in self._storage.folders(receipts) if name not in names]
-        return sorted({*names, *(n for n in others if partition_numbers(self._storage, f"{receipts}/{n}"))})
+        others = (name for name in self._storage.folders(receipts) if name not in names)
+        return [name for name in others if partition_numbers(self._storage, f"{receipts}/{name}")]
 
     def ensure(self, section: str, spec: FeatureSpec, slots: int) -> None:
         """Create a feature, or check the identity of the stored one and complete an interrupted creation.
@@ -121,7 +127,8 @@ class Catalog:
         try:
             self._require_idle(name, receipts)  # a writer that locked a partition before has seen the declaration
         except StoreBusy:
-            self._storage.publish(join(directory, metadata.FILE), declaration or b"")
+            if declaration is not None:
+                self._storage.publish(join(directory, metadata.FILE), declaration)
             raise
         self._storage.remove_tree(receipts)
         self._storage.remove_tree(directory)

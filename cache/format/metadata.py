@@ -6,7 +6,7 @@ https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ FILE = "zarr.json"
 # Versions 1 and 2 had a SHA-256 in receipts, and digests of declarations that did not depend on the folder.
 FORMAT_VERSION = 3
 GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
-CONSOLIDATED = ("", "rows", "features")  # groups that a user may have consolidated
+CONSOLIDATED = ("", "rows", "features", "assets")  # groups that a user may have consolidated
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
@@ -158,16 +158,18 @@ def stale(storage: Storage, directory: str, consolidated: Any) -> bool:
     copies = consolidated.get("metadata") if isinstance(consolidated, dict) else None
     if not isinstance(copies, dict):
         return True
-    folders = (key.rpartition("/")[0] for key in storage.files(directory) if key.endswith(f"/{FILE}"))
-    nodes = {folder.removeprefix(directory).lstrip("/"): folder for folder in folders if folder != directory}
-    if {name for name in copies if not name.startswith("receipts")} != {
-        n for n in nodes if not n.startswith("receipts")
-    }:
+
+    def of_arrays(folders: Iterable[str]) -> set[str]:
+        return {folder for folder in folders if folder != directory and not folder.startswith("receipts")}
+
+    nodes = of_arrays(key.rpartition("/")[0] for key in storage.files(directory) if key.endswith(f"/{FILE}"))
+    copied = {join(directory, str(name)): copy for name, copy in copies.items()}
+    if of_arrays(copied) != nodes:
         return True
     return any(
-        isinstance(copy, dict) and copy.get("shape") != (read_metadata(storage, nodes[name]) or {}).get("shape")
-        for name, copy in copies.items()
-        if name in nodes
+        not isinstance(copied[node], dict)
+        or copied[node].get("shape") != (read_metadata(storage, node) or {}).get("shape")
+        for node in sorted(nodes)
     )
 
 
