@@ -10,7 +10,7 @@ from sur.cache.contents.rows import Rows
 from sur.cache.errors import CorruptStore, StoreBusy, UnknownFeature
 from sur.cache.format import metadata
 from sur.cache.format.codecs import require_codec
-from sur.cache.format.receipts import partition_numbers
+from sur.cache.format.receipts import receipt_numbers
 from sur.cache.format.spec import FeatureSpec
 from sur.cache.storage.base import Storage, join
 from sur.cache.storage.keys import parse_key
@@ -43,7 +43,7 @@ class Catalog:
             spec = read_declaration(self._storage, section, name)
             if spec is None:
                 self.forget(name, section)
-                if partition_numbers(self._storage, f"receipts/{section}/{name}"):
+                if receipt_numbers(self._storage, f"receipts/{section}/{name}"):
                     raise CorruptStore(
                         f"{self._storage.where(join(section, name, metadata.FILE))} is gone, but receipts of {name} "
                         "are there.",
@@ -82,7 +82,7 @@ class Catalog:
         """Names in a section, other than `names`, of which there are receipts."""
         receipts = f"receipts/{section}"
         others = (name for name in self._storage.folders(receipts) if name not in names)
-        return [name for name in others if partition_numbers(self._storage, f"{receipts}/{name}")]
+        return [name for name in others if receipt_numbers(self._storage, f"{receipts}/{name}")]
 
     def ensure(self, section: str, spec: FeatureSpec, slots: int) -> None:
         """Create a feature, or check the identity of the stored one and complete an interrupted creation.

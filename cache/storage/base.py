@@ -179,7 +179,8 @@ def _plain_url(location: str | Path) -> str:
     if isinstance(location, Path):
         return f"file://{os.path.realpath(location)}"
     url = urlsplit(location)
-    return f"{url.scheme.lower()}://{url.netloc.lower()}{posixpath.normpath(f'/{unquote(url.path)}')}".rstrip("/")
+    path = posixpath.normpath(f"/{unquote(url.path).lstrip('/')}")
+    return f"{url.scheme.lower()}://{url.netloc.lower()}{path}".rstrip("/")
 
 
 def join(*parts: str) -> str:

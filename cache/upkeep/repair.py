@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 from sur.cache.contents.catalog import Catalog
@@ -116,6 +116,7 @@ def repair(
         if damage.feature == "rows" and (damage.partition in restored or (damage.partition >= committed and values)):
             continue  # restored, or the rest of an interrupted append, which the next append replaces
         try:
+            storage.require_own(damage.file.rpartition("/")[0])
             if storage.leftover(damage.file):
                 _mend_leftover(storage, parse_key(damage.file.removesuffix(".partial")), damage.file)
             elif key is None or damage.problem == STRAY or (damage.feature == "rows" and damage.partition >= 0):
@@ -132,5 +133,7 @@ def repair(
         metadata.publish_metadata(storage, folder, document)
     for section in SECTIONS:
         for feature in catalog.intact(section, fresh=True):
-            feature.publish_metadata(slots)
+            with suppress(NotWritable):  # its folder is a link, perhaps to a feature of another store
+                storage.require_own(feature.directory)
+                feature.publish_metadata(slots)
     return beyond

@@ -18,7 +18,6 @@ from sur.cache.format.receipts import (
     Receipt,
     ShardReceipt,
     partition_directory,
-    partition_numbers,
     read_receipt,
     receipt_numbers,
 )
@@ -103,7 +102,7 @@ class _Verification:
         self.rows()
         for section in SECTIONS:
             receipts = f"receipts/{section}"
-            known = {n for n in self.storage.folders(receipts) if partition_numbers(self.storage, f"{receipts}/{n}")}
+            known = {n for n in self.storage.folders(receipts) if receipt_numbers(self.storage, f"{receipts}/{n}")}
             for name in sorted({*self.storage.folders(section), *known}):
                 self.feature(section, name)
         self.datasets()
@@ -170,7 +169,7 @@ class _Verification:
             self.abandon(section, name)
             return
         if spec is None or document is None:
-            receipts = partition_numbers(self.storage, f"receipts/{section}/{name}")
+            receipts = receipt_numbers(self.storage, f"receipts/{section}/{name}")
             if receipts or next(self.storage.files(directory), None) is not None:
                 what = "its receipts are there" if receipts else "other files of it are there"
                 self.report(name, -1, join(directory, metadata.FILE), f"gone, but {what}")
