@@ -179,9 +179,7 @@ class Store:
         Gives False if it is done already or, unless `wait`, if another writer holds the lock.
         """
         self._need_writable()
-        return self._claims.claim(
-            lambda: self._catalog.get(feature, fresh=True), self._catalog.get(feature), partition, wait
-        )
+        return self._claims.claim(self._catalog, feature, partition, wait)
 
     def write_partition(
         self, feature: str, partition: int, values: Values, missing: Reasons | None = None, stats: Counts | None = None

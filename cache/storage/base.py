@@ -130,7 +130,7 @@ def open_storage(location: str | Path) -> Storage:
     """
     location = store_location(location)
     if isinstance(location, str):
-        _require_no_secret(location)
+        require_no_secret(location)
         try:
             from sur.cache.storage.bucket import BucketStorage
         except ModuleNotFoundError as error:
@@ -149,7 +149,7 @@ def store_location(text: str | Path) -> str | Path:
     return text if isinstance(text, str) and "://" in text else Path(text)
 
 
-def _require_no_secret(url: str) -> None:
+def require_no_secret(url: str) -> None:
     """Raises CacheError, which does not repeat it, for a URL with a user, a password or a signature."""
     scheme, _, place = url.partition("://")
     bucket = place.partition("/")[0]
