@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from sur.cache.errors import CacheError
 from sur.cache.format.spec import which_ids
 from sur.cache.manifest import Manifest
+from sur.cache.storage.base import same_or_inside
 from sur.cache.store import Store
+
+
+def require_apart(source: str | Path, target: str | Path) -> None:
+    """Check that neither of two locations of stores is, or lies in, the other: `compact` needs it.
+
+    Raises:
+        CacheError: they are not apart; links, `..` and doubled slashes are seen through.
+    """
+    if same_or_inside(target, source) or same_or_inside(source, target):
+        raise CacheError(
+            f"{source} cannot be compacted into itself: {target} is the same place, or lies in it or around it. Name a "
+            "folder or URL apart from it."
+        )
 
 
 def compact(
@@ -28,16 +43,16 @@ def compact(
 
     Raises:
         IdentityMismatch: `target` has a feature of the same name that was made differently.
-        CacheError: `target` is `source`, or holds other rows.
-        CorruptStore: a value in `source` does not match its checksum.
+        CacheError: `target` is `source`, lies in it or around it, or holds other rows.
+        CorruptStore: a value in `source` does not match its checksum, or a data set, declaration or row of it is lost.
     """
+    require_apart(source.path, target.path)
+    features = source.features(strict=True)
     names = source.datasets()
     members = {name: source.members(name) for name in names}
     copied = np.any(list(members.values()), axis=0) if names else source.filled()
     ids = source.row_ids()
     copied |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
-    if target.path == source.path:
-        raise CacheError(f"{source.path} cannot be compacted into itself; name another folder or URL.")
     slot_of = {record.id: record.slot for record in source.rows()}
     records = {record.id: record for record in source.rows() if copied[record.slot]}
     if foreign := [row.id.hex() for row in target.rows() if row.id not in slot_of]:
@@ -46,7 +61,7 @@ def compact(
             "name a new store."
         )
     target.add_rows(records.values())
-    for spec in source.features().values():
+    for spec in features.values():
         target.ensure_feature(spec)
         done = {receipt.partition for receipt in source.receipts(spec.name) if receipt is not None}
         reasons = source.missing(spec.name)

@@ -10,7 +10,21 @@ class IdentityMismatch(CacheError):
 
 
 class CorruptStore(CacheError):
-    """Stored bytes do not agree with their checksum, their receipt or the format."""
+    """Stored bytes do not agree with their checksum, their receipt, the format or each other; `fault` says which.
+
+    The message ends with the remedy.
+    """
+
+    def __init__(self, fault: str, remedy: str = "Mend it by `sur verify CONFIG --repair`.") -> None:
+        super().__init__(fault, remedy)  # both are kept: an exception is pickled by its arguments
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, map(str, self.args)))
+
+
+class StorageFailed(CacheError):
+    """The file system refused to read or write; committed partitions are safe."""
 
 
 class StoreBusy(CacheError):

@@ -11,10 +11,10 @@ import numpy as np
 from sur.cache.contents.assets import has_asset, write_asset
 from sur.cache.contents.catalog import Catalog
 from sur.cache.contents.claims import Claims
-from sur.cache.contents.datasets import dataset_names, read_members, write_members
+from sur.cache.contents.datasets import dataset_names, drop_members, read_members, write_members
 from sur.cache.contents.features import SECTIONS, Counts, Feature, Packed, Reasons, Values, missing_slots
-from sur.cache.contents.opening import create_store, open_or_create_store, open_store
-from sur.cache.contents.rows import RECEIPTS, TEXTS, Rows
+from sur.cache.contents.opening import create_store, open_or_create_store, open_store, store_exists
+from sur.cache.contents.rows import Rows
 from sur.cache.errors import CacheError, StoreBusy
 from sur.cache.format import metadata
 from sur.cache.format.dtypes import to_float32
@@ -52,8 +52,8 @@ class Store:
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
-        """Whether there is a store at `path`."""
-        return metadata.read_metadata(open_storage(path), "") is not None
+        """Whether there is a store at `path`, be its zarr.json lost or not."""
+        return store_exists(open_storage(path))
 
     @classmethod
     def create(cls, path: str | Path, rows_per_partition: int = 512) -> Store:
@@ -97,8 +97,6 @@ class Store:
     def add_rows(self, rows: Iterable[RowRecord]) -> int:
         """Append rows with new ids in new partitions; returns how many were new. Raises BadValues for a wrong id."""
         with self._locked():
-            for folder in ("rows", RECEIPTS):
-                self._storage.clear_leftovers(folder)
             added = self._rows.append(rows)
             self._publish_shapes()
         return added
@@ -126,7 +124,7 @@ class Store:
 
     def members(self, dataset: str) -> np.ndarray:
         """Which slots hold a row that a data set has now, bool (slots,). Raises CacheError when it does not exist."""
-        return read_members(self._storage, dataset, self._slots())
+        return read_members(self._storage, self._rows, dataset)
 
     def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
         """Make a data set exactly the rows of these ids; returns how many rows left it, and how many it has now.
@@ -134,15 +132,21 @@ class Store:
         Raises BadValues when the name is not valid, or the store has no row with one of the ids; nothing is changed.
         """
         with self._locked():
-            return write_members(self._storage, self._rows, dataset, ids)
+            return write_members(self._storage, self._rows, self.rows_per_partition, dataset, ids)
 
     def ensure_feature(self, spec: FeatureSpec) -> None:
         """Create the feature. Raises IdentityMismatch, which names the fields, if a stored one was made differently."""
         self._ensure("features", spec)
 
-    def features(self) -> dict[str, FeatureSpec]:
-        """Specs of the stored features, by name. Those with a damaged declaration are left out, with a warning."""
-        return {feature.spec.name: feature.spec for feature in self._catalog.intact("features")}
+    def features(self, strict: bool = False) -> dict[str, FeatureSpec]:
+        """Specs of the stored features, by name. One with a damaged declaration is left out, with a warning.
+
+        `strict`: it is a CorruptStore instead, in an asset too.
+        """
+        if strict:
+            self._catalog.whole("assets")
+        features = self._catalog.whole("features") if strict else self._catalog.intact("features")
+        return {feature.spec.name: feature.spec for feature in features}
 
     def spec(self, feature: str) -> FeatureSpec:
         """Spec of one stored feature."""
@@ -175,7 +179,7 @@ class Store:
         Gives False if it is done already or, unless `wait`, if another writer holds the lock.
         """
         self._need_writable()
-        return self._claims.claim(self._catalog.get(feature, fresh=True), partition, wait)
+        return self._claims.claim(self._catalog, feature, partition, wait)
 
     def write_partition(
         self, feature: str, partition: int, values: Values, missing: Reasons | None = None, stats: Counts | None = None
@@ -262,9 +266,10 @@ class Store:
         return has_asset(self._catalog, spec)
 
     def drop_feature(self, name: str) -> None:
-        """Remove a feature (or an asset) and all its values."""
+        """Remove a feature or an asset with all its values, or else a data set of this name; rows stay."""
         with self._locked():
-            self._catalog.drop(name)
+            if not self._catalog.drop(name):
+                drop_members(self._storage, self.rows_per_partition, name)
 
     def verify(self, progress: Callable[[str], None] | None = None) -> list[Damage]:
         """Damage found by checking every file against checksums, receipts and metadata; `progress` gets each file."""
@@ -272,8 +277,7 @@ class Store:
 
     def n_files(self) -> int:
         """Number of files with a receipt, of rows, features and assets: those that `verify` reads."""
-        rows = (1 + len(TEXTS)) * len(self._storage.folders(RECEIPTS))
-        return rows + sum(feature.n_files() for feature in self._features_and_assets())
+        return self._rows.n_files() + sum(feature.n_files() for feature in self._features_and_assets())
 
     def repair(self, damages: Sequence[Damage], records: Sequence[RowRecord] = ()) -> list[Damage]:
         """Mend the damage that `verify` found, for the next extraction to recompute what is broken (upkeep/repair.py).
@@ -288,28 +292,27 @@ class Store:
 
     def describe(self) -> StoreSummary:
         """A summary of the store's contents, for people and programs."""
-        stored = self._features_and_assets()
-        return summarize(self.path, self.rows_per_partition, self.n_partitions, self.n_rows, stored)
+        return summarize(
+            self.path, self.rows_per_partition, self.n_partitions, self.n_rows, self._features_and_assets()
+        )
 
     def _features_and_assets(self) -> list[Feature]:
         return [feature for section in SECTIONS for feature in self._catalog.intact(section)]
 
     def _ensure(self, section: str, spec: FeatureSpec) -> None:
         with self._locked():
-            self._catalog.ensure(section, spec, self._slots())
+            self._catalog.ensure(section, spec, self._rows.n_slots())
             self._publish_shapes()
 
     def _publish_shapes(self) -> None:
         self._rows.publish_metadata()
-        self._catalog.resize(self._slots())
-
-    def _slots(self) -> int:
-        return self.n_partitions * self.rows_per_partition
+        self._catalog.resize(self._rows.n_slots())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self._need_writable()
         with self._storage.locked("", wait=True):
+            metadata.drop_consolidated(self._storage)
             yield
 
     def _need_writable(self) -> None:

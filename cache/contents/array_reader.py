@@ -80,8 +80,9 @@ class ArrayReader:
             for place in range(rows):
                 self._read_row(file.read_into, shard, place, flat[place], again=True)
             return out
-        data = np.empty(self._receipt_of(partition).bytes, dtype=np.uint8)
-        self.open_file(partition).read_into(data, 0)
+        file = self.open_file(partition)
+        data = np.empty(file.size, dtype=np.uint8)
+        file.read_into(data, 0)
         shard = self._shard(partition, data)
         if layout.rows_per_chunk > 1:
             flat[...] = self._chunk(shard, 0, data, where)[:rows]
@@ -174,10 +175,12 @@ class ArrayReader:
                 raise CorruptStore(f"{where}: {len(crcs)} checksums in its receipt for {layout.chunks} chunks.")
             places = layout.raw_places
             if layout.spec.packed:
-                tail = np.empty(layout.index_bytes, np.uint8) if data is None else data[-layout.index_bytes :]
+                if receipt.bytes < layout.index_bytes:
+                    raise CorruptStore(f"{where}: too short to hold its index.")
+                tail = np.empty(layout.index_bytes, np.uint8) if data is None else data
                 if data is None:
                     self.open_file(partition).read_into(tail, receipt.bytes - layout.index_bytes)
-                places = layout.read_index(tail, where)
+                places = layout.read_index(tail, receipt.bytes, where)
                 if (crcs[places[:, 0] == NOWHERE] != 0).any():
                     raise CorruptStore(f"{where}: its index lacks chunks that its receipt names. Run verify.")
             self._shards[partition] = _Shard(self._key_of(partition), places, crcs, bytearray(len(crcs)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sur.cache.contents.features import Feature
+from sur.cache.contents.catalog import Catalog
 from sur.cache.errors import StoreBusy
 from sur.cache.storage.base import Storage
 
@@ -21,14 +21,18 @@ class Claims:
         return claim in self._claimed
 
     @contextmanager
-    def claim(self, feature: Feature, partition: int, wait: bool) -> Iterator[bool]:
+    def claim(self, catalog: Catalog, feature: str, partition: int, wait: bool) -> Iterator[bool]:
         """Lock a partition during the block; yields True if it is locked here and still to be written.
 
-        Yields False if it is done already or, unless `wait`, if another writer holds the lock.
+        Yields False if it is done already or, unless `wait`, if another writer holds the lock. The declaration is read
+        once the partition is locked: the feature may be dropped until then.
+
+        Raises:
+            UnknownFeature: the feature was dropped.
         """
-        claim = (feature.spec.name, partition)
-        with self._storage.locked(feature.receipt_directory(partition), wait) as locked:
-            to_do = locked and feature.receipt(partition) is None
+        claim = (feature, partition)
+        with self._storage.locked(catalog.get(feature).receipt_directory(partition), wait) as locked:
+            to_do = locked and catalog.get(feature, fresh=True).receipt(partition) is None
             if to_do:
                 self._claimed.add(claim)
             try:

@@ -14,7 +14,14 @@ from sur.cache.errors import BadValues, CorruptStore, IdentityMismatch, Incomple
 from sur.cache.format import metadata
 from sur.cache.format.checksum import CRC_BYTES, with_crc, without_crc
 from sur.cache.format.dtypes import all_finite, as_stored, finite_mask, rounded
-from sur.cache.format.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
+from sur.cache.format.receipts import (
+    Receipt,
+    ShardReceipt,
+    partition_directory,
+    partition_numbers,
+    publish_receipt,
+    read_receipt,
+)
 from sur.cache.format.shard import Layout
 from sur.cache.format.spec import FeatureSpec
 from sur.cache.storage.base import Storage, join
@@ -140,7 +147,7 @@ class Feature:
         try:
             receipt = read_receipt(self._storage, self.receipt_directory(partition))
         except CorruptStore as error:
-            logger.warning("%s Partition %d of %s counts as not done.", error, partition, self.spec.name)
+            logger.warning("%s Partition %d of %s counts as not done.", error.fault, partition, self.spec.name)
             return None
         if receipt is None or self.mismatch(receipt, partition):
             return None
@@ -153,7 +160,7 @@ class Feature:
 
     def n_files(self) -> int:
         """Number of shards in the partitions that have a receipt file."""
-        return len(self._storage.folders(self.receipts)) * len(self.spec.arrays)
+        return len(partition_numbers(self._storage, self.receipts)) * len(self.spec.arrays)
 
     def mismatch(self, receipt: Receipt, partition: int) -> str:
         """Why a receipt does not belong to this partition; "" if it does."""
@@ -165,7 +172,10 @@ class Feature:
             return "receipt of other rows"
         if set(receipt.shards) != set(self.spec.arrays):
             return "receipt of other arrays"
-        return ""
+        chunks = {name: layout.chunks if self.section == "features" else 1 for name, layout in self.layouts.items()}
+        if any(len(shard.crcs()) != chunks[name] for name, shard in receipt.shards.items()):
+            return "receipt of other chunks"
+        return "receipt of more rows than a partition has" if receipt.rows > self._per_partition else ""
 
     def done(self, partition: int) -> Receipt:
         """Receipt of a partition that is done, from the last call of `receipt`.
@@ -260,6 +270,24 @@ class Feature:
                 )
             checked[key] = stored
         return checked
+
+
+def read_declaration(storage: Storage, section: str, name: str) -> FeatureSpec | None:
+    """Spec of a stored feature or asset; None if it has no declaration.
+
+    Raises:
+        CorruptStore: the declaration is damaged, or is not one of this format.
+    """
+    directory = join(section, name)
+    document = metadata.read_metadata(storage, directory)
+    if document is None:
+        return None
+    attributes = metadata.unseal(document["attributes"], storage.where(directory), directory)
+    try:
+        return FeatureSpec.from_attributes(name, attributes)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        where = storage.where(join(directory, metadata.FILE))
+        raise CorruptStore(f"{where}: not a declaration of this format: {error!r}.") from error
 
 
 def missing_slots(receipts: Iterable[Receipt | None], rows_per_partition: int) -> dict[int, str]:

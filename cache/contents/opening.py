@@ -7,6 +7,7 @@ from pathlib import Path
 from sur.cache.contents.rows import Rows
 from sur.cache.errors import CacheError
 from sur.cache.format.metadata import read_metadata
+from sur.cache.format.receipts import ROW_RECEIPTS, receipt_numbers
 from sur.cache.format.root import read_root, recover_root, require_free, write_root
 from sur.cache.storage.base import Storage, open_storage
 
@@ -38,6 +39,11 @@ def open_or_create_store(path: str | Path, rows_per_partition: int) -> Opened:
         size = read_root(storage)
         write_root(storage, size)
     return storage, size
+
+
+def store_exists(storage: Storage) -> bool:
+    """Whether there is a store, be its zarr.json lost or not."""
+    return read_metadata(storage, "") is not None or bool(receipt_numbers(storage, ROW_RECEIPTS))
 
 
 def _write_empty(storage: Storage, rows_per_partition: int) -> Opened:

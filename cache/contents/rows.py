@@ -13,13 +13,21 @@ import numpy as np
 from sur.cache.errors import BadValues, CorruptStore
 from sur.cache.format import metadata
 from sur.cache.format.checksum import CRC_BYTES, with_crc, without_crc
-from sur.cache.format.receipts import Receipt, ShardReceipt, partition_directory, publish_receipt, read_receipt
+from sur.cache.format.receipts import (
+    ROW_RECEIPTS,
+    Receipt,
+    ShardReceipt,
+    partition_directory,
+    partition_numbers,
+    publish_receipt,
+    read_receipt,
+    receipt_numbers,
+)
 from sur.cache.format.shard import decode_texts, encode_texts, file_fault
 from sur.cache.format.spec import ID_BYTES, RowRecord, json_digest
 from sur.cache.storage.base import Storage, join
 
 TEXTS = ("simple", "complex", "image")
-RECEIPTS = "receipts/rows"
 IDENTITY = json_digest({"kind": "rows", "columns": ["id", *TEXTS]})
 
 
@@ -35,15 +43,59 @@ class Rows:
 
     @property
     def n_partitions(self) -> int:
-        """Number of committed partitions, those of other processes included."""
+        """Number of committed partitions, those of other processes included.
+
+        Raises:
+            CorruptStore: on the first call, a partition's receipt or ids are lost or damaged.
+        """
         with self._growing:
             if not self._ids:
-                numbers = {int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()}
-                committed = self._storage.map(self._committed, range(max(numbers, default=-1) + 1))
-                self._ids = self._storage.map(self._read_ids, range((*committed, False).index(False)))
+                self._ids = self._storage.map(self._read_ids, range(self._whole()))
             while self._committed(len(self._ids)):
                 self._ids.append(self._read_ids(len(self._ids)))
             return len(self._ids)
+
+    def _whole(self) -> int:
+        """Number of partitions that have a receipt. Raises CorruptStore when more were committed: absence is no end."""
+        counted = self.counted()  # before the receipts are listed: a writer publishes these before it counts
+        numbers = receipt_numbers(self._storage, ROW_RECEIPTS)
+        whole = next((place for place, number in enumerate(numbers) if place != number), len(numbers))
+        while self._committed(whole):
+            whole += 1  # since the list was made
+        after = numbers[-1:] > [whole]
+        if after or whole < counted:
+            found = "partitions after it are there" if after else f"the columns of the rows count {counted} partitions"
+            raise CorruptStore(
+                f"{self._storage.where(join(partition_directory(ROW_RECEIPTS, whole), metadata.FILE))} is gone, but "
+                f"{found}.",
+                "Restore it by `sur verify CONFIG --repair`, or from a copy; until then no row is read or added.",
+            )
+        return whole
+
+    def counted(self) -> int:
+        """Number of partitions by the shapes of the columns; the smallest, so that one damaged shape invents none."""
+
+        def count(column: int) -> int | None:
+            with suppress(CorruptStore, LookupError, TypeError):
+                slots = (metadata.read_metadata(self._storage, f"rows/{columns[column]}") or {})["shape"][0]
+                return slots // self._per_partition if type(slots) is int else None
+            return None
+
+        columns = ("id", *TEXTS)
+        counts = self._storage.map(count, range(len(columns)))
+        return min((number for number in counts if number is not None), default=0)
+
+    def committed(self) -> int:
+        """Number of partitions that were ever committed, those included whose receipt is lost or damaged."""
+        for number in reversed(receipt_numbers(self._storage, ROW_RECEIPTS)):
+            with suppress(CorruptStore):
+                self.receipt(number)
+                return max(number + 1, self.counted())
+        return self.counted()
+
+    def n_files(self) -> int:
+        """Number of files in the partitions that have a receipt's folder."""
+        return (1 + len(TEXTS)) * len(partition_numbers(self._storage, ROW_RECEIPTS))
 
     def ids(self, partition: int) -> np.ndarray:
         """Ids of the filled slots of a partition, uint8 (rows, 16)."""
@@ -68,6 +120,10 @@ class Rows:
         if empty.any():
             raise IndexError(f"Slot {slots[empty][0]} holds no row ({int(empty.sum())} such slots asked for).")
 
+    def n_slots(self) -> int:
+        """Number of slots, the empty ones of each partition included."""
+        return self.n_partitions * self._per_partition
+
     def slot_ids(self) -> np.ndarray:
         """Ids of all slots, uint8 (slots, 16); zero where a slot is empty."""
         ids = np.zeros((self.n_partitions, self._per_partition, ID_BYTES), dtype=np.uint8)
@@ -82,7 +138,12 @@ class Rows:
     def records(self, partition: int) -> list[RowRecord]:
         """Rows of one partition in slot order."""
         ids, first = self.ids(partition), partition * self._per_partition
-        columns = [decode_texts(self._read(name, partition)) for name in TEXTS]
+        columns = [
+            decode_texts(
+                self._read(name, partition), self._per_partition, self._storage.where(self.key(name, partition))
+            )
+            for name in TEXTS
+        ]
         return [
             RowRecord(id.tobytes(), *(column[row] for column in columns), slot=first + row)
             for row, id in enumerate(ids)
@@ -94,11 +155,11 @@ class Rows:
         Raises:
             CorruptStore: it is damaged, or the receipt of another partition.
         """
-        directory = partition_directory(RECEIPTS, partition)
+        directory = partition_directory(ROW_RECEIPTS, partition)
         receipt = read_receipt(self._storage, directory)
-        if receipt is None or self.mismatch(receipt, partition):
-            where = self._storage.where(join(directory, metadata.FILE))
-            raise CorruptStore(f"{where}: not the receipt of rows partition {partition}.")
+        problem = "gone" if receipt is None else self.mismatch(receipt, partition)
+        if receipt is None or problem:
+            raise CorruptStore(f"{self._storage.where(join(directory, metadata.FILE))}: {problem}.")
         return receipt
 
     def replaced(self) -> bool:
@@ -109,18 +170,17 @@ class Rows:
         """Why a receipt does not belong to this partition; "" if it does."""
         if (receipt.partition, receipt.identity_digest) != (partition, IDENTITY):
             return f"not the receipt of rows partition {partition}"
-        return ""
+        shards = receipt.shards
+        if set(shards) != {"id", *TEXTS} or any(len(shard.crcs()) != 1 for shard in shards.values()):
+            return "receipt of other columns"
+        return "receipt of more rows than a partition has" if receipt.rows > self._per_partition else ""
 
     def append(self, rows: Iterable[RowRecord]) -> int:
         """Add rows with new ids in new partitions; returns how many. The caller holds the store's lock."""
         added = 0
-        numbers = [int(name) for name in self._storage.folders(RECEIPTS) if name.isdigit()]
-        if max(numbers, default=-1) >= self.n_partitions and self._committed(max(numbers)):
-            path = self._storage.where(join(partition_directory(RECEIPTS, self.n_partitions), metadata.FILE))
-            raise CorruptStore(
-                f"{path} is gone, but partitions after it are there. Restore it with `sur verify CONFIG --repair` "
-                "(or from a copy) before adding rows."
-            )
+        self._whole()
+        for folder in ("rows", ROW_RECEIPTS):
+            self._storage.clear_leftovers(folder)
         fresh = self._fresh(rows)
         while batch := list(islice(fresh, self._per_partition)):
             self._write(self.n_partitions, batch)
@@ -128,7 +188,7 @@ class Rows:
         return added
 
     def _committed(self, partition: int) -> bool:
-        return self._storage.size(join(partition_directory(RECEIPTS, partition), metadata.FILE)) is not None
+        return self._storage.size(join(partition_directory(ROW_RECEIPTS, partition), metadata.FILE)) is not None
 
     def documents(self, slots: int) -> dict[str, dict]:
         """Metadata of the columns for this number of slots, by folder."""
@@ -158,9 +218,9 @@ class Rows:
     def restore(self, partition: int, records: Iterable[RowRecord], digests: Collection[str]) -> bool:
         """Write a damaged partition anew from its intact columns and from `records` of the data source.
 
-        It is written only if the result agrees with its receipt. If the receipt is damaged, the digest of the ids must
-        be one of `digests`, those in the receipts of features. Returns whether it was written. The caller holds the
-        store's lock.
+        It is written only if the result agrees with its receipt. If the receipt is damaged or gone, the digest of the
+        ids must be one of `digests`, those in the receipts of features, or all rows must be among `records`. Returns
+        whether it was written. The caller holds the store's lock.
         """
         try:
             receipt = self.receipt(partition)
@@ -172,19 +232,28 @@ class Rows:
             if receipt is None or not file_fault(data, receipt.shards[name].crcs(), None):
                 with suppress(CorruptStore):
                     columns[name] = without_crc(data, "")
-        rows = self._from_intact(columns, list(records))
+        records = list(records)
+        known = {(row.id, row.simple, row.complex, row.image) for row in records}
+        rows = self._from_intact(columns, records)
         files, restored = self._encode(partition, rows)
-        if not restored.agrees(receipt) if receipt is not None else restored.rows_digest not in digests:
+        if receipt is not None:
+            sound = restored.agrees(receipt)
+        else:
+            from_source = rows and {(row.id, row.simple, row.complex, row.image) for row in rows} <= known
+            sound = restored.rows_digest in digests or from_source
+        if not sound:
             return False
         for name, data in files.items():
             self._storage.publish(self.key(name, partition), data)
-        publish_receipt(self._storage, partition_directory(RECEIPTS, partition), restored)
+        publish_receipt(self._storage, partition_directory(ROW_RECEIPTS, partition), restored)
         return True
 
-    @staticmethod
-    def _from_intact(columns: Mapping[str, bytes], records: list[RowRecord]) -> list[RowRecord]:
+    def _from_intact(self, columns: Mapping[str, bytes], records: list[RowRecord]) -> list[RowRecord]:
         """Rows of a partition from its intact columns; [] if these and the records are not enough."""
-        texts = {name: decode_texts(columns[name]) for name in TEXTS if name in columns}
+        texts = {}
+        for name in TEXTS:
+            with suppress(CorruptStore, KeyError):
+                texts[name] = decode_texts(columns[name], self._per_partition, name)
         by_id = {record.id: record for record in records}
         if "id" in columns:
             slots = [columns["id"][at : at + ID_BYTES] for at in range(0, len(columns["id"]), ID_BYTES)]
@@ -218,7 +287,7 @@ class Rows:
         files, receipt = self._encode(partition, rows)
         for name, data in files.items():
             self._storage.publish(self.key(name, partition), data)
-        publish_receipt(self._storage, partition_directory(RECEIPTS, partition), receipt)
+        publish_receipt(self._storage, partition_directory(ROW_RECEIPTS, partition), receipt)
 
     def _read(self, column: str, partition: int) -> bytes:
         key, receipt = self.key(column, partition), self.receipt(partition)
@@ -231,5 +300,8 @@ class Rows:
         return content
 
     def _read_ids(self, partition: int) -> np.ndarray:
-        ids = np.frombuffer(self._read("id", partition), dtype=np.uint8).reshape(-1, ID_BYTES)
-        return ids[: self.receipt(partition).rows]
+        content, receipt = self._read("id", partition), self.receipt(partition)
+        ids = content[: receipt.rows * ID_BYTES]
+        if len(content) != self._per_partition * ID_BYTES or hashlib.sha256(ids).hexdigest() != receipt.rows_digest:
+            raise CorruptStore(f"{self._storage.where(self.key('id', partition))}: not the ids that its receipt names.")
+        return np.frombuffer(ids, dtype=np.uint8).reshape(-1, ID_BYTES)

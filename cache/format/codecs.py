@@ -62,14 +62,40 @@ def pack(name: str, elements: np.ndarray) -> bytes:
 
 
 def unpack(name: str, data: bytes | np.ndarray, target: np.ndarray) -> None:
-    """Unpack the elements that `pack` packed, into contiguous `target`. Raises ValueError for other bytes."""
+    """Unpack the elements that `pack` packed, into contiguous `target`; no byte is unpacked beyond its end.
+
+    Raises ValueError for other bytes, or for another number of elements.
+    """
+    out = target.reshape(-1)
     try:
-        elements = np.frombuffer(_codec(name).decode(data), dtype=target.dtype)
+        if name == "pcodec":
+            from pcodec import standalone  # pyright: ignore[reportAttributeAccessIssue]
+
+            progress = standalone.simple_decompress_into(bytes(data), out)
+            size = progress.n_processed * out.itemsize if progress.finished else -1
+        elif (size := _unpacked_bytes(name, bytes(data[:18]), len(data))) == out.nbytes:
+            _codec(name).decode(data, out.view(np.uint8))
     except Exception as error:  # every codec raises its own errors
         raise ValueError(f"codec {name}: {error}") from error
-    if elements.size != target.size:
-        raise ValueError(f"codec {name}: expected {target.size:,} elements, got {elements.size:,}")
-    target.reshape(-1)[...] = elements
+    if size != out.nbytes:
+        found = f"{size:,} bytes" if size >= 0 else "more"
+        raise ValueError(f"codec {name}: expected {out.nbytes:,} bytes when unpacked, found {found}")
+
+
+def _unpacked_bytes(name: str, header: bytes, length: int) -> int:
+    """Bytes that the header of `length` bytes by zstd or blosc promises; the codec would allocate any number.
+
+    RFC 8878, section 3.1.1, and README_CHUNK_FORMAT.rst of c-blosc.
+    """
+    if name != "zstd":
+        if int.from_bytes(header[12:16], "little") != length:
+            raise ValueError(f"the header is not of these {length:,} bytes")
+        return int.from_bytes(header[4:8], "little")
+    descriptor = header[4]
+    single_segment, size_flag = descriptor >> 5 & 1, descriptor >> 6
+    start = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    size = header[start : start + (single_segment, 2, 4, 8)[size_flag]]
+    return int.from_bytes(size, "little") + 256 * (size_flag == 1)
 
 
 @cache

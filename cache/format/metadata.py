@@ -6,7 +6,8 @@ https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sur.cache.errors import CorruptStore
@@ -20,6 +21,7 @@ FILE = "zarr.json"
 # Versions 1 and 2 had a SHA-256 in receipts, and digests of declarations that did not depend on the folder.
 FORMAT_VERSION = 3
 GROUPS = ("datasets", "features", "assets", "receipts", "receipts/rows", "receipts/features", "receipts/assets", "rows")
+CONSOLIDATED = ("", "rows", "features", "assets")  # groups that a user may have consolidated
 _CHECKED_BYTES = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
@@ -28,10 +30,10 @@ def group(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
-def root(rows_per_partition: int, version: int = FORMAT_VERSION) -> dict[str, Any]:
-    """Metadata of the store itself."""
-    content = {"format_version": version, "rows_per_partition": rows_per_partition}
-    return group({"sur_cache": seal(content)})
+def root(rows_per_partition: int, datasets: Sequence[str] = (), version: int = FORMAT_VERSION) -> dict[str, Any]:
+    """Metadata of the store itself; `datasets` are the names of its data sets."""
+    content: dict[str, Any] = {"format_version": version, "rows_per_partition": rows_per_partition}
+    return group({"sur_cache": seal(content | ({"datasets": list(datasets)} if datasets else {}))})
 
 
 def sharded_array(name: str, spec: ArraySpec, slots: int, rows_per_shard: int, rows_per_chunk: int) -> dict[str, Any]:
@@ -96,10 +98,19 @@ def chunk_file(partition: int, dimensions: int) -> str:
 
 def publish_metadata(storage: Storage, directory: str, document: Mapping[str, Any]) -> None:
     """Write `directory`/zarr.json unless it has this content already."""
-    key = join(directory, FILE)
-    data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    key, data = join(directory, FILE), encoded(document)
     if storage.read(key) != data:
         storage.publish(key, data)
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """The bytes of a document's file."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def rewritten(storage: Storage, directory: str, document: Mapping[str, Any]) -> bool:
+    """Whether `directory`/zarr.json holds `document` in other bytes than this package writes."""
+    return storage.read(join(directory, FILE)) != encoded(document)
 
 
 def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
@@ -113,12 +124,53 @@ def read_metadata(storage: Storage, directory: str) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        document = json.loads(data)
-    except ValueError as error:
+        document = json.loads(data, parse_constant=_no_number)
+        if b"\\u" in data:
+            encoded(document)  # a lone half of a surrogate pair could be neither printed nor written
+    except (ValueError, RecursionError) as error:
         raise CorruptStore(f"{storage.where(key)} is not valid JSON: {error}.") from error
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise CorruptStore(f"{storage.where(key)} is not the metadata of a Zarr v3 node.")
     return document
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def drop_consolidated(storage: Storage) -> None:
+    """Remove the copies of all metadata that zarr-python's `consolidate_metadata` made: a change makes them stale."""
+
+    def drop(number: int) -> None:
+        with suppress(CorruptStore):
+            document = read_metadata(storage, CONSOLIDATED[number])
+            if document is not None and "consolidated_metadata" in document:
+                publish_metadata(storage, CONSOLIDATED[number], group(document["attributes"]))
+
+    storage.map(drop, range(len(CONSOLIDATED)))
+
+
+def stale(storage: Storage, directory: str, consolidated: Any) -> bool:
+    """Whether copies of metadata in a group name other arrays and groups, or other shapes, than are below it.
+
+    Copies of receipts are left out: no reader of arrays needs them.
+    """
+    copies = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    if not isinstance(copies, dict):
+        return True
+
+    def of_arrays(folders: Iterable[str]) -> set[str]:
+        return {folder for folder in folders if folder != directory and not folder.startswith("receipts")}
+
+    nodes = of_arrays(key.rpartition("/")[0] for key in storage.files(directory) if key.endswith(f"/{FILE}"))
+    copied = {join(directory, str(name)): copy for name, copy in copies.items()}
+    if of_arrays(copied) != nodes:
+        return True
+    return any(
+        not isinstance(copied[node], dict)
+        or copied[node].get("shape") != (read_metadata(storage, node) or {}).get("shape")
+        for node in sorted(nodes)
+    )
 
 
 def seal(content: Mapping[str, Any], place: str = "") -> dict[str, Any]:

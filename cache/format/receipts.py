@@ -6,6 +6,7 @@ repeats the CRC32C of every chunk, so that a shard in the place of another one i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,9 @@ import numpy as np
 from sur.cache.errors import CorruptStore
 from sur.cache.format import metadata
 from sur.cache.storage.base import Storage, join
+
+ROW_RECEIPTS = "receipts/rows"
+_NUMBER = re.compile(r"[0-9]{5}|[1-9][0-9]{5,11}")  # as partition_directory writes it
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class ShardReceipt:
     bytes: int
     crc32c: str
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not (_natural(self.bytes) and re.fullmatch("(?:[0-9a-f]{8})*", self.crc32c)):
+            raise ValueError(f"{self.bytes!r} bytes with the checksums {self.crc32c[:20]!r}")
 
     @classmethod
     def of(cls, size: int, crcs: np.ndarray) -> ShardReceipt:
@@ -106,8 +114,13 @@ def read_receipt(storage: Storage, directory: str) -> Receipt | None:
     content = metadata.unseal(document["attributes"], where)
     try:
         content["shards"] = {name: ShardReceipt(**shard) for name, shard in content["shards"].items()}
-        content["missing"] = {int(row): reason for row, reason in content["missing"].items()}
-        return Receipt(**content)
+        content["missing"] = {int(row): str(reason) for row, reason in content["missing"].items()}
+        receipt = Receipt(**content)
+        if not all(map(_natural, (receipt.partition, receipt.rows, *receipt.missing, *receipt.stats.values()))):
+            raise ValueError("a number in it is none")
+        if not all(row < receipt.rows for row in receipt.missing):
+            raise ValueError(f"a row without a value is not one of its {receipt.rows} rows")
+        return receipt
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptStore(f"{join(where, metadata.FILE)}: not a receipt of this format: {error!r}.") from error
 
@@ -115,3 +128,19 @@ def read_receipt(storage: Storage, directory: str) -> Receipt | None:
 def partition_directory(parent: str, partition: int) -> str:
     """Folder of a partition's receipt."""
     return f"{parent}/{partition:05d}"
+
+
+def partition_numbers(storage: Storage, receipts: str) -> list[int]:
+    """Partitions that have a folder in `receipts`, sorted; folders of other names are not of this store."""
+    return sorted(int(name) for name in storage.folders(receipts) if _NUMBER.fullmatch(name))
+
+
+def receipt_numbers(storage: Storage, receipts: str) -> list[int]:
+    """Partitions that have a receipt file, sorted."""
+    numbers = partition_numbers(storage, receipts)
+    sizes = storage.map(lambda n: storage.size(join(partition_directory(receipts, n), metadata.FILE)), numbers)
+    return [number for number, size in zip(numbers, sizes, strict=True) if size is not None]
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and value >= 0

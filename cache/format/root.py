@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
 from sur.cache.errors import BadValues, CacheError, CorruptStore, NewerFormat
 from sur.cache.format import metadata
 from sur.cache.format.checksum import CRC_BYTES
+from sur.cache.format.receipts import ROW_RECEIPTS, receipt_numbers
 from sur.cache.format.spec import ID_BYTES
 from sur.cache.storage.base import Storage
 from sur.cache.storage.keys import parse_key
@@ -19,6 +23,8 @@ def read_root(storage: Storage) -> int:
         CorruptStore: its zarr.json is damaged.
     """
     document = metadata.read_metadata(storage, "")
+    if document is None and receipt_numbers(storage, ROW_RECEIPTS):
+        raise CorruptStore(f"{storage.where(metadata.FILE)} is gone, but rows of a store are there.")
     if document is None or "sur_cache" not in document["attributes"]:
         place = storage.location
         exists = isinstance(place, str) or place.exists()
@@ -31,7 +37,24 @@ def read_root(storage: Storage) -> int:
             f"{storage.location} has format version {version}, this package knows up to {metadata.FORMAT_VERSION}. "
             "Upgrade the package."
         )
-    return metadata.unseal(sealed, str(storage.location))["rows_per_partition"]
+    size = metadata.unseal(sealed, str(storage.location)).get("rows_per_partition")
+    if not _is_partition_size(size):
+        raise CorruptStore(f"{storage.where(metadata.FILE)}: {size!r} is no number of rows in a partition.")
+    return size
+
+
+def _is_partition_size(size: Any) -> TypeGuard[int]:
+    return type(size) is int and 0 < size < 2**31
+
+
+def listed_datasets(storage: Storage) -> tuple[str, ...]:
+    """Names of the data sets that the store's metadata list; () where these are damaged or older than the list."""
+    try:
+        document = metadata.read_metadata(storage, "") or metadata.group()
+        names = metadata.unseal(document["attributes"].get("sur_cache"), "").get("datasets", [])
+        return tuple(name for name in names if isinstance(name, str))
+    except (CorruptStore, TypeError):
+        return ()
 
 
 def version_of(storage: Storage) -> int:
@@ -44,11 +67,15 @@ def version_of(storage: Storage) -> int:
     return version if version in range(1, metadata.FORMAT_VERSION) else metadata.FORMAT_VERSION
 
 
-def write_root(storage: Storage, rows_per_partition: int) -> None:
-    """Write the metadata of all groups and, last, of the root, unless it is right; this upgrades an older store."""
+def write_root(storage: Storage, rows_per_partition: int, datasets: Iterable[str] | None = None) -> None:
+    """Write the metadata of all groups and, last, of the root, unless it is right; this upgrades an older store.
+
+    `datasets` are the names of the data sets that it lists, by default those that it has listed.
+    """
+    names = listed_datasets(storage) if datasets is None else sorted(datasets)
     for name in metadata.GROUPS:
         metadata.publish_metadata(storage, name, metadata.group())
-    metadata.publish_metadata(storage, "", metadata.root(rows_per_partition))
+    metadata.publish_metadata(storage, "", metadata.root(rows_per_partition, names))
 
 
 def require_free(storage: Storage, rows_per_partition: int) -> None:
@@ -56,12 +83,16 @@ def require_free(storage: Storage, rows_per_partition: int) -> None:
 
     Raises:
         CacheError: the location contains something else.
+        CorruptStore: the location contains a store without its root.
         BadValues: `rows_per_partition` is less than 1.
     """
     if rows_per_partition < 1:
         raise BadValues(f"rows_per_partition must be at least 1, got {rows_per_partition}.")
     for key in storage.files():
-        if parse_key(key) is None and not storage.leftover(key) and not storage.is_lock(key):
+        parsed = parse_key(key)
+        if parsed is not None and parsed.kind != "metadata":
+            raise CorruptStore(f"{storage.where(metadata.FILE)} is gone, but {key!r} of a store is there.")
+        if parsed is None and not storage.leftover(key) and not storage.is_lock(key):
             raise CacheError(f"{storage.location} is not empty ({key!r} is not part of a store); choose another path.")
 
 
@@ -75,8 +106,10 @@ def recover_root(storage: Storage) -> int | None:
         pass
     try:
         ids = metadata.read_metadata(storage, "rows/id")
-        size = int((ids or {})["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (CorruptStore, KeyError, TypeError, ValueError):
+        size = (ids or {})["chunk_grid"]["configuration"]["chunk_shape"][0]
+    except (CorruptStore, LookupError, TypeError):
+        return None
+    if not _is_partition_size(size):
         return None
     bytes_of_ids = storage.size("rows/id/c.0.0")
     return size if bytes_of_ids in (None, size * ID_BYTES + CRC_BYTES) else None

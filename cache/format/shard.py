@@ -89,14 +89,21 @@ class Layout:
             values = padded
         return values.reshape(-1).view(np.uint8).reshape(-1, self.chunk_bytes)
 
-    def read_index(self, data: bytes | np.ndarray, where: str) -> np.ndarray:
-        """Offset and length of each chunk, uint64 (chunks, 2), from the index's bytes.
+    def read_index(self, data: bytes | np.ndarray, size: int, where: str) -> np.ndarray:
+        """Offset and length of each chunk, uint64 (chunks, 2), from the last bytes of a shard of `size` bytes.
 
         Raises:
-            CorruptStore: the index does not have its checksum.
+            CorruptStore: the index does not have its checksum, or names places outside the shard.
         """
-        content = without_crc(bytes(data), where)
-        return np.frombuffer(content, dtype="<u8").reshape(self.chunks, 2)
+        content = without_crc(bytes(data[-self.index_bytes :]), where)
+        if len(content) != self.chunks * 16:
+            raise CorruptStore(f"{where}: too short to hold the index of {self.chunks} chunks.")
+        index = np.frombuffer(content, dtype="<u8").reshape(self.chunks, 2)
+        offset, length = index[index[:, 0] != NOWHERE].T
+        end = size - self.index_bytes
+        if (length < CRC_BYTES).any() or (length > end).any() or (offset > end - np.minimum(length, end)).any():
+            raise CorruptStore(f"{where}: its index names places outside its {size:,} bytes.")
+        return index
 
     def decode_chunk(self, data: np.ndarray, target: np.ndarray, where: str) -> None:
         """Elements of one chunk from its bytes (uint8, without the checksum), into `target` (uint8).
@@ -115,7 +122,7 @@ class Layout:
     def fault(self, data: bytes, crcs: np.ndarray) -> str:
         """Where the bytes of a shard differ from chunks with the checksums `crcs`; "" if nowhere."""
         try:
-            index = self.read_index(data[-self.index_bytes :], "")
+            index = self.read_index(data, len(data), "")
         except CorruptStore:
             return "in its index"
         if not self.spec.packed and any(
@@ -147,11 +154,20 @@ def encode_texts(texts: Sequence[str]) -> bytes:
     return b"".join(parts)
 
 
-def decode_texts(data: bytes) -> list[str]:
-    """The texts in bytes that `encode_texts` made."""
-    (count,), position, texts = struct.unpack_from("<I", data), 4, []
-    for _ in range(count):
-        (length,) = struct.unpack_from("<I", data, position)
-        texts.append(data[position + 4 : position + 4 + length].decode())
-        position += 4 + length
+def decode_texts(data: bytes, expected: int, where: str) -> list[str]:
+    """The `expected` number of texts in bytes that `encode_texts` made.
+
+    Raises:
+        CorruptStore: other bytes, or another number of texts.
+    """
+    try:
+        (count,), position, texts = struct.unpack_from("<I", data), 4, []
+        if count != expected:
+            raise CorruptStore(f"{where}: expected {expected} texts, found {count}.")
+        for _ in range(count):
+            (length,) = struct.unpack_from("<I", data, position)
+            texts.append(data[position + 4 : position + 4 + length].decode())
+            position += 4 + length
+    except (struct.error, UnicodeDecodeError) as error:
+        raise CorruptStore(f"{where}: not texts of this format: {error}.") from error
     return texts

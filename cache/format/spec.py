@@ -17,6 +17,7 @@ from sur.cache.format.codecs import RAW, check_codec
 from sur.cache.format.dtypes import MANTISSA_BITS, stored_dtype
 
 ID_BYTES = 16
+_MAX_BYTES = 2**40
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -72,6 +73,8 @@ class ArraySpec:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         if any(size < 1 for size in self.shape):
             raise BadValues(f"Every size must be at least 1, got shape {self.shape}.")
+        if self.nbytes > _MAX_BYTES:
+            raise BadValues(f"A row of shape {self.shape} would take {self.nbytes:,} bytes; at most {_MAX_BYTES:,} do.")
         if self.codec == "pcodec" and item.itemsize < 2:
             raise BadValues(f"pcodec packs elements of 2, 4 or 8 bytes, not {self.dtype}; choose another codec.")
         if self.keep_bits and not 0 < self.keep_bits <= MANTISSA_BITS.get(self.dtype, 0):
@@ -127,6 +130,8 @@ class FeatureSpec:
     def from_attributes(cls, name: str, attributes: Mapping[str, Any]) -> FeatureSpec:
         """The spec of a name and its `attributes`."""
         arrays = {key: ArraySpec(**value) for key, value in attributes["arrays"].items()}
+        if not isinstance(attributes["kind"], str) or not isinstance(attributes["identity"], dict):
+            raise TypeError(f"kind {attributes['kind']!r} or identity {attributes['identity']!r}")
         return cls(name, attributes["kind"], attributes["identity"], arrays)
 
     @property

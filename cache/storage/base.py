@@ -5,16 +5,22 @@ A key is a file's path inside the store, with "/" between its parts; "" stands f
 
 from __future__ import annotations
 
+import os
+import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from sur.cache.errors import CacheError
 
 T = TypeVar("T")
+_HOST = re.compile(r"(?:[^:@\[\]]*|\[[0-9a-fA-F:]*\])(?::[0-9]+)?")  # a bucket, or a host with or without a port
+_CONTAINER_AT_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")  # schemes of Azure
 
 
 class OpenFile(Protocol):
@@ -108,6 +114,10 @@ class Storage(Protocol):
         """Whether a file is the temporary file of an interrupted write of this store."""
         ...
 
+    def require_own(self, folder: str) -> None:
+        """Raises NotWritable when a folder is a link to another one, or lies behind a link."""
+        ...
+
     def is_lock(self, key: str) -> bool:
         """Whether a file is a lock, be its holder alive or dead."""
         ...
@@ -116,10 +126,11 @@ class Storage(Protocol):
 def open_storage(location: str | Path) -> Storage:
     """The storage at a local path or a URL (s3://bucket/prefix, gs://, az://).
 
-    Raises CacheError for a URL of another kind, or when the extra `remote` is not installed.
+    Raises CacheError for a URL of another kind or one with a password, or when the extra `remote` is not installed.
     """
     location = store_location(location)
     if isinstance(location, str):
+        require_no_secret(location)
         try:
             from sur.cache.storage.bucket import BucketStorage
         except ModuleNotFoundError as error:
@@ -136,6 +147,40 @@ def open_storage(location: str | Path) -> Storage:
 def store_location(text: str | Path) -> str | Path:
     """The location that a user wrote: a URL stays text, everything else becomes a path."""
     return text if isinstance(text, str) and "://" in text else Path(text)
+
+
+def require_no_secret(url: str) -> None:
+    """Raises CacheError, which does not repeat it, for a URL with a user, a password or a signature."""
+    scheme, _, place = url.partition("://")
+    bucket = place.partition("/")[0]
+    if scheme in _CONTAINER_AT_ACCOUNT and ":" not in bucket:
+        bucket = bucket.rpartition("@")[2]
+    if not _HOST.fullmatch(bucket) or "?" in place:
+        shown = place.rpartition("@")[2].partition("?")[0]
+        raise CacheError(
+            f"{scheme}://{shown} has a key, a password or a signature in its URL, where logs and run folders would "
+            "keep it. Leave it out, and set the environment's variables instead (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or the cloud's own)."
+        )
+
+
+def same_or_inside(location: str | Path, other: str | Path) -> bool:
+    """Whether a location is the other one or lies in it, whatever links, `..` or slashes they are written with."""
+    if isinstance(location, str) or isinstance(other, str):
+        return f"{_plain_url(location)}/".startswith(f"{_plain_url(other)}/")
+    place, folder = Path(os.path.realpath(location)), Path(os.path.realpath(other))
+    if not folder.exists():
+        return place.is_relative_to(folder)
+    return any(parent.exists() and parent.samefile(folder) for parent in (place, *place.parents))
+
+
+def _plain_url(location: str | Path) -> str:
+    """A URL in one spelling: bucket in lower case, path without `.`, `..` and empty parts. A path is a file:// URL."""
+    if isinstance(location, Path):
+        return f"file://{os.path.realpath(location)}"
+    url = urlsplit(location)
+    path = posixpath.normpath(f"/{unquote(url.path).lstrip('/')}")
+    return f"{url.scheme.lower()}://{url.netloc.lower()}{path}".rstrip("/")
 
 
 def join(*parts: str) -> str:

@@ -175,6 +175,9 @@ class BucketStorage:
         """False: a put leaves a whole object or none."""
         return False
 
+    def require_own(self, folder: str) -> None:
+        """Nothing to do: a bucket has no links."""
+
     def is_lock(self, key: str) -> bool:
         """Whether an object is a lock, be its holder alive or dead."""
         return key.rpartition("/")[2] == _LOCK

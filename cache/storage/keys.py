@@ -13,9 +13,9 @@ _SHAPES = {
     rf"|receipts/(?P<m1>features|assets)/(?P<n1>{_NAME})/zarr\.json"
     rf"|(?P<m2>features|assets)/(?P<n2>{_NAME})/{_NAME}/zarr\.json",
     "declaration": rf"(?:datasets|(?P<m3>features|assets))/(?P<n3>{_NAME})/zarr\.json",
-    "receipt": rf"receipts/(?:(?P<rows>rows)|(?P<m4>features|assets)/(?P<n4>{_NAME}))/(?P<p4>\d+)/zarr\.json",
+    "receipt": rf"receipts/(?:(?P<rows>rows)|(?P<m4>features|assets)/(?P<n4>{_NAME}))/(?P<p4>[0-9]{{5,}})/zarr\.json",
     "values": rf"(?:(?P<rows2>rows)/(?:id|simple|complex|image)|(?P<m5>features)/(?P<n5>{_NAME})/{_NAME})"
-    rf"/c\.(?P<p5>\d+)(?:\.0)*|(?P<m6>assets)/(?P<n6>{_NAME})/{_NAME}/c(?:\.0)*",
+    rf"/c\.(?P<p5>[0-9]+)(?:\.0)*|(?P<m6>assets)/(?P<n6>{_NAME})/{_NAME}/c(?:\.0)*",
 }
 _KEYS = {kind: re.compile(shape) for kind, shape in _SHAPES.items()}
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import shutil
+import stat
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +18,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from sur.cache.errors import CorruptStore, DiskFull, NotWritable
-from sur.cache.storage.durable import DISK_FULL, PARTIAL, durable_file, make_durable, make_folder
+from sur.cache.errors import CacheError, CorruptStore, NotWritable
+from sur.cache.storage.durable import PARTIAL, durable_file, make_durable, make_folder
 from sur.cache.storage.keys import parse_key
+from sur.cache.storage.refusals import explained, translated
 
 T = TypeVar("T")
 _NOWAIT = getattr(os, "RWF_NOWAIT", None)  # Linux has it
 _PIECES = 1024  # written in one call, the most that Linux and macOS take
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class LocalFile:
@@ -32,7 +33,10 @@ class LocalFile:
 
     def __init__(self, path: Path, scattered: bool = False) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._descriptor = _open_file(path)
+        except OSError as error:
+            raise error if isinstance(error, FileNotFoundError) else translated(error, path) from error
         # Not by __del__: at the interpreter's end it finds no module `os` any more.
         weakref.finalize(self, os.close, self._descriptor).atexit = False
         self.size = os.fstat(self._descriptor).st_size
@@ -49,12 +53,15 @@ class LocalFile:
 
     def read_into(self, target: np.ndarray, offset: int) -> bool:
         """Fill `target` from `offset` on; returns True. A single system call reads at most 2 GiB."""
-        done = os.preadv(self._descriptor, [target.data], offset)
-        while done < target.nbytes:
-            read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
-            if read == 0:
-                raise CorruptStore(f"{self.path}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
-            done += read
+        try:
+            done = os.preadv(self._descriptor, [target.data], offset)
+            while done < target.nbytes:
+                read = os.preadv(self._descriptor, [target.data[done:]], offset + done)
+                if read == 0:
+                    raise CorruptStore(f"{self.path}: too short to hold {target.nbytes:,} bytes at {offset:,}.")
+                done += read
+        except OSError as error:
+            raise translated(error, self.path) from error
         return True
 
     def _advise(self, offset: int, size: int, advice: str) -> None:
@@ -74,6 +81,8 @@ class LocalStorage:
         return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
     def __init__(self, root: Path) -> None:
+        if "\0" in str(root):
+            raise CacheError(f"{str(root)!r} cannot be the folder of a store: a path has no NUL character.")
         self.location = root.absolute()  # stays right when the process changes its folder
 
     def where(self, key: str) -> str:
@@ -82,10 +91,10 @@ class LocalStorage:
 
     def read(self, key: str) -> bytes | None:
         """Content of a file; None if it does not exist."""
-        try:
-            return (self.location / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        path = self.location / key
+        with explained(path), suppress(FileNotFoundError, NotADirectoryError), open(_open_file(path), "rb") as file:
+            return file.read()
+        return None
 
     def open(self, key: str, scattered: bool = False) -> LocalFile:
         """A file for positioned reads."""
@@ -93,10 +102,11 @@ class LocalStorage:
 
     def size(self, key: str) -> int | None:
         """Size of a file in bytes; None if it does not exist."""
-        try:
-            return (self.location / key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        path = self.location / key
+        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
+            status = path.stat()
+            return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return None
 
     def publish(self, key: str, *pieces: bytes | memoryview) -> None:
         """Write a file atomically and durably, then read it back.
@@ -104,7 +114,8 @@ class LocalStorage:
         Order: `<name>.partial` written, fsynced, read back and compared, renamed, directory fsynced.
         """
         path = self.location / key
-        with _explained(path, sum(map(len, pieces))), durable_file(path) as partial:
+        _remove_empty(path)
+        with explained(path, sum(map(len, pieces))), durable_file(path) as partial:
             with open(partial, "wb", buffering=0) as file:
                 _write_all(file.fileno(), pieces)
                 os.fsync(file.fileno())
@@ -115,31 +126,39 @@ class LocalStorage:
         return [work(number) for number in numbers]
 
     def remove(self, key: str) -> None:
-        """Remove a file, durably."""
+        """Remove a file (or an empty folder in its place), durably. Nothing is removed through a linked folder."""
         path = self.location / key
-        with _explained(path):
-            if path.exists():
+        self.require_own(key.rpartition("/")[0])
+        _remove_empty(path)
+        with explained(path):
+            if os.path.lexists(path):
                 path.unlink()
                 make_durable(path.parent)
 
     def remove_tree(self, folder: str) -> None:
-        """Remove a folder with everything in it."""
-        with _explained(self.location / folder), suppress(FileNotFoundError):
+        """Remove a folder with everything in it. Nothing is removed through a link."""
+        self.require_own(folder)
+        with explained(self.location / folder), suppress(FileNotFoundError):
             shutil.rmtree(self.location / folder)
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted."""
-        try:
-            with os.scandir(self.location / folder) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        path = self.location / folder
+        with explained(path), suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+        return []
 
     def files(self, folder: str = "") -> Iterator[str]:
-        """Keys of all files below a folder, sorted."""
-        for path in sorted((self.location / folder).rglob("*")):
-            if not path.is_dir():
-                yield path.relative_to(self.location).as_posix()
+        """Keys of all files below a folder, sorted; links to folders are among them, and are not followed."""
+        keys = []
+        with explained(self.location / folder):
+            for path, folders, names in os.walk(
+                "" if self._link(folder) else self.location / folder, onerror=_unless_gone
+            ):
+                links = [name for name in folders if os.path.islink(os.path.join(path, name))]
+                prefix = Path(path).relative_to(self.location).as_posix()
+                keys += [name if prefix == "." else f"{prefix}/{name}" for name in (*names, *links)]
+        yield from sorted(keys)
 
     @contextmanager
     def locked(self, folder: str, wait: bool) -> Iterator[bool]:
@@ -149,7 +168,7 @@ class LocalStorage:
         is removed, so that an abandoned claim leaves no trace.
         """
         directory = self.location / folder
-        with _explained(directory):
+        with explained(directory):
             descriptor = _lock(directory, wait)
         if descriptor is None:
             yield False
@@ -157,15 +176,17 @@ class LocalStorage:
         try:
             yield True
         finally:
-            with suppress(OSError):  # not empty: the usual case
+            with suppress(OSError, NotWritable):  # not empty: the usual case
+                self.require_own(folder)
                 os.rmdir(directory)
             os.close(descriptor)
 
     def busy(self, folder: str) -> bool:
         """Whether a process holds the lock of a folder now."""
-        try:
-            descriptor = os.open(self.location / folder, os.O_RDONLY)
-        except (FileNotFoundError, NotADirectoryError):
+        path, descriptor = self.location / folder, None
+        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        if descriptor is None:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,10 +197,11 @@ class LocalStorage:
         return False
 
     def clear_leftovers(self, folder: str) -> None:
-        """Remove the temporary files of interrupted writes below a folder."""
-        for path in (self.location / folder).rglob("*" + PARTIAL):
-            if self.leftover(path.relative_to(self.location).as_posix()):
-                path.unlink(missing_ok=True)
+        """Remove the temporary files of interrupted writes below a folder. Nothing is removed through a link."""
+        self.require_own(folder)
+        for key in self.files(folder):
+            if self.leftover(key):
+                (self.location / key).unlink(missing_ok=True)
 
     def leftover(self, key: str) -> bool:
         """Whether a file is the temporary file of an interrupted write."""
@@ -188,6 +210,48 @@ class LocalStorage:
     def is_lock(self, key: str) -> bool:
         """False: locks on a disk are not files."""
         return False
+
+    def require_own(self, folder: str) -> None:
+        """Raises NotWritable when a folder of the store is a link, or lies behind one: it is another's."""
+        if (link := self._link(folder)) is not None:
+            raise NotWritable(
+                f"{link} is a link to {os.path.realpath(link)}, and nothing is removed through a link. Remove the "
+                "link, and what it leads to if that is yours, by hand; then run the same command again."
+            )
+
+    def _link(self, folder: str) -> Path | None:
+        """The link by which a folder of the store leads out of it, if there is one."""
+        path = self.location / folder
+        while path != self.location:
+            if path.is_symlink():
+                return path
+            path = path.parent
+        return None
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed, unless the folder was removed meanwhile."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _open_file(path: Path) -> int:
+    """Descriptor of a regular file, for reading. Raises FileNotFoundError for anything else, a FIFO for example."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a file", str(path))
+    return descriptor
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove an empty folder in the place of a file. Raises NotWritable when it has contents."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    try:
+        path.rmdir()
+    except OSError as error:
+        raise NotWritable(f"{path} has to be a file and is a folder with contents; move the folder away.") from error
 
 
 def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
@@ -236,22 +300,3 @@ def _lock(directory: Path, wait: bool) -> int | None:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-@contextmanager
-def _explained(path: Path, size: int = 0) -> Iterator[None]:
-    """Translate the errors of a full or read-only disk into errors that name the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            raise DiskFull(
-                f"No space left for {path} ({size:,} bytes). Committed partitions are safe; "
-                "free some space and run the same command again to resume."
-            ) from error
-        if error.errno in _FORBIDDEN:
-            raise NotWritable(
-                f"{path} cannot be written: {error.strerror}. Committed partitions are safe; give this user the right "
-                "to write there (or mount the disk writable), and run the same command again to resume."
-            ) from error
-        raise

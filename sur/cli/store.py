@@ -41,7 +41,8 @@ def verify(
         left = opened.repair(damages, _source_rows(store) if any(d.feature == "rows" for d in damages) else [])
         remedy = f"{len(damages) - len(left)} mended or forgotten; now run `sur extract`, which computes anew what was"
         if left:
-            remedy += f". Beyond repair: {', '.join(sorted({damage.file for damage in left}))}. "
+            faults = sorted({f"{damage.file} ({damage.problem})" for damage in left})
+            remedy += f". Beyond repair: {', '.join(faults)}. "
             remedy += "Rows are restored from their source when the run's config file is given in place of the store; "
             remedy += "remove files that do not belong here"
     typer.echo(f"{len(damages)} fault{'' if len(damages) == 1 else 's'}; {remedy}", err=True)
@@ -60,9 +61,11 @@ def _source_rows(argument: str) -> "list[RowRecord]":
 
 def drop(
     store: StoreArgument,
-    name: Annotated[str, typer.Argument(help="Name of the feature or asset, as in `sur inspect`.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="Name of the feature, asset or data set, as in `sur inspect`.", show_default=False)
+    ],
 ) -> None:
-    """Remove a feature (or an asset) from a store.
+    """Remove a feature, an asset or a data set from a store.
 
     All its values go; the rows and the other features stay.
     """
@@ -86,10 +89,12 @@ def compact(
     """
     from sur.cache import Manifest, Store, store_location
     from sur.cache import compact as copy
+    from sur.cache.compact import require_apart
     from sur.support.log import log_to_stderr
     from sur.support.progress import Progress
 
     source = Store.open(store_path(store))
+    require_apart(source.path, store_location(target))  # before anything is made there
     compacted = Store.open_or_create(store_location(target), source.rows_per_partition)
     total = sum(len(source.receipts(name)) for name in source.features())
     with log_to_stderr(), Progress("compact", total, "partitions") as progress:
@@ -97,6 +102,12 @@ def compact(
             source, compacted, [Manifest.load(path) for path in keep or []],
             lambda name, partition: progress.advance(1, f"{name} {partition}"),
         )  # fmt: skip
+    pending = {name: len(compacted.pending(name)) for name in compacted.features()}
+    if unfinished := [f"{name} ({count})" for name, count in pending.items() if count]:
+        typer.echo(
+            f"{source.path} lacks partitions of {', '.join(unfinished)}: `sur extract` computes them in the new store",
+            err=True,
+        )
     typer.echo(
         f"{compacted.path}: {compacted.n_rows} rows in {compacted.n_partitions} partitions; {left} rows of "
         f"{source.path}, which are in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "

@@ -34,8 +34,16 @@ class StoreConfig(BaseModel):
     @field_validator("path", mode="before")
     @classmethod
     def _folder_or_url(cls, value: Any) -> Any:
-        """The rule of sur.cache.store_location, which is not imported: settings are read without the cache."""
-        return Path(value) if isinstance(value, str) and "://" not in value else value
+        """The rule of sur.cache.store_location, which is not imported: settings are read without the cache.
+
+        A URL with a secret is refused before it reaches a log, the run folder or Prefect's database.
+        """
+        if isinstance(value, str) and "://" in value:
+            from sur.cache.storage.base import require_no_secret
+
+            require_no_secret(value)
+            return value
+        return Path(value) if isinstance(value, str) else value
 
 
 class FlowConfig(BaseModel):

@@ -88,6 +88,16 @@ def test_damage_anywhere_is_found_never_served_and_mended(tmp_path):
     assert json.loads(done.stdout)["found"] == 60
 
 
+@pytest.mark.slow
+def test_a_lost_file_or_folder_gives_all_rows_or_an_error_in_every_operation(tmp_path):
+    """A sample; `python tests/support/cache_harness.py lose FOLDER 300` takes three hundred."""
+    done = subprocess.run(
+        command(cache_harness, "lose", tmp_path, 16), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
+    )
+    outcomes = json.loads(done.stdout)
+    assert outcomes["right"] + outcomes["refused"] == 16 * 8 and outcomes["right"] >= 16 and outcomes["mended"] >= 8
+
+
 @pytest.mark.parametrize("writers", [2, 4])
 def test_writers_at_once_half_of_them_killed_lose_nothing_and_leave_no_lock(tmp_path, whole, writers):
     generator = random.Random(writers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorstore
@@ -12,11 +14,12 @@ from cache_samples import (
     STATES,
     extract,
     no_waiting_for_the_disk,  # noqa: F401
+    sample_rows,
 )
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from sur.cache import ArraySpec, Store
+from sur.cache import ArraySpec, IncompleteFeature, Store
 from sur.cache.format.checksum import CRC_BYTES
 from sur.cache.format.shard import Layout
 
@@ -85,3 +88,35 @@ def test_shards_are_byte_for_byte_what_zarr_writes(dtype, shape):
     assert data == memory._store_dict[key].to_bytes()
     assert len(data) == layout.chunks * (layout.chunk_bytes + CRC_BYTES) + layout.index_bytes
     assert layout.fault(data, crcs) == ""
+
+
+@pytest.mark.parametrize("group", [None, "rows", "features", f"features/{STATES.name}"])
+def test_consolidated_metadata_are_no_damage_and_never_older_than_the_store(tmp_path, group):
+    extract(tmp_path / "store.zarr", 20)
+    store = Store.open(tmp_path / "store.zarr", writable=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr-python: not yet in the specification
+        zarr.consolidate_metadata(str(store.path), path=group)
+    consolidated = store.path / (group or "") / "zarr.json"
+    old = consolidated.read_bytes()
+    assert b"consolidated_metadata" in old and store.verify() == [] and store.n_rows == 20
+    store.add_rows(sample_rows(9, first=80))
+    arrays = {"": ["rows/id", f"features/{STATES.name}/states"], "rows": ["id"], f"features/{STATES.name}": ["states"]}
+    for folder, names in arrays.items():
+        opened = zarr.open_group(str(store.path / folder), mode="r")
+        assert [opened[name].shape[0] for name in names] == [40] * len(names)  # pyright: ignore
+    assert store.verify() == []
+    consolidated.write_bytes(old)  # as left by an older version of this package
+    (damage,) = store.verify()
+    assert damage.file == "/".join(filter(None, (group, "zarr.json"))) and "consolidated" in damage.problem
+    assert store.repair([damage]) == [] and store.verify() == []
+
+
+def test_a_deleted_shard_is_zeros_to_zarr_and_an_error_here(tmp_path):
+    """The docs say so, and to run `sur verify` first."""
+    extract(tmp_path / "store.zarr", 20)
+    (tmp_path / f"store.zarr/features/{LATENTS.name}/mean/c.1.0.0.0.0").unlink()
+    group = zarr.open_group(str(tmp_path / "store.zarr"), mode="r")
+    assert not np.any(group[f"features/{LATENTS.name}/mean"][8:16])  # pyright: ignore
+    with pytest.raises(IncompleteFeature):
+        Store.open(tmp_path / "store.zarr").read(LATENTS.name)

@@ -42,6 +42,7 @@ from sur.cache import (
     row_id,
 )
 from sur.cache.format import metadata
+from sur.cache.storage.local import LocalStorage
 
 
 @pytest.fixture
@@ -233,6 +234,7 @@ def test_a_damaged_data_set_is_found_and_mended_by_the_next_extraction(store):
 
 def test_a_store_of_the_version_without_data_sets_still_opens(store):
     shutil.rmtree(store.path / "datasets")
+    metadata.publish_metadata(LocalStorage(store.path), "", metadata.root(8, version=1))
     opened = Store.open_or_create(store.path)
     assert opened.datasets() == [] and opened.verify() == []
     assert Loader(opened, [STATES.name], batch_size=1, selection=ALL).n_rows == 28

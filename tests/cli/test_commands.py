@@ -231,3 +231,38 @@ def test_damaged_rows_are_restored_from_the_data_of_a_config(run, tmp_path):
     assert shown.exit_code == 1 and "Rows are restored from their source" in shown.output
     assert "1 mended or forgotten" in invoke("verify", run, "--repair").output
     assert shard.read_bytes() == good and invoke("verify", run).exit_code == 0
+
+
+@pytest.mark.parametrize("partition", [0, -1])
+def test_a_lost_receipt_of_rows_ends_every_command_that_would_pass_rows_over(run, tmp_path, partition):
+    config = load_config(run)
+    receipt = sorted((config.store.path / "receipts/rows").glob("*/zarr.json"))[partition]
+    receipt.unlink()
+    for arguments in (
+        ["inspect", run],
+        ["lint", config.store.path],
+        ["compact", run, tmp_path / "new.zarr"],
+        ["train", run],
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code != 0 and f"{receipt.parent.name}/zarr.json is gone" in str(result.exception), arguments
+    assert invoke("verify", run).exit_code == 1
+    assert "1 mended" in invoke("verify", run, "--repair").output
+    assert receipt.exists() and invoke("verify", run).exit_code == 0
+
+
+@pytest.mark.parametrize("target", ["link", "old.zarr/inside/new.zarr", "old.zarr/../old.zarr"])
+def test_compact_makes_nothing_in_its_own_place(run, tmp_path, target):
+    source = tmp_path / "old.zarr"
+    shutil.copytree(load_config(run).store.path, source)
+    (tmp_path / "link").symlink_to(source)
+    before = sorted(source.rglob("*"))
+    result = invoke("compact", source, tmp_path / target)
+    assert "cannot be compacted into itself" in str(result.exception) and sorted(source.rglob("*")) == before
+
+
+def test_drop_forgets_a_data_set_too(run, tmp_path):
+    shutil.copytree(load_config(run).store.path, tmp_path / "s.zarr")
+    assert "data dropped" in invoke("drop", tmp_path / "s.zarr", "data").output
+    store = Store.open(tmp_path / "s.zarr")
+    assert store.datasets() == [] and store.n_rows > 0 and store.verify() == []

@@ -2,6 +2,7 @@
 
 python tests/support/cache_harness.py crash FOLDER [STEP]     every STEP-th file operation of every scenario
 python tests/support/cache_harness.py corrupt FOLDER [N]      N random faults
+python tests/support/cache_harness.py lose FOLDER [N]         N losses of a file or a folder
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from cache_samples import LATENTS, STATES, expected_work, extract, file_bytes, sample_rows, sample_values
+import torch
+from cache_samples import LATENTS, NULL, STATES, expected_work, extract, file_bytes, sample_rows, sample_values
 
 from sur.cache import CacheError, Loader, Order, Resident, RowWise, Selection, Store, Windowed, compact
 
@@ -218,8 +221,6 @@ def _serve(path: Path) -> int:
                     for array, values in expected.items():
                         read = batch.arrays[f"{spec.name}/{array}"].numpy() if array != "states" else None
                         if read is None:
-                            import torch
-
                             read = batch.arrays[f"{spec.name}/states"].view(torch.uint16).numpy()
                         assert np.array_equal(read, values), (
                             f"wrong numbers of {spec.name} were served ({reader.__name__})"
@@ -230,6 +231,136 @@ def _serve(path: Path) -> int:
     return served
 
 
+def lose(folder: Path, count: int) -> dict[str, int]:
+    """Take one file or folder away so often: every operation gives all rows and right numbers, or a CacheError."""
+    os.fsync = lambda descriptor: None
+    path, outcomes = folder / "store", {"right": 0, "refused": 0, "mended": 0}
+    lose_work(path)
+    whole, generator = file_bytes(path), random.Random(0)
+    places = sorted({*whole, *(parent.as_posix() for name in whole for parent in Path(name).parents)} - {"."})
+    order = [place for _ in range(1 + count // len(places)) for place in generator.sample(places, len(places))]
+    for number, place in enumerate(order[:count]):
+        emptied = generator.random() < 0.5
+        for operation in LOSE_OPERATIONS:
+            _take(path / place, emptied)
+            try:
+                operation(path)
+                outcomes["right"] += 1
+            except CacheError as error:
+                assert len(str(error)) > 20, f"{error!r} names no remedy"
+                outcomes["refused"] += 1
+            except Exception as error:
+                error.add_note(f"loss {number}: {place} {'emptied' if emptied else 'removed'}, {operation.__name__}")
+                raise
+            if operation is mend:
+                outcomes["mended"] += file_bytes(path) == whole
+            _restore(path, whole)
+    return outcomes
+
+
+def lose_work(path: Path) -> None:
+    """A store with two data sets, each of which has rows of its own."""
+    work(path)
+    Store.open(path, writable=True).set_members("other", [row.id for row in sample_rows(ROWS)][:5])
+
+
+def _take(path: Path, emptied: bool) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if emptied:
+        path.mkdir()
+
+
+def read_rows(path: Path) -> None:
+    """All rows, in their order."""
+    store = Store.open(path)
+    assert [(row.id, row.simple) for row in store.rows()] == [(row.id, row.simple) for row in sample_rows(ROWS)]
+    assert store.n_rows == ROWS == int(store.filled().sum())
+
+
+def read_dataset(path: Path) -> None:
+    """The rows of both data sets, and values at them."""
+    for name, expected in (("data", sample_rows(ROWS)[3:]), ("other", sample_rows(5))):
+        store = Store.open(path)
+        slots = np.flatnonzero(store.members(name))
+        rows = {row.slot: row for row in store.rows()}
+        assert [rows[slot].id for slot in slots.tolist()] == [row.id for row in expected]
+        for array, values in store.read(STATES.name, slots).items():
+            assert np.array_equal(values, sample_values(STATES, expected)[array])
+    assert np.array_equal(store.read_asset(NULL.name)["states"].reshape(-1), np.arange(35, dtype=np.float32))
+
+
+def load(path: Path) -> None:
+    """A loader over a data set has all of its rows that have a value."""
+    for spec in (STATES, LATENTS):
+        store = Store.open(path)
+        loader = Loader(store, [spec.name], batch_size=1, selection=Selection("data", "all"))
+        expected = {row.id for row in sample_rows(ROWS)[3:] if spec is STATES or row.image}
+        assert {row.tobytes() for row in loader.ids} == expected
+        rows = {row.slot: row for row in store.rows()}
+        for batch in loader.batches():
+            read = next(batch.arrays[key] for key in batch.arrays if not key.endswith("length"))
+            values = sample_values(spec, [rows[slot] for slot in batch.slots.tolist()])
+            bits = read.view(torch.uint16) if spec is STATES else read
+            assert np.array_equal(bits.numpy(), values["states" if spec is STATES else "mean"])
+
+
+def check(path: Path) -> None:
+    """A verification finds the loss."""
+    assert Store.open(path, recover=True).verify()
+
+
+def mend(path: Path) -> None:
+    """A repair and the next extractions bring everything back, or the repair names what it cannot mend."""
+    store = Store.open(path, writable=True, recover=True)
+    beyond = store.repair(store.verify(), sample_rows(ROWS))
+    if beyond:
+        raise CacheError(f"beyond repair: {beyond}")
+    for read in (read_rows, read_dataset, load):
+        with suppress(CacheError):  # some values may have to be computed first
+            read(path)
+    lose_work(path)
+    for read in (read_rows, read_dataset, load):
+        read(path)
+    assert Store.open(path).verify() == []
+
+
+def grow(path: Path) -> None:
+    """New rows are added behind all others, which stay."""
+    store = Store.open(path, writable=True)
+    store.add_rows(sample_rows(9, first=500))
+    expected = [row.id for row in (*sample_rows(ROWS), *sample_rows(9, first=500))]
+    assert [row.id for row in Store.open(path).rows()] == expected
+
+
+def resume(path: Path) -> None:
+    """Another extraction brings everything to its end."""
+    lose_work(path)
+    for read in (read_rows, read_dataset, load):
+        read(path)
+
+
+def pack(path: Path) -> None:
+    """A compacted store has every row of every data set, and right values where it has any."""
+    target = Store.create(path.parent / "packed", 8)
+    try:
+        compact(Store.open(path), target)
+        expected = [row.id for row in sample_rows(ROWS)]
+        assert [row.id for row in target.rows()] == expected
+        for name, members in (("data", expected[3:]), ("other", expected[:5])):
+            assert [expected[slot] for slot in np.flatnonzero(target.members(name)).tolist()] == members
+        assert target.features().keys() == {STATES.name, LATENTS.name}
+        assert target.has_asset(NULL) == Store.open(path).has_asset(NULL)
+        done = [p for p, receipt in enumerate(target.receipts(STATES.name)) if receipt is not None]
+        for partition in done:
+            values = sample_values(STATES, target.rows(partition))["states"]
+            assert np.array_equal(target.read_partition(STATES.name, partition)["states"], values)
+    finally:
+        shutil.rmtree(target.path)
+
+
+LOSE_OPERATIONS = (read_rows, read_dataset, load, check, mend, grow, resume, pack)
+
+
 def _restore(path: Path, whole: dict[str, bytes]) -> None:
     shutil.rmtree(path)
     for name, data in whole.items():
@@ -238,6 +369,8 @@ def _restore(path: Path, whole: dict[str, bytes]) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("cache").setLevel(logging.ERROR)  # no warnings of damage that is made on purpose
+    logging.getLogger("sur.cache").setLevel(logging.ERROR)  # no warnings of damage that is made on purpose
     target, amount = Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None
-    json.dump(crash(target, amount or 1) if sys.argv[1] == "crash" else corrupt(target, amount or 1000), sys.stdout)
+    modes = {"crash": (crash, 1), "corrupt": (corrupt, 1000), "lose": (lose, 300)}
+    run, usual = modes[sys.argv[1]]
+    json.dump(run(target, amount or usual), sys.stdout)

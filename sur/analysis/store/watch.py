@@ -99,10 +99,12 @@ class StoreWatch:
         while not self._ended.is_set():
             try:
                 self.refresh()
-            except (CacheError, OSError) as error:
-                if str(error) != self.trouble:
-                    _log.warning("%s", error)
-                self.trouble = str(error)
+            except Exception as error:  # whatever it is: a thread that ended would leave the table old without a word
+                unforeseen = not isinstance(error, CacheError | OSError)
+                trouble = f"{type(error).__name__}: {error}" if unforeseen else str(error)
+                if trouble != self.trouble:
+                    _log.warning("%s", trouble, exc_info=unforeseen)
+                self.trouble = trouble
             self.all_read.set()
             self._ended.wait(self.seconds)
 
