@@ -11,7 +11,7 @@ import numpy as np
 from sur.cache.contents.assets import has_asset, write_asset
 from sur.cache.contents.catalog import Catalog
 from sur.cache.contents.claims import Claims
-from sur.cache.contents.datasets import dataset_names, read_members, write_members
+from sur.cache.contents.datasets import Places, dataset_names, read_members, read_places, write_members
 from sur.cache.contents.features import SECTIONS, Counts, Feature, Packed, Reasons, Values, missing_slots
 from sur.cache.contents.opening import create_store, open_or_create_store, open_store
 from sur.cache.contents.rows import RECEIPTS, TEXTS, Rows
@@ -128,13 +128,17 @@ class Store:
         """Which slots hold a row that a data set has now, bool (slots,). Raises CacheError when it does not exist."""
         return read_members(self._storage, dataset, self._slots())
 
-    def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
+    def places(self, dataset: str) -> dict[int, str]:
+        """Where a data set's pictures are now, by slot, for those that are not where the row was added."""
+        return read_places(self._storage, dataset)
+
+    def set_members(self, dataset: str, ids: Iterable[bytes], places: Places | None = None) -> tuple[int, int]:
         """Make a data set exactly the rows of these ids; returns how many rows left it, and how many it has now.
 
-        Raises BadValues when the name is not valid, or the store has no row with one of the ids; nothing is changed.
+        places: where pictures are now. Raises BadValues, and changes nothing, for a wrong name or an unknown id.
         """
         with self._locked():
-            return write_members(self._storage, self._rows, dataset, ids)
+            return write_members(self._storage, self._rows, dataset, ids, places or {})
 
     def ensure_feature(self, spec: FeatureSpec) -> None:
         """Create the feature. Raises IdentityMismatch, which names the fields, if a stored one was made differently."""
@@ -241,8 +245,7 @@ class Store:
 
         `arrays` limits what is read.
         """
-        rows = len(self._rows.ids(partition))
-        return self._catalog.get(feature).read_partition(partition, rows, arrays)
+        return self._catalog.get(feature).read_partition(partition, len(self._rows.ids(partition)), arrays)
 
     def assets(self) -> dict[str, FeatureSpec]:
         """Specs of the stored assets, by name."""
@@ -288,8 +291,8 @@ class Store:
 
     def describe(self) -> StoreSummary:
         """A summary of the store's contents, for people and programs."""
-        stored = self._features_and_assets()
-        return summarize(self.path, self.rows_per_partition, self.n_partitions, self.n_rows, stored)
+        sizes = (self.rows_per_partition, self.n_partitions, self.n_rows)
+        return summarize(self.path, *sizes, self._features_and_assets())
 
     def _features_and_assets(self) -> list[Feature]:
         return [feature for section in SECTIONS for feature in self._catalog.intact(section)]

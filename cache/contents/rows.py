@@ -88,6 +88,18 @@ class Rows:
             for row, id in enumerate(ids)
         ]
 
+    def moved(self, places: Mapping[bytes, str]) -> dict[str, str]:
+        """The places of pictures, by slot, that differ from the stored ones; `places` has them by row id."""
+        if not places:
+            return {}
+        texts = self._storage.map(lambda p: decode_texts(self._read("image", p)), range(self.n_partitions))
+        now = {}
+        for partition, stored in enumerate(texts):
+            for row, row_id in enumerate(self.ids(partition)):
+                if (place := places.get(row_id.tobytes(), stored[row])) != stored[row]:
+                    now[str(partition * self._per_partition + row)] = place
+        return now
+
     def receipt(self, partition: int) -> Receipt:
         """Receipt of a committed partition.
 

@@ -20,7 +20,7 @@ from sur.cache import RowRecord, Store, WriteBehind
 from sur.data import open_rows
 from sur.features.empty_prompt import compute_empty_prompt
 from sur.features.encoders import Encoder, build_encoders
-from sur.features.partition import Duplicates, EncodedRows, Items, copy_values, encode_rows
+from sur.features.partition import Duplicates, EncodedRows, Items, copy_values, encode_rows, may_pass
 from sur.features.prepare import prepare
 from sur.features.readout import compute_readout, needs_readout
 
@@ -162,7 +162,9 @@ class _Batch:
         self.store, self.encoder, self.duplicates, self.writes = store, encoder, duplicates, writes
         self.names = list(encoder.shapes())
         source = open_rows(data) if encoder.consumes == "image" else None
-        self.items = Items(encoder.consumes, source, data.max_image_pixels)
+        places = store.places(data.slug) if encoder.consumes == "image" else {}
+        self.items = Items(encoder.consumes, source, data.max_image_pixels, places)
+        self.image_column = data.image_column or "image"
         self.members = store.members(data.slug)
         masks = [store.members(name) for name in store.datasets() if name != data.slug]
         self.others = np.any([np.zeros_like(self.members), *masks], axis=0)
@@ -239,17 +241,23 @@ class _Batch:
     def _encoded(self, claimed: list[str], rows: list[RowRecord]) -> EncodedRows | None:
         """The rows' values; None when a picture is unreadable that belongs to a row of another data set only.
 
-        Such a partition is left to that data set's extraction. An unreadable picture of this data set has no value for
-        good; that of a row which was removed from it is tried again when the row comes back.
+        Such a partition is left to that data set's extraction. A picture that was not read may be read another time:
+        `prepare` has its partition computed anew as soon as the row has its picture.
         """
         outside = {place for place, row in enumerate(rows) if not self.members[row.slot]}
         foreign = {place for place in outside if self.others[rows[place].slot]}
         specs = [self.store.spec(name) for name in claimed]
-        encoded = encode_rows(self.encoder, specs, rows, self.items, self.duplicates, foreign)
-        if foreign & encoded.unreadable.keys():
-            return None
-        encoded.record_unreadable(outside)
-        if encoded.copies:
+        own: set[int] = set()
+        while True:
+            encoded = encode_rows(self.encoder, specs, rows, self.items, self.duplicates, foreign, own)
+            if foreign & encoded.unreadable.keys():
+                return None
+            encoded.record_unreadable(outside)
+            if not encoded.copies:
+                return encoded
             self.writes.drain()  # the owners' values must be on the disk
-            copy_values(self.store, encoded)
-        return encoded
+            without = copy_values(self.store, encoded)
+            unread = {row for row, reason in without.items() if may_pass(reason, self.image_column)}
+            if not unread:
+                return encoded
+            own |= unread  # the earlier row's picture was not read, this one's was

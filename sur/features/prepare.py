@@ -16,13 +16,13 @@ from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.data import Quarantined, scan_rows, write_quarantine
 from sur.features.encoders import Encoder, build_encoders
-from sur.features.partition import OUTSIDE
+from sur.features.partition import may_pass
 from sur.features.plan import EncoderFeatures, Plan, StoreState, plan_asset, plan_features
 from sur.features.readout import needs_readout, readout_arrays, readout_name, readout_spec
 from sur.support.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sur.config.features import VAEConfig
+    from sur.config.data import DataConfig
     from sur.config.run import RunConfig, StoreConfig
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,10 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     if needs_readout(config.loss, config.vae):
         readout_spec(store, config.base, config.text, config.vae, config.readout)  # refused now, not after hours
     _add_rows(store, config.data.slug, records, len(quarantined))
-    if config.vae is not None:
-        _retry_returned_rows(store, config.data.slug, config.vae)
+    for encoder in encoders:
+        if encoder.consumes == "image":
+            for name in encoder.shapes():
+                _retry_unread_pictures(store, config.data, name)
     for spec in specs:
         done = store.n_partitions - len(store.pending(spec.name))
         logger.info("feature %s: %d of %d partitions already done", spec.name, done, store.n_partitions)
@@ -148,7 +150,8 @@ def _tokens_per_row(encoder: Encoder, records: Sequence[RowRecord]) -> float | N
 def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quarantined: int) -> None:
     """Add the new rows, and make the data set exactly these rows."""
     added = store.add_rows(records)
-    left, now = store.set_members(dataset, (record.id for record in records))
+    places = {record.id: record.image for record in records}
+    left, now = store.set_members(dataset, places, places)
     logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, quarantined)
     if left:
         logger.warning(
@@ -160,9 +163,14 @@ def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quaranti
         )
 
 
-def _retry_returned_rows(store: Store, dataset: str, vae: VAEConfig) -> None:
-    """Discard partitions with a row whose picture was unreadable while the row was out of the data set."""
-    members, name = store.members(dataset), vae.feature_name
-    returned = {slot for slot, reason in store.missing(name).items() if reason.startswith(OUTSIDE) and members[slot]}
-    for partition in {slot // store.rows_per_partition for slot in returned}:
-        store.discard(name, partition)
+def _retry_unread_pictures(store: Store, data: DataConfig, feature: str) -> None:
+    """Discard partitions with a row of the data set whose picture was not read then: it was just now.
+
+    Whoever calls this has read all pictures of the data set, so that each is where its row says.
+    """
+    members, column = store.members(data.slug), data.image_column or "image"
+    again = {slot for slot, reason in store.missing(feature).items() if members[slot] and may_pass(reason, column)}
+    if again:
+        logger.info("feature %s: %d rows whose pictures were not read before are tried again", feature, len(again))
+    for partition in sorted({slot // store.rows_per_partition for slot in again}):
+        store.discard(feature, partition)
