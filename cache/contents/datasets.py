@@ -1,8 +1,8 @@
 """The rows that each data set has now: named sets of rows, each replaced as a whole.
 
 Rows are never taken out of partitions. A row that was removed from its source, or edited into another row, leaves the
-set, and the loader skips it. A set is stored in the attributes of a Zarr group: one bit for each slot, and the places of
-pictures that moved, since a row is known by its content, and the place at which it was added may be out of date.
+set, and the loader skips it. A set is stored in the attributes of a Zarr group: one bit for each slot, and the place of
+every picture that has moved, since a row is known by its content and its first place may be out of date.
 """
 
 from __future__ import annotations

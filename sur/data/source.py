@@ -1,4 +1,4 @@
-"""Rows, quarantined rows, and the source that gives them."""
+"""Rows, and the source that gives them, every one checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from sur.config.data import DataConfig
+from sur.data.quarantine import Quarantined
 from sur.support.errors import RowError
 
 
@@ -19,17 +20,6 @@ class Row:
     image: str = ""
     position: int = -1
     location: str = ""
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """A row that was left out: its place, the field at fault, the reason, and the remedy."""
-
-    position: int
-    location: str
-    field: str
-    reason: str
-    remedy: str
 
 
 class Record(NamedTuple):

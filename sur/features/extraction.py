@@ -20,7 +20,8 @@ from sur.cache import RowRecord, Store, WriteBehind
 from sur.data import open_rows
 from sur.features.empty_prompt import compute_empty_prompt
 from sur.features.encoders import Encoder, build_encoders
-from sur.features.partition import Duplicates, EncodedRows, Items, copy_values, encode_rows, may_pass
+from sur.features.outcome import conclude, require_values
+from sur.features.partition import NO_ITEM, Duplicates, EncodedRows, Items, copy_values, encode_rows, may_pass
 from sur.features.prepare import prepare
 from sur.features.readout import compute_readout, needs_readout
 
@@ -46,14 +47,19 @@ class PartitionsDone:
 
 
 def extract(config: RunConfig) -> list[PartitionsDone]:
-    """The whole extraction without Prefect, as the flow does it; returns what each batch of partitions did."""
+    """The whole extraction without Prefect, as the flow does it; returns what each batch of partitions did.
+
+    Raises: NothingEncoded when a feature has no value of any row; what is done is kept.
+    """
     done = []
     with Extraction(config) as extraction:
-        prepare(config, list(extraction.encoders.values()))
+        plan = prepare(config, list(extraction.encoders.values()))
         for key in extraction.encoders:
             pending = extraction.pending(key)
             step = config.flow.partitions_per_task
             done += [extraction.encode(key, pending[i : i + step]) for i in range(0, len(pending), step)]
+        names = extraction.feature_names()
+    require_values(config, conclude(config, names, plan.quarantined))
     make_assets(config)
     return done
 
@@ -107,6 +113,10 @@ class Extraction:
         if key not in self.encoders:
             raise ValueError(f"unknown encoder '{key}'; configured: {list(self.encoders)}")
         return self.encoders[key]
+
+    def feature_names(self) -> list[str]:
+        """Names of all encoders' features."""
+        return [name for encoder in self.encoders.values() for name in encoder.shapes()]
 
     def pending(self, key: str) -> list[int]:
         """Partitions that lack at least one of an encoder's features, ascending."""
@@ -170,6 +180,7 @@ class _Batch:
         self.others = np.any([np.zeros_like(self.members), *masks], axis=0)
         self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
         self.left: set[int] = set()  # partitions that another data set has to encode
+        self.warned = False
         self.done = PartitionsDone(encoder.key, ())
 
     def complete(self, partition: int, wait: bool = False) -> bool:
@@ -227,6 +238,7 @@ class _Batch:
 
         self.unwritten.update((name, partition) for name in claimed)
         self.writes.submit(publish)
+        self._warn_of_losses(partition, encoded)
         written = sum(shard.bytes for part in packed.values() for shard in part.receipt.shards.values())
         self.done = replace(
             self.done,
@@ -237,6 +249,15 @@ class _Batch:
             truncated=self.done.truncated + encoded.stats.get("truncated", 0),
             bytes=self.done.bytes + written,
         )
+
+    def _warn_of_losses(self, partition: int, encoded: EncodedRows) -> None:
+        """Log the first rows of this call that got no value although they have what the encoder reads."""
+        reasons = encoded.missing.values()
+        lost = {row: why for rows in reasons for row, why in rows.items() if not why.startswith(NO_ITEM)}
+        if lost and not self.warned:
+            self.warned = True
+            said = (self.encoder.key, partition, len(lost), next(iter(lost.values())))
+            logger.warning("%s: partition %d: %d rows got no value; the first: %s", *said)
 
     def _encoded(self, claimed: list[str], rows: list[RowRecord]) -> EncodedRows | None:
         """The rows' values; None when a picture is unreadable that belongs to a row of another data set only.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sur.cache import ArraySpec
 from sur.data import Quarantined
-from sur.support.errors import DoesNotFit
+from sur.support.errors import DoesNotFit, NothingEncoded
 from sur.support.formatting import format_bytes
 
 CHUNK_OVERHEAD_BYTES = 20  # 4 of checksum and 16 of shard index for each inner chunk
@@ -79,6 +79,16 @@ class Plan:
     def bytes_to_write(self) -> int:
         """Bytes that the missing partitions of all features will take."""
         return sum(feature.bytes_to_write for feature in self.features)
+
+    def require_rows(self) -> None:
+        """Raises: NothingEncoded, with the first reason, when no row of the source is usable."""
+        if self.rows_valid or not self.quarantined:
+            return
+        first = self.quarantined[0]
+        raise NothingEncoded(
+            f"all {len(self.quarantined)} rows were left out; the first, {first.location}, because of {first.field}: "
+            f"{first.reason}; {first.remedy}"
+        )
 
     def require_space(self) -> None:
         """Raises: DoesNotFit, with both figures and the largest feature, when the disk is too small."""

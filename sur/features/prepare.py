@@ -42,6 +42,7 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     Writes `config.yaml` and `quarantine.jsonl` into the run folder. Returns the plan as it was before.
 
     Raises:
+        NothingEncoded: no row is usable.
         DoesNotFit: the disk is too small.
         cache.IdentityMismatch: a stored feature of the same name was made in another way.
     """
@@ -49,6 +50,7 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     records, quarantined = scan_rows(config.data, need_image=config.vae is not None)
     plan = make_plan(config, encoders, records, quarantined)
     write_quarantine(RunFolder(config.run_dir).quarantine, quarantined)
+    plan.require_rows()  # before the store is touched: a disk that is not mounted must not empty the data set
     plan.require_space()
     specs = [spec for encoder in encoders for spec in encoder.specs()]
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
