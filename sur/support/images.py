@@ -31,12 +31,6 @@ class ImageError(ValueError):
         self.remedy = remedy
 
 
-def picture_suffixes() -> frozenset[str]:
-    """Endings of the files of all formats that are read here, lower case, such as .jpg, .jfif and .avif."""
-    endings = Image.registered_extensions()
-    return frozenset(ending for ending, form in endings.items() if form in FORMATS)
-
-
 def open_checked(data: bytes, max_pixels: int) -> Image.Image:
     """An image whose header is read and whose size is checked; its pixels are not decoded yet.
 
