@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sur.cache import RowRecord, Store
+from sur.cache import FeatureSpec, RowRecord, Store
 from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.data import Quarantined, scan_rows, write_quarantine
+from sur.features.empty_prompt import empty_prompt_spec
 from sur.features.encoders import Encoder, build_encoders
 from sur.features.partition import may_pass
 from sur.features.plan import EncoderFeatures, Plan, StoreState, plan_asset, plan_features
@@ -44,7 +45,7 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     Raises:
         NothingEncoded: no row is usable.
         DoesNotFit: the disk is too small.
-        cache.IdentityMismatch: a stored feature of the same name was made in another way.
+        cache.IdentityMismatch: a stored feature or asset of the same name was made in another way.
     """
     save_config(config)
     records, quarantined = scan_rows(config.data, need_image=config.vae is not None)
@@ -53,11 +54,10 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     plan.require_rows()  # before the store is touched: a disk that is not mounted must not empty the data set
     plan.require_space()
     specs = [spec for encoder in encoders for spec in encoder.specs()]
+    _refuse_other_assets(config, specs, records)
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
     for spec in specs:
         store.ensure_feature(spec)
-    if needs_readout(config.loss, config.vae):
-        readout_spec(store, config.base, config.text, config.vae, config.readout)  # refused now, not after hours
     _add_rows(store, config.data.slug, records, len(quarantined))
     for encoder in encoders:
         if encoder.consumes == "image":
@@ -100,13 +100,17 @@ def store_state(config: StoreConfig, features: Collection[str]) -> StoreState:
     if not Store.exists(config.path):
         return StoreState(config.path, config.rows_per_partition)
     store = Store.open(config.path)
+    known = [name for name in store.features() if name in features]
+    pending = {name: store.pending(name) for name in known}
+    counts = store.filled().reshape(-1, store.rows_per_partition).sum(axis=1)
     return StoreState(
         path=config.path,
         rows_per_partition=store.rows_per_partition,
         rows=store.n_rows,
         partitions=store.n_partitions,
         row_ids=frozenset(row.tobytes() for row in store.row_ids()),
-        pending={name: len(store.pending(name)) for name in store.features() if name in features},
+        pending={name: len(partitions) for name, partitions in pending.items()},
+        pending_rows={name: int(counts[partitions].sum()) for name, partitions in pending.items()},
         assets=frozenset(store.assets()),
     )
 
@@ -147,6 +151,28 @@ def _tokens_per_row(encoder: Encoder, records: Sequence[RowRecord]) -> float | N
         return sum(count([prompt for prompt in prompts if prompt])) / len(sample)
     except (OSError, ValueError):
         return None
+
+
+def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], records: Sequence[RowRecord]) -> None:
+    """Refuse now what could only be refused after hours of encoding: assets come last, and are made from features.
+
+    Raises: IdentityMismatch for an asset that the store has from other features or settings; ConfigError for a denoiser
+    without read-out, or when no row has what the read-out is sampled on.
+    """
+    store = Store.open(config.store.path) if Store.exists(config.store.path) else None
+    if config.loss.denoising.caption_dropout:
+        empty = empty_prompt_spec(config.text)
+        if store is not None:
+            store.has_asset(empty)
+    if needs_readout(config.loss, config.vae):
+        features = {**(store.features() if store is not None else {}), **{spec.name: spec for spec in specs}}
+        readout = readout_spec(features, config.base, config.text, config.vae, config.readout)
+        other_rows = store is not None and (store.has_asset(readout) or store.n_rows > 0)
+        if not other_rows and not any(record.image and record.complex for record in records):
+            raise ConfigError(
+                f"no row of {config.data.path} has both a picture and a complex prompt, and the denoiser's read-out is "
+                "sampled on such rows; set loss.alignment.form=tokens, or leave the `vae` section out"
+            )
 
 
 def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quarantined: int) -> None:

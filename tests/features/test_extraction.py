@@ -21,6 +21,7 @@ from sur.features import extraction
 from sur.features.extraction import Extraction, extract
 from sur.features.partition import may_pass
 from sur.features.prepare import plan_extraction, prepare
+from sur.support.errors import ConfigError
 from sur.support.images import decode
 
 
@@ -551,3 +552,36 @@ def test_a_picture_that_no_decoder_takes_is_final(tmp_path, models):
     assert all(not part.partitions for part in extract(config))
     assert store_files(config.store.path) == before
     assert "corrupt or truncated PNG" in Store.open(config.store.path).missing("vae.pipe.32")[1]
+
+
+def test_a_read_out_of_other_latents_is_refused_before_anything_is_encoded(config, monkeypatch):
+    extract(config)
+    before = store_files(config.store.path)
+    monkeypatch.setattr(Extraction, "encode", lambda *arguments: pytest.fail("encoded"))
+    with pytest.raises(IdentityMismatch, match=r"'readout\.pipe' was made differently"):
+        extract(larger(config))
+    assert store_files(config.store.path) == before
+
+
+def test_an_empty_prompt_of_another_encoder_is_refused_before_anything_is_encoded(tmp_path, models, rows, monkeypatch):
+    dropout = ("loss.alignment.form=tokens", "loss.denoising.caption_dropout=0.1", "loss.denoising.weight=1")
+    config = tiny_config(tmp_path, models, rows, *dropout)
+    extract(config)
+    store = Store.open(config.store.path, writable=True)
+    for name in ("text.pipe.simple", "text.pipe.complex"):
+        store.drop_feature(name)
+    before = store_files(config.store.path)
+    monkeypatch.setattr(Extraction, "encode", lambda *arguments: pytest.fail("encoded"))
+    with pytest.raises(IdentityMismatch, match=r"'empty\.pipe' was made differently"):
+        extract(tiny_config(tmp_path, models, rows, *dropout, "text.store_dtype=float32"))
+    assert store_files(config.store.path) == before
+
+
+def test_a_read_out_without_rows_to_sample_is_refused_before_anything_is_encoded(tmp_path, models):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "metadata.jsonl").write_text('{"text": "a cat"}\n{"text": "a dog"}\n')
+    config = tiny_config(tmp_path, models, folder, "data.allow_unpaired=true")
+    with pytest.raises(ConfigError, match="no row of .* has both a picture and a complex prompt"):
+        extract(config)
+    assert not config.store.path.exists()
