@@ -16,7 +16,7 @@ from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, ti
 from sur.cache import IdentityMismatch, Loader, Selection, Store
 from sur.cache.compact import compact
 from sur.cache.storage.local import LocalStorage
-from sur.data import RowError, RowSource, open_rows
+from sur.data import RowError, RowSource, open_rows, scan
 from sur.features import extraction
 from sur.features.extraction import Extraction, extract
 from sur.features.partition import may_pass
@@ -585,3 +585,16 @@ def test_a_read_out_without_rows_to_sample_is_refused_before_anything_is_encoded
     with pytest.raises(ConfigError, match="no row of .* has both a picture and a complex prompt"):
         extract(config)
     assert not config.store.path.exists()
+
+
+def test_damaged_rows_are_restored_from_pictures_that_moved(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", pictures=3, phrases=1, broken=False)
+    config = tiny_config(tmp_path, models, folder, "llm=null", "loss.alignment.form=tokens")
+    extract(config)
+    rename_pictures(folder, lambda name: f"moved/{name}")
+    store = Store.open(config.store.path, writable=True)
+    (config.store.path / "rows" / "image" / "c.0").write_bytes(b"damaged")
+    records, _ = scan(open_rows(config.data), need_image=True)
+    assert store.repair(store.verify(), records) == [] and store.verify() == []
+    assert [row.image for row in store.rows()] == [f"moved/{n}.png" for n in range(3)]
+    assert Loader(store, ["vae.pipe.32"], batch_size=1, selection=Selection("data", "all")).n_rows == 3
