@@ -133,8 +133,8 @@ def _csv_records(file: Path, columns: Collection[str | None]) -> Iterator[tuple[
     begins in and no other: reading goes on with the line below.
     """
     wide = _wide_encoding(file)
-    reading = {"encoding": wide} if wide else {"encoding": "utf-8-sig", "errors": "surrogateescape"}
-    with open(file, newline="", **reading) as opened:
+    encoding, errors = (wide, "strict") if wide else ("utf-8-sig", "surrogateescape")
+    with open(file, encoding=encoding, errors=errors, newline="") as opened:
         lines = _Lines(opened)
         delimiter = _delimiter(opened, columns)
         header: list[str] | None = None

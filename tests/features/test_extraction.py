@@ -584,7 +584,7 @@ def test_a_read_out_without_rows_to_sample_is_refused_before_anything_is_encoded
     config = tiny_config(tmp_path, models, folder, "data.allow_unpaired=true")
     with pytest.raises(ConfigError, match="no row of .* has both a picture and a complex prompt"):
         extract(config)
-    assert not config.store.path.exists()
+    assert not Store.exists(config.store.path)
 
 
 def test_damaged_rows_are_restored_from_pictures_that_moved(tmp_path, models):
