@@ -76,7 +76,9 @@ def outcomes(store: Store, dataset: str, features: Iterable[str]) -> list[Featur
 
 
 def conclude(config: RunConfig, features: Iterable[str], quarantined: Sequence[Quarantined]) -> list[FeatureOutcome]:
-    """What became of the rows; adds those that were lost while encoding to the quarantine file, and logs them.
+    """What became of the rows; adds those that were lost while encoding to the quarantine file.
+
+    Features with lost rows or cut prompts are logged as warnings, so that every flow says so.
 
     quarantined: rows that the check of the source left out.
     """
@@ -86,8 +88,11 @@ def conclude(config: RunConfig, features: Iterable[str], quarantined: Sequence[Q
     if losses:
         lost = _lost_rows(store, config.data, losses)
         write_quarantine(RunFolder(config.run_dir).quarantine, [*quarantined, *lost])
-    for outcome in losses:
-        _log.warning("%s; see %s", outcome, RunFolder(config.run_dir).quarantine)
+    for outcome in made:
+        if outcome.lost:
+            _log.warning("%s; see %s", outcome, RunFolder(config.run_dir).quarantine)
+        elif outcome.cut:
+            _log.warning("%s", outcome)
     return made
 
 

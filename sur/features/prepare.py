@@ -178,8 +178,8 @@ def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], record
 def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quarantined: int) -> None:
     """Add the new rows, and make the data set exactly these rows."""
     added = store.add_rows(records)
-    places = {record.id: record.image for record in records}
-    left, now = store.set_members(dataset, places, places)
+    places = {record.id: record.image for record in records if record.image}
+    left, now = store.set_members(dataset, (record.id for record in records), places)
     logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, quarantined)
     if left:
         logger.warning(

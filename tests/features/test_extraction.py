@@ -13,6 +13,7 @@ import pytest
 from photographs import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
+from sur.analysis.store.rows import describe_row
 from sur.cache import IdentityMismatch, Loader, Selection, Store
 from sur.cache.compact import compact
 from sur.cache.storage.local import LocalStorage
@@ -520,6 +521,7 @@ def test_two_data_sets_may_have_one_row_at_different_places(tmp_path, models):
     store = Store.open(first.store.path)
     assert store.n_rows == 3 and store.missing("vae.pipe.64") == {}
     assert store.places("data") == {} and store.places("second") == {n: f"copy-{n}.png" for n in range(3)}
+    assert describe_row(store, 1).image == "copy-1.png"
     compact(store, target := Store.create(tmp_path / "compact.zarr", 4))
     assert [row.image for row in target.rows()] == [f"copy-{n}.png" for n in range(3)]
     assert target.places("data") == {n: f"{n}.png" for n in range(3)} and target.places("second") == {}
