@@ -87,8 +87,10 @@ class Plan:
 
     def require_rows(self) -> None:
         """Raises: NothingEncoded, with the first reason, when no row of the source is usable."""
-        if self.rows_valid or not self.quarantined:
+        if self.rows_valid:
             return
+        if not self.quarantined:
+            raise NothingEncoded("data.path holds no row at all; correct it, or restore the file of rows")
         first = self.quarantined[0]
         raise NothingEncoded(
             f"all {len(self.quarantined)} rows were left out; the first, {first.location}, because of {first.field}: "

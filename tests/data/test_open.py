@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -116,13 +115,13 @@ def test_a_path_that_cannot_be_looked_at_is_one_line(path):
 
 def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     put(tmp_path / "train" / "metadata.jsonl", "a")
-    real = os.listdir
+    real = Path.iterdir
 
     def refusing(path):
-        if Path(path).name == "train":
+        if path.name == "train":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", refusing)
+    monkeypatch.setattr(Path, "iterdir", refusing)
     with pytest.raises(ConfigError, match=r"train cannot be read \(Permission denied\)"):
         open_rows(DataConfig(path=tmp_path))

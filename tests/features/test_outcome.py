@@ -124,6 +124,10 @@ def test_a_source_without_any_usable_row_is_refused_and_the_data_set_stays(tmp_p
     assert [row.position for row in quarantined(config)] == [0, 1, 2]
     with pytest.raises(NothingEncoded):
         plan_extraction(config).require_rows()
+    (rows / "metadata.jsonl").write_text("")
+    with pytest.raises(NothingEncoded, match="data.path holds no row at all"):
+        extract(config)
+    assert store_files(config.store.path) == before
 
 
 @pytest.mark.slow
