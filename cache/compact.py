@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,13 @@ def compact(
     copied = np.any(list(members.values()), axis=0) if names else source.filled()
     ids = source.row_ids()
     copied |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
-    slot_of = {record.id: record.slot for record in source.rows()}
-    records = {record.id: record for record in source.rows() if copied[record.slot]}
+    stored = source.rows()
+    slot_of = {record.id: record.slot for record in stored}
+    places = {name: source.places(name) for name in names}
+    now = {slot: place for moved in places.values() for slot, place in moved.items()}
+    records = {
+        record.id: replace(record, image=now.get(record.slot, record.image)) for record in stored if copied[record.slot]
+    }
     if foreign := [row.id.hex() for row in target.rows() if row.id not in slot_of]:
         raise CacheError(
             f"{target.path} holds {len(foreign)} rows that {source.path} has not (first: {foreign[0]}); "
@@ -78,5 +84,6 @@ def compact(
         if not target.has_asset(spec) and source.has_asset(spec):
             target.write_asset(spec, source.read_asset(spec.name))
     for name, mask in members.items():
-        target.set_members(name, (row.tobytes() for row in ids[mask]))
+        current = {record.id: places[name].get(record.slot, record.image) for record in stored if mask[record.slot]}
+        target.set_members(name, current, current)
     return source.n_rows - len(records)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 WINDOW = 8  # partitions that are mixed at a time where single rows are expensive to read
 AHEAD = 2  # batches that are made before they are asked for
 _TRAINING_ROWS, _ONE_PROCESS = Selection(), Order()
+_NO_ROWS = "See which feature lacks values (`sur inspect`), data.exclude and the share held back for validation"
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,12 @@ class Loader:
 
     def _require_a_batch(self, features: Sequence[str], selection: Selection) -> None:
         if len(self) == 0:
+            most = self.n_rows // self.order.world_size
+            remedy = f"Set a batch size (train.batch_size) of at most {most}" if most else _NO_ROWS
             raise NoRows(
                 f"No full batch: {self.n_rows} of {self.store.n_rows} rows are in split {selection.split!r} and have "
-                f"all of {list(features)}, and a batch takes {self.batch_size} x {self.order.world_size}."
+                f"all of {list(features)}, and a batch takes {self.batch_size} x {self.order.world_size}. "
+                f"{remedy}, or extract more rows."
             )
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sur.cache.contents import datasets
 from sur.cache.contents.assets import has_asset, write_asset
 from sur.cache.contents.catalog import Catalog
 from sur.cache.contents.claims import Claims
-from sur.cache.contents.datasets import dataset_names, drop_members, read_members, write_members
 from sur.cache.contents.features import SECTIONS, Counts, Feature, Packed, Reasons, Values, missing_slots
 from sur.cache.contents.opening import create_store, open_or_create_store, open_store, store_exists
 from sur.cache.contents.rows import Rows
@@ -120,19 +120,25 @@ class Store:
 
     def datasets(self) -> list[str]:
         """Names of the data sets."""
-        return dataset_names(self._storage)
+        return datasets.dataset_names(self._storage)
 
     def members(self, dataset: str) -> np.ndarray:
         """Which slots hold a row that a data set has now, bool (slots,). Raises CacheError when it does not exist."""
-        return read_members(self._storage, self._rows, dataset)
+        return datasets.read_members(self._storage, self._rows, dataset)
 
-    def set_members(self, dataset: str, ids: Iterable[bytes]) -> tuple[int, int]:
+    def places(self, dataset: str) -> dict[int, str]:
+        """Where a data set's pictures are now, by slot, for those that are not where the row was added."""
+        return datasets.read_places(self._storage, dataset)
+
+    def set_members(self, dataset: str, ids: Iterable[bytes], places: datasets.Places | None = None) -> tuple[int, int]:
         """Make a data set exactly the rows of these ids; returns how many rows left it, and how many it has now.
 
-        Raises BadValues when the name is not valid, or the store has no row with one of the ids; nothing is changed.
+        places: where pictures are now. Raises BadValues, and changes nothing, for a wrong name or an unknown id.
         """
         with self._locked():
-            return write_members(self._storage, self._rows, self.rows_per_partition, dataset, ids)
+            return datasets.write_members(
+                self._storage, self._rows, self.rows_per_partition, dataset, ids, places or {}
+            )
 
     def ensure_feature(self, spec: FeatureSpec) -> None:
         """Create the feature. Raises IdentityMismatch, which names the fields, if a stored one was made differently."""
@@ -189,8 +195,7 @@ class Store:
         `missing` maps the place of a row in the partition to the reason why it has no value (zeros are stored).
 
         Raises:
-            BadValues: wrong arrays, shape or dtype, or not finite; nothing was published.
-            StoreBusy: another writer holds the partition.
+            BadValues, StoreBusy: wrong arrays, shape, dtype, or not finite; another writer holds the partition.
         """
         if (feature, partition) in self._claims:
             return self.publish_partition(feature, self.pack_partition(feature, partition, values, missing, stats))
@@ -227,8 +232,8 @@ class Store:
     ) -> dict[str, np.ndarray]:
         """Stored elements at `slots`, int64 (n,), or at every filled slot in order: (n, *row shape) by array.
 
-        `arrays` limits what is read. Missing rows are zeros. Every chunk is checked against its receipt on the first
-        touch. Raises IndexError when a slot holds no row.
+        `arrays` limits what is read. Missing rows are zeros. A chunk is checked when it is first touched. Raises
+        IndexError when a slot holds no row.
         """
         slots = np.flatnonzero(self.filled()) if slots is None else np.asarray(slots, dtype=np.int64)
         self._rows.require(slots)
@@ -241,12 +246,8 @@ class Store:
     def read_partition(
         self, feature: str, partition: int, arrays: Collection[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Stored elements of a partition's rows in slot order, read shard by shard; every chunk is checked.
-
-        `arrays` limits what is read.
-        """
-        rows = len(self._rows.ids(partition))
-        return self._catalog.get(feature).read_partition(partition, rows, arrays)
+        """Stored elements of a partition's rows in slot order, or of some `arrays`; every chunk is checked."""
+        return self._catalog.get(feature).read_partition(partition, len(self._rows.ids(partition)), arrays)
 
     def assets(self) -> dict[str, FeatureSpec]:
         """Specs of the stored assets, by name."""
@@ -269,7 +270,7 @@ class Store:
         """Remove a feature or an asset with all its values, or else a data set of this name; rows stay."""
         with self._locked():
             if not self._catalog.drop(name):
-                drop_members(self._storage, self.rows_per_partition, name)
+                datasets.drop_members(self._storage, self.rows_per_partition, name)
 
     def verify(self, progress: Callable[[str], None] | None = None) -> list[Damage]:
         """Damage found by checking every file against checksums, receipts and metadata; `progress` gets each file."""
@@ -292,9 +293,8 @@ class Store:
 
     def describe(self) -> StoreSummary:
         """A summary of the store's contents, for people and programs."""
-        return summarize(
-            self.path, self.rows_per_partition, self.n_partitions, self.n_rows, self._features_and_assets()
-        )
+        sizes = (self.rows_per_partition, self.n_partitions, self.n_rows)
+        return summarize(self.path, *sizes, self._features_and_assets())
 
     def _features_and_assets(self) -> list[Feature]:
         return [feature for section in SECTIONS for feature in self._catalog.intact(section)]

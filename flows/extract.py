@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 if __name__ == "__main__":  # Prefect reads its environment at import: the launcher has to come first
     from sur.flows.runtime.launch import main
@@ -20,6 +20,7 @@ from sur.cache import StoreBusy
 from sur.config.run import RunConfig
 from sur.features.devices import claim_device, on_device
 from sur.features.extraction import Extraction, PartitionsDone, make_assets
+from sur.features.outcome import FeatureOutcome, conclude, require_values
 from sur.features.plan import Plan
 from sur.features.prepare import prepare
 from sur.flows.runtime.progress import flow_progress
@@ -28,6 +29,22 @@ from sur.flows.runtime.workers import Workers
 from sur.support.errors import EngineGone, WorkerLost, shown_errors
 from sur.support.formatting import format_arrays, format_bytes
 from sur.support.timings import timed
+
+
+class Extracted(TypedDict):
+    """What one run did, and what the store holds of each feature now.
+
+    rows: in the store. quarantined: left out by the check of the source. The next four are of this run.
+    """
+
+    rows: int
+    quarantined: int
+    partitions: int
+    bytes: int
+    tokens: int
+    wall_seconds: float
+    features: list[FeatureOutcome]
+
 
 LOSSES_IN_VAIN = 3  # deaths of workers in a row without a finished partition in between
 _log = logging.getLogger(__name__)
@@ -97,14 +114,18 @@ def store_assets(config: RunConfig) -> None:
 
 
 @flow(name="extract", persist_result=False)
-def extract(config: RunConfig) -> dict[str, float]:
+def extract(config: RunConfig) -> Extracted:
     """Bring the store up to date with rows and encoders, and with the denoiser's read-out where a loss needs it.
 
-    Returns rows, quarantined, bytes, tokens, wall_seconds and partitions of this run.
+    Raises: NothingEncoded when a feature has no value of any row; what is done is kept.
     """
     with timed(config.run_dir, "extract", lambda: partitions_done(config.store.path)[0]):
-        plan, done = encode_everything(config)
-    create_table_artifact(summary_table(plan, done), key="extraction", description="What this run did")
+        plan, done, features = encode_everything(config)
+        outcomes = conclude(config, features, plan.quarantined)
+        table = summary_table(plan, done, outcomes)
+        create_table_artifact(table, key="extraction", description="What this run did")
+        require_values(config, outcomes)
+        store_assets(config)
     return {
         "rows": plan.rows_stored + plan.rows_new,
         "quarantined": len(plan.quarantined),
@@ -112,11 +133,12 @@ def extract(config: RunConfig) -> dict[str, float]:
         "bytes": sum(part.bytes for part in done),
         "tokens": sum(part.tokens for part in done),
         "wall_seconds": sum(part.wall_seconds for part in done),
+        "features": outcomes,
     }
 
 
-def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
-    """Run the flow's tasks in their order; returns the plan and what each batch did."""
+def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone], list[str]]:
+    """Run the flow's tasks in their order; returns the plan, what each batch did, and the features' names."""
     done: list[PartitionsDone] = []
     try:
         plan = plan_rows(config)
@@ -124,10 +146,9 @@ def encode_everything(config: RunConfig) -> tuple[Plan, list[PartitionsDone]]:
         with Workers(config.flow) as workers:
             for key in ProcessExtraction.of(config).encoders:
                 done += encode_with(workers, config, key)
+        return plan, done, ProcessExtraction.of(config).feature_names()
     finally:
         ProcessExtraction.close()
-    store_assets(config)
-    return plan, done
 
 
 def encode_with(workers: Workers, config: RunConfig, key: str) -> list[PartitionsDone]:
@@ -183,8 +204,8 @@ def feature_table(plan: Plan) -> list[dict[str, str]]:
     ]
 
 
-def summary_table(plan: Plan, done: list[PartitionsDone]) -> list[dict[str, str]]:
-    """One line for the rows, and one for each encoder that had work."""
+def summary_table(plan: Plan, done: list[PartitionsDone], outcomes: list[FeatureOutcome]) -> list[dict[str, str]]:
+    """One line for the rows, one for each encoder that had work, and one for what each feature holds now."""
     table = [
         {
             "what": "rows",
@@ -206,5 +227,10 @@ def summary_table(plan: Plan, done: list[PartitionsDone]) -> list[dict[str, str]
                 "bytes": format_bytes(sum(part.bytes for part in parts)),
                 "tokens/s": f"{tokens / seconds:.0f}" if tokens and seconds else "",
             }
+        )
+    for outcome in outcomes:
+        left_out = f"{len(outcome.lost)} without a value"
+        table.append(
+            {"what": str(outcome), "rows": str(outcome.rows), "left out": left_out, "bytes": "", "tokens/s": ""}
         )
     return table

@@ -1,7 +1,8 @@
 """The rows that each data set has now: named sets of rows, each replaced as a whole.
 
 Rows are never taken out of partitions. A row that was removed from its source, or edited into another row, leaves the
-set, and the loader skips it. A set is stored in the attributes of a Zarr group, with one bit for each slot.
+set, and the loader skips it. A set is stored in the attributes of a Zarr group: one bit for each slot, and the place of
+every picture that has moved, since a row is known by its content and its first place may be out of date.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sur.cache.format.spec import which_ids
 from sur.cache.storage.base import Storage, join
 
 FOLDER = "datasets"
+Places = Mapping[bytes, str]  # of pictures, by row id
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -41,19 +43,7 @@ def read_members(storage: Storage, rows: Rows, name: str) -> np.ndarray:
         CorruptStore: the set is damaged or gone, or counts slots that the rows do not have.
     """
     directory = join(FOLDER, name)
-    document = metadata.read_metadata(storage, directory)
-    if document is None:
-        if name in listed_datasets(storage):
-            raise CorruptStore(
-                f"{storage.where(join(directory, metadata.FILE))} is gone, so nothing tells which rows the data set "
-                f"{name!r} has.",
-                f"Run the extraction of its rows again, or give it up by `sur drop STORE {name}`.",
-            )
-        stored = ", ".join(dataset_names(storage)) or "none"
-        raise CacheError(
-            f"{storage.location} holds no data set {name!r} (it holds: {stored}). Run the extraction of its rows first."
-        )
-    recorded = recorded_members(storage, directory, document)
+    recorded = recorded_members(storage, directory, _document(storage, name))
     members = np.zeros(rows.n_slots(), dtype=bool)  # rows are counted after the set is read: a writer adds them before
     if len(recorded) > len(members):
         where = storage.where(join(directory, metadata.FILE))
@@ -79,12 +69,27 @@ def recorded_members(storage: Storage, directory: str, document: Mapping[str, An
         raise CorruptStore(f"{where}: not a data set of this format: {error!r}.") from error
 
 
+def read_places(storage: Storage, name: str) -> dict[int, str]:
+    """Where the pictures of a set are now, by slot, for rows whose picture is not where the row was added.
+
+    Raises: as `read_members`.
+    """
+    directory = join(FOLDER, name)
+    content = metadata.unseal(_document(storage, name)["attributes"], storage.where(directory), directory)
+    try:
+        return {int(slot): str(place) for slot, place in content.get("places", {}).items()}
+    except (AttributeError, ValueError) as error:
+        where = storage.where(join(directory, metadata.FILE))
+        raise CorruptStore(f"{where}: not a data set of this format: {error!r}.") from error
+
+
 def write_members(
-    storage: Storage, rows: Rows, rows_per_partition: int, name: str, ids: Iterable[bytes]
+    storage: Storage, rows: Rows, rows_per_partition: int, name: str, ids: Iterable[bytes], places: Places
 ) -> tuple[int, int]:
     """Make a set exactly the rows of these ids; returns how many rows left it, and how many it has now.
 
-    The caller holds the store's lock.
+    places: where the pictures of rows are now, by id; a place that is the stored one costs no byte. The caller holds
+    the store's lock.
 
     Raises:
         BadValues: the name is not valid, or the store has no row with one of the ids.
@@ -100,7 +105,9 @@ def write_members(
     before = read_members(storage, rows, name) if name in stored else np.zeros_like(members)
     if name not in stored:  # listed first, so that a set that is not listed is one of an older version
         write_root(storage, rows_per_partition, {*dataset_names(storage), name})
-    content = {"slots": len(members), "members": np.packbits(members).tobytes().hex()}
+    content: dict[str, Any] = {"slots": len(members), "members": np.packbits(members).tobytes().hex()}
+    if moved := rows.moved(places):
+        content["places"] = moved
     directory = join(FOLDER, name)
     metadata.publish_metadata(storage, directory, metadata.group(metadata.seal(content, directory)))
     return int((before & ~members).sum()), int(members.sum())
@@ -118,3 +125,21 @@ def drop_members(storage: Storage, rows_per_partition: int, name: str) -> None:
         raise UnknownFeature(f"{storage.location} holds no feature, asset or data set {name!r}. It holds: {stored}.")
     write_root(storage, rows_per_partition, set(names) - {name})
     storage.remove_tree(join(FOLDER, name))
+
+
+def _document(storage: Storage, name: str) -> dict[str, Any]:
+    """The metadata of a set. Raises: as `read_members`."""
+    directory = join(FOLDER, name)
+    document = metadata.read_metadata(storage, directory)
+    if document is None:
+        if name in listed_datasets(storage):
+            raise CorruptStore(
+                f"{storage.where(join(directory, metadata.FILE))} is gone, so nothing tells which rows the data set "
+                f"{name!r} has.",
+                f"Run the extraction of its rows again, or give it up by `sur drop STORE {name}`.",
+            )
+        stored = ", ".join(dataset_names(storage)) or "none"
+        raise CacheError(
+            f"{storage.location} holds no data set {name!r} (it holds: {stored}). Run the extraction of its rows first."
+        )
+    return document

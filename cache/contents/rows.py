@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from threading import Lock
 
@@ -138,16 +139,23 @@ class Rows:
     def records(self, partition: int) -> list[RowRecord]:
         """Rows of one partition in slot order."""
         ids, first = self.ids(partition), partition * self._per_partition
-        columns = [
-            decode_texts(
-                self._read(name, partition), self._per_partition, self._storage.where(self.key(name, partition))
-            )
-            for name in TEXTS
-        ]
+        columns = [self._texts(name, partition) for name in TEXTS]
         return [
             RowRecord(id.tobytes(), *(column[row] for column in columns), slot=first + row)
             for row, id in enumerate(ids)
         ]
+
+    def moved(self, places: Mapping[bytes, str]) -> dict[str, str]:
+        """The places of pictures, by slot, that differ from the stored ones; `places` has them by row id."""
+        if not places:
+            return {}
+        texts = self._storage.map(lambda partition: self._texts("image", partition), range(self.n_partitions))
+        now = {}
+        for partition, stored in enumerate(texts):
+            for row, row_id in enumerate(self.ids(partition)):
+                if (place := places.get(row_id.tobytes(), stored[row])) != stored[row]:
+                    now[str(partition * self._per_partition + row)] = place
+        return now
 
     def receipt(self, partition: int) -> Receipt:
         """Receipt of a committed partition.
@@ -218,9 +226,9 @@ class Rows:
     def restore(self, partition: int, records: Iterable[RowRecord], digests: Collection[str]) -> bool:
         """Write a damaged partition anew from its intact columns and from `records` of the data source.
 
-        It is written only if the result agrees with its receipt. If the receipt is damaged or gone, the digest of the
-        ids must be one of `digests`, those in the receipts of features, or all rows must be among `records`. Returns
-        whether it was written. The caller holds the store's lock.
+        It is written only if the result agrees with its receipt, but for the places of pictures, which may have moved.
+        If the receipt is damaged or gone, the digest of the ids must be one of `digests`, those in the receipts of
+        features, or all rows be among `records`. Returns whether it was written. The caller holds the store's lock.
         """
         try:
             receipt = self.receipt(partition)
@@ -237,7 +245,7 @@ class Rows:
         rows = self._from_intact(columns, records)
         files, restored = self._encode(partition, rows)
         if receipt is not None:
-            sound = restored.agrees(receipt)
+            sound = replace(restored, shards={**restored.shards, "image": receipt.shards["image"]}).agrees(receipt)
         else:
             from_source = rows and {(row.id, row.simple, row.complex, row.image) for row in rows} <= known
             sound = restored.rows_digest in digests or from_source
@@ -298,6 +306,11 @@ class Rows:
         if data[-CRC_BYTES:] != receipt.shards[column].crcs().astype("<u4").tobytes():
             raise CorruptStore(f"{where} is intact but not the file that the receipt of partition {partition} names.")
         return content
+
+    def _texts(self, column: str, partition: int) -> list[str]:
+        """A column of texts, of all slots of a partition."""
+        where = self._storage.where(self.key(column, partition))
+        return decode_texts(self._read(column, partition), self._per_partition, where)
 
     def _read_ids(self, partition: int) -> np.ndarray:
         content, receipt = self._read("id", partition), self.receipt(partition)

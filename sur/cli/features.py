@@ -68,6 +68,7 @@ def plan(
     out.print(table)
     free = "" if extraction.bytes_free is None else f", free {format_bytes(extraction.bytes_free)}"
     out.print(f"to write {format_bytes(extraction.bytes_to_write)}{free} at {extraction.store}")
+    extraction.require_rows()
     extraction.require_space()
 
 
@@ -85,6 +86,7 @@ def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None
     """
     settings = read_config(config, overrides)
 
+    from sur.config.run_folder import RunFolder
     from sur.flows.runtime.launch import run_flow
     from sur.support.formatting import format_bytes
 
@@ -93,6 +95,10 @@ def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None
         f"{summary['rows']} rows, {summary['quarantined']} quarantined, {summary['partitions']} partitions computed, "
         f"{format_bytes(summary['bytes'])} written, {summary['tokens']} tokens, {summary['wall_seconds']:.1f} s"
     )
+    for outcome in summary["features"]:
+        typer.echo(f"  {outcome}")
+    if summary["quarantined"] or any(outcome.lost for outcome in summary["features"]):
+        typer.echo(f"each row that was left out, with its reason: {RunFolder(settings.run_dir).quarantine}")
 
 
 def serve(

@@ -23,7 +23,11 @@ class DataConfig(BaseModel):
     format: Literal["auto", "surd", "parquet", "csv", "jsonl", "hf"] = Field(
         default="auto", description="format of the rows; auto: by the file names"
     )
-    split: str | None = Field(default=None, description="split of a Hugging Face DatasetDict; default: its only one")
+    split: str | None = Field(
+        default=None,
+        description="part of the rows to read: a split of a Hugging Face DatasetDict, a folder in data.path, or files "
+        "whose names begin with it; default: the only split, or all files",
+    )
     simple_column: str = Field(default="text", description="column of the simple narrative prompt")
     complex_column: str | None = Field(
         default="prompt", description="column of the complex prompt; null: there is none"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sur.support.errors import NotFound, RowError
+from sur.support.errors import ConfigError, NotFound, RowError
 from sur.support.files import write_text
 
 HEADING = "# Rows to leave out: data.exclude=THIS_FILE. An id a line; what follows it is a comment.\n"
@@ -22,7 +22,7 @@ def read_exclude(path: Path | None) -> frozenset[bytes]:
     if not path.is_file():
         raise NotFound(f"data.exclude is {path}, which is not a file; `sur lint --write FILE` makes one")
     ids = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         first = line.split(maxsplit=1)[0] if line.strip() else "#"
         if first.startswith("#"):
             continue
@@ -39,8 +39,19 @@ def write_exclude(path: Path, rows: Mapping[str, str]) -> int:
     Returns: the number of ids that the file has then. Raises: RowError when the file has a line that is no id.
     """
     known = read_exclude(path) if path.is_file() else frozenset()
-    text = path.read_text(encoding="utf-8") if path.is_file() else HEADING
+    text = _text(path) if path.is_file() else HEADING
     new = {row: reason for row, reason in rows.items() if bytes.fromhex(row) not in known}
-    lines = [text, "\n" * (not text.endswith("\n"))] + [f"{row}  {reason}\n" for row, reason in new.items()]
+    lines = [text, "\n" * (not text.endswith("\n"))] + [f"{row}  {' '.join(why.split())}\n" for row, why in new.items()]
     write_text(path, "".join(lines))
     return len(known) + len(new)
+
+
+def _text(path: Path) -> str:
+    """Content of the file. Raises: ConfigError when it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"not UTF-8: {error.reason}"
+        raise ConfigError(
+            f"data.exclude is {path}, which cannot be read ({why}); `sur lint --write FILE` makes one"
+        ) from error

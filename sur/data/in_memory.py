@@ -12,8 +12,10 @@ from PIL import Image
 from sur.config.data import DataConfig
 from sur.data.image_folder import ImageFolder
 from sur.data.source import Record, RowSource
-from sur.data.tables import image_bytes_in
-from sur.support.errors import RowError
+from sur.data.tables import embedded, file_ref, image_bytes_in
+from sur.support.errors import ConfigError, RowError
+
+PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 class _DictReader:
@@ -37,18 +39,28 @@ class _DictReader:
         """The location for an image in the cell, else the path of the file relative to the root."""
         if image_bytes_in(cell) is not None or isinstance(cell, Image.Image):
             return location
-        return self.images.ref(str(cell) if isinstance(cell, Path) else cell)
+        return file_ref(self.images.ref(str(cell) if isinstance(cell, Path) else cell))
 
     def image_bytes(self, ref: str) -> bytes:
-        """Bytes of an image in a cell (a PIL image as PNG) or of an image file."""
-        if not ref.startswith("#"):
+        """Bytes of an image in a cell (a PIL image as a file) or of an image file."""
+        place, column = embedded(ref), self.config.image_column or "image"
+        if place is None:
             return self.images.read(ref)
-        cell = self.rows[int(ref[1:])][self.config.image_column or "image"]
-        if isinstance(cell, Image.Image):
-            buffer = io.BytesIO()
-            cell.save(buffer, "PNG")
-            return buffer.getvalue()
-        return image_bytes_in(cell) or b""
+        cell = self.rows[place[1]].get(column) if place[1] < len(self.rows) else None
+        try:
+            content = file_of(cell) if isinstance(cell, Image.Image) else image_bytes_in(cell)
+        except (OSError, ValueError) as error:  # its file is closed, or cut
+            raise RowError(column, f"the image of row {ref} cannot be used ({error})", "give its bytes") from error
+        if content is None:
+            raise RowError(column, f"row {ref} holds no image any more", "give the rows that were extracted")
+        return content
+
+
+def file_of(image: Image.Image) -> bytes:
+    """A PIL image as the bytes of a PNG, or of a TIFF where PNG lacks its mode, such as numbers or CMYK."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG" if image.mode in PNG_MODES else "TIFF")
+    return buffer.getvalue()
 
 
 class ListRows(RowSource):
@@ -63,4 +75,6 @@ class ListRows(RowSource):
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], root: Path | str = ".", **settings: Any) -> None:
         config = DataConfig(**{"path": Path(root), "image_column": "image", **settings})
+        if config.split is not None or config.format != "auto":
+            raise ConfigError("rows from memory have neither split nor format; leave data.split and data.format out")
         super().__init__(config, _DictReader(rows, config))

@@ -1,13 +1,9 @@
-"""Read every row and image once: good rows become records, bad rows go into a report."""
+"""Read every row and image once: good rows become records, bad rows go into quarantine."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -16,9 +12,9 @@ from sur.cache import RowRecord, row_id
 from sur.config.data import DataConfig
 from sur.data.exclude import read_exclude
 from sur.data.open import open_rows
-from sur.data.source import Quarantined, Row, RowSource
+from sur.data.quarantine import Quarantined
+from sur.data.source import Row, RowSource
 from sur.support.errors import RowError
-from sur.support.files import write_text
 from sur.support.images import ImageError, decode, open_checked
 
 logger = logging.getLogger(__name__)
@@ -55,11 +51,6 @@ def scan(source: RowSource, need_image: bool) -> tuple[list[RowRecord], list[Qua
         else:
             quarantined.append(row)
     return records, quarantined
-
-
-def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
-    """Write the report, all or nothing: a JSON object a line with position, location, field, reason and remedy."""
-    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in quarantined))
 
 
 def _checked(source: RowSource, row: Row, need_image: bool, first_seen: dict[bytes, str]) -> RowRecord | Quarantined:

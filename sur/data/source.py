@@ -1,12 +1,14 @@
-"""Rows, quarantined rows, and the source that gives them."""
+"""Rows, and the source that gives them, every one checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from sur.config.data import DataConfig
+from sur.data.quarantine import Quarantined
+from sur.data.visible import is_visible
 from sur.support.errors import RowError
 
 
@@ -21,22 +23,15 @@ class Row:
     location: str = ""
 
 
-@dataclass(frozen=True)
-class Quarantined:
-    """A row that was left out: its place, the field at fault, the reason, and the remedy."""
-
-    position: int
-    location: str
-    field: str
-    reason: str
-    remedy: str
-
-
 class Record(NamedTuple):
-    """A row as a file holds it: its place, and its columns or the error that made it unreadable."""
+    """A row as a file holds it: its place, and its columns or the error that made it unreadable.
+
+    names: of all columns of the file where `columns` has only some; empty: `columns` has all.
+    """
 
     location: str
     columns: Mapping[str, Any] | RowError
+    names: Sequence[str] = ()
 
 
 class RecordReader(Protocol):
@@ -69,13 +64,12 @@ class RowSource:
         self._reader = reader
 
     def __iter__(self) -> Iterator[Row | Quarantined]:
-        for position, (location, columns) in enumerate(self._reader.records()):
+        for position, record in enumerate(self._reader.records()):
             if self.config.limit is not None and position >= self.config.limit:
                 return
+            location = record.location
             try:
-                if isinstance(columns, RowError):
-                    raise columns
-                yield self._row(position, location, columns)
+                yield self._row(position, record)
             except RowError as error:
                 yield Quarantined(position, location, error.field, error.reason, error.remedy)
 
@@ -86,29 +80,36 @@ class RowSource:
         """
         return self._reader.image_bytes(ref)
 
-    def _row(self, position: int, location: str, columns: Mapping[str, Any]) -> Row:
-        config = self.config
-        simple = self._prompt(columns, config.simple_column, needed=True)
+    def _row(self, position: int, record: Record) -> Row:
+        config, location, columns = self.config, record.location, record.columns
+        if isinstance(columns, RowError):
+            raise columns
+        simple = self._prompt(record, config.simple_column, needed=True)
         needed = config.complex_column is not None and not config.allow_unpaired
-        complex_ = self._prompt(columns, config.complex_column, needed) if config.complex_column else ""
+        complex_ = self._prompt(record, config.complex_column, needed) if config.complex_column else ""
         cell = columns.get(config.image_column) if config.image_column else None
         ref = "" if _is_nothing(cell) else self._reader.image_ref(cell, location)
         return Row(simple, complex_, ref, position, location)
 
-    def _prompt(self, columns: Mapping[str, Any], column: str, needed: bool) -> str:
+    def _prompt(self, record: Record, column: str, needed: bool) -> str:
+        columns = record.columns
+        assert not isinstance(columns, RowError)
         if column not in columns and needed:
-            present = ", ".join(sorted(map(str, columns))) or "none"
+            present = ", ".join(sorted(map(str, record.names or columns))) or "none"
             raise RowError(column, f"missing column (there are: {present})", "add it, or name another in data.*_column")
         value = columns.get(column)
         if value is not None and not isinstance(value, str) and not _is_nothing(value):
             reason = f"expected a string, got {type(value).__name__} {str(value)[:40]!r}"
             raise RowError(column, reason, "write the prompt as a string")
         text = value.strip() if isinstance(value, str) else ""
-        if not text and needed:
+        unseen = bool(text) and not is_visible(text)
+        if (unseen or not text) and needed:
             remedy = "write a prompt or remove the row"
             if column == self.config.complex_column:
                 remedy += ", or set data.allow_unpaired=true to keep rows without complex prompt"
-            raise RowError(column, "empty prompt", remedy)
+            raise RowError(column, "empty prompt" + ": its characters are all invisible" * unseen, remedy)
+        if unseen:
+            return ""
         if len(text) > self.config.max_prompt_chars:
             reason = f"{len(text)} characters, more than the limit of {self.config.max_prompt_chars}"
             raise RowError(column, reason, "shorten it or raise data.max_prompt_chars")

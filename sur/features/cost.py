@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sur.config.run import RunConfig
 
 MULTIPART_BYTES = 5 * 1024 * 1024  # obstore sends larger objects in parts of so many bytes
-SMALL_REQUESTS = 20  # of a feature and partition, besides its shards
+SMALL_REQUESTS = 22  # of a feature and partition, besides its shards
 START_REQUESTS = 24  # of a worker and partition: it reads all rows' ids once, and their prompts to find duplicates
 HOUR = 3600.0
 
@@ -127,8 +127,7 @@ def encoder_costs(config: RunConfig, assumptions: Assumptions) -> list[EncoderCo
 def cost(config: RunConfig, scenario: Scenario, encoders: Sequence[EncoderCost], assumptions: Assumptions) -> Cost:
     """What a scenario costs."""
     partitions = math.ceil(scenario.rows / config.store.rows_per_partition)
-    rows = partitions * config.store.rows_per_partition
-    bytes_ = rows * sum(encoder.bytes_per_row for encoder in encoders)
+    bytes_ = scenario.rows * sum(encoder.bytes_per_row for encoder in encoders)
     flops = scenario.rows * assumptions.unique * sum(encoder.flops for encoder in encoders)
     tasks = len(encoders) * math.ceil(partitions / config.flow.partitions_per_task)
     gpu_hours = flops / (assumptions.gpu_flops * assumptions.utilisation) / HOUR

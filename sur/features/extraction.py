@@ -20,7 +20,8 @@ from sur.cache import RowRecord, Store, WriteBehind
 from sur.data import open_rows
 from sur.features.empty_prompt import compute_empty_prompt
 from sur.features.encoders import Encoder, build_encoders
-from sur.features.partition import Duplicates, EncodedRows, Items, copy_values, encode_rows
+from sur.features.outcome import conclude, require_values
+from sur.features.partition import NO_ITEM, Duplicates, EncodedRows, Items, copy_values, encode_rows, may_pass
 from sur.features.prepare import prepare
 from sur.features.readout import compute_readout, needs_readout
 
@@ -46,14 +47,19 @@ class PartitionsDone:
 
 
 def extract(config: RunConfig) -> list[PartitionsDone]:
-    """The whole extraction without Prefect, as the flow does it; returns what each batch of partitions did."""
+    """The whole extraction without Prefect, as the flow does it; returns what each batch of partitions did.
+
+    Raises: NothingEncoded when a feature has no value of any row; what is done is kept.
+    """
     done = []
     with Extraction(config) as extraction:
-        prepare(config, list(extraction.encoders.values()))
+        plan = prepare(config, list(extraction.encoders.values()))
         for key in extraction.encoders:
             pending = extraction.pending(key)
             step = config.flow.partitions_per_task
             done += [extraction.encode(key, pending[i : i + step]) for i in range(0, len(pending), step)]
+        names = extraction.feature_names()
+    require_values(config, conclude(config, names, plan.quarantined))
     make_assets(config)
     return done
 
@@ -107,6 +113,10 @@ class Extraction:
         if key not in self.encoders:
             raise ValueError(f"unknown encoder '{key}'; configured: {list(self.encoders)}")
         return self.encoders[key]
+
+    def feature_names(self) -> list[str]:
+        """Names of all encoders' features."""
+        return [name for encoder in self.encoders.values() for name in encoder.shapes()]
 
     def pending(self, key: str) -> list[int]:
         """Partitions that lack at least one of an encoder's features, ascending."""
@@ -162,12 +172,15 @@ class _Batch:
         self.store, self.encoder, self.duplicates, self.writes = store, encoder, duplicates, writes
         self.names = list(encoder.shapes())
         source = open_rows(data) if encoder.consumes == "image" else None
-        self.items = Items(encoder.consumes, source, data.max_image_pixels)
+        places = store.places(data.slug) if encoder.consumes == "image" else {}
+        self.items = Items(encoder.consumes, source, data.max_image_pixels, places)
+        self.image_column = data.image_column or "image"
         self.members = store.members(data.slug)
         masks = [store.members(name) for name in store.datasets() if name != data.slug]
         self.others = np.any([np.zeros_like(self.members), *masks], axis=0)
         self.unwritten: set[tuple[str, int]] = set()  # partitions that are encoded and not yet written
         self.left: set[int] = set()  # partitions that another data set has to encode
+        self.warned = False
         self.done = PartitionsDone(encoder.key, ())
 
     def complete(self, partition: int, wait: bool = False) -> bool:
@@ -225,6 +238,7 @@ class _Batch:
 
         self.unwritten.update((name, partition) for name in claimed)
         self.writes.submit(publish)
+        self._warn_of_losses(partition, encoded)
         written = sum(shard.bytes for part in packed.values() for shard in part.receipt.shards.values())
         self.done = replace(
             self.done,
@@ -236,20 +250,35 @@ class _Batch:
             bytes=self.done.bytes + written,
         )
 
+    def _warn_of_losses(self, partition: int, encoded: EncodedRows) -> None:
+        """Log the first rows of this call that got no value although they have what the encoder reads."""
+        reasons = encoded.missing.values()
+        lost = {row: why for rows in reasons for row, why in rows.items() if not why.startswith(NO_ITEM)}
+        if lost and not self.warned:
+            self.warned = True
+            said = (self.encoder.key, partition, len(lost), next(iter(lost.values())))
+            logger.warning("%s: partition %d: %d rows got no value; the first: %s", *said)
+
     def _encoded(self, claimed: list[str], rows: list[RowRecord]) -> EncodedRows | None:
         """The rows' values; None when a picture is unreadable that belongs to a row of another data set only.
 
-        Such a partition is left to that data set's extraction. An unreadable picture of this data set has no value for
-        good; that of a row which was removed from it is tried again when the row comes back.
+        Such a partition is left to that data set's extraction. A picture that was not read may be read another time:
+        `prepare` has its partition computed anew as soon as the row has its picture.
         """
         outside = {place for place, row in enumerate(rows) if not self.members[row.slot]}
         foreign = {place for place in outside if self.others[rows[place].slot]}
         specs = [self.store.spec(name) for name in claimed]
-        encoded = encode_rows(self.encoder, specs, rows, self.items, self.duplicates, foreign)
-        if foreign & encoded.unreadable.keys():
-            return None
-        encoded.record_unreadable(outside)
-        if encoded.copies:
+        own: set[int] = set()
+        while True:
+            encoded = encode_rows(self.encoder, specs, rows, self.items, self.duplicates, foreign, own)
+            if foreign & encoded.unreadable.keys():
+                return None
+            encoded.record_unreadable(outside)
+            if not encoded.copies:
+                return encoded
             self.writes.drain()  # the owners' values must be on the disk
-            copy_values(self.store, encoded)
-        return encoded
+            without = copy_values(self.store, encoded)
+            unread = {row for row, reason in without.items() if may_pass(reason, self.image_column)}
+            if not unread:
+                return encoded
+            own |= unread  # the earlier row's picture was not read, this one's was

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sur.cache import ArraySpec
+from sur.cache.format.checksum import CRC_BYTES
+from sur.cache.format.shard import Layout
 from sur.data import Quarantined
-from sur.support.errors import DoesNotFit
+from sur.support.errors import DoesNotFit, NothingEncoded
 from sur.support.formatting import format_bytes
-
-CHUNK_OVERHEAD_BYTES = 20  # 4 of checksum and 16 of shard index for each inner chunk
 
 
 @dataclass(frozen=True)
 class StoreState:
-    """What a store holds before the extraction. pending: number of partitions that each feature lacks."""
+    """What a store holds before the extraction.
+
+    pending: number of partitions that each feature lacks. pending_rows: of rows in them; where it is not known, they
+    count as full.
+    """
 
     path: Path | str
     rows_per_partition: int
@@ -28,6 +32,7 @@ class StoreState:
     partitions: int = 0
     row_ids: frozenset[bytes] = frozenset()
     pending: Mapping[str, int] | None = None
+    pending_rows: Mapping[str, int] | None = None
     assets: frozenset[str] = frozenset()
 
 
@@ -80,6 +85,18 @@ class Plan:
         """Bytes that the missing partitions of all features will take."""
         return sum(feature.bytes_to_write for feature in self.features)
 
+    def require_rows(self) -> None:
+        """Raises: NothingEncoded, with the first reason, when no row of the source is usable."""
+        if self.rows_valid:
+            return
+        if not self.quarantined:
+            raise NothingEncoded("data.path holds no row at all; correct it, or restore the file of rows")
+        first = self.quarantined[0]
+        raise NothingEncoded(
+            f"all {len(self.quarantined)} rows were left out; the first, {first.location}, because of {first.field}: "
+            f"{first.reason}; {first.remedy}"
+        )
+
     def require_space(self) -> None:
         """Raises: DoesNotFit, with both figures and the largest feature, when the disk is too small."""
         if self.bytes_free is None or self.bytes_to_write <= self.bytes_free:
@@ -126,25 +143,38 @@ def stored_array_bytes(spec: ArraySpec, tokens_per_row: float | None) -> int:
     return math.ceil(spec.nbytes * min(1.0, tokens_per_row / spec.shape[0]))
 
 
+def _shard_bytes(layout: Layout, rows: int, partitions: int, tokens_per_row: float | None) -> int:
+    """Upper bound of the bytes of an array's shards: empty slots take none where each row is a chunk by itself."""
+    if layout.rows_per_chunk == 1:
+        chunks = rows * (stored_array_bytes(layout.spec, tokens_per_row) + CRC_BYTES)
+    else:
+        chunks = partitions * (layout.chunk_bytes + CRC_BYTES)
+    return chunks + partitions * layout.index_bytes
+
+
 def _plan_feature(
     state: StoreState, encoder: EncoderFeatures, name: str, arrays: Mapping[str, ArraySpec], rows_new: int
 ) -> FeaturePlan:
     new_partitions = math.ceil(rows_new / state.rows_per_partition)
     pending = (state.pending or {}).get(name, state.partitions)
-    rows = rows_new + (state.rows if pending == state.partitions else pending * state.rows_per_partition)
-    slots = (pending + new_partitions) * state.rows_per_partition
+    full = state.rows if pending == state.partitions else pending * state.rows_per_partition
+    rows = rows_new + (state.pending_rows or {}).get(name, full)
+    rows_to_write = min(rows, state.rows + rows_new)
     tokens_per_row = encoder.tokens_per_row
     padding = tokens_per_row if encoder.kind == "llm" else None  # the padding of a pipeline's states is real numbers
-    stored_bytes = sum(stored_array_bytes(spec, padding) for spec in arrays.values())
+    bytes_to_write = sum(
+        _shard_bytes(Layout(spec, state.rows_per_partition), rows_to_write, pending + new_partitions, padding)
+        for spec in arrays.values()
+    )
     return FeaturePlan(
         name=name,
         kind=encoder.kind,
         consumes=encoder.consumes,
         arrays=dict(arrays),
         bytes_per_row=sum(spec.nbytes for spec in arrays.values()),
-        rows_to_write=min(rows, state.rows + rows_new),
+        rows_to_write=rows_to_write,
         partitions_done=state.partitions - pending,
         partitions_total=state.partitions + new_partitions,
-        bytes_to_write=slots * (stored_bytes + CHUNK_OVERHEAD_BYTES * len(arrays)),
+        bytes_to_write=bytes_to_write,
         tokens=None if tokens_per_row is None else round(tokens_per_row * rows),
     )

@@ -11,18 +11,19 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sur.cache import RowRecord, Store
+from sur.cache import FeatureSpec, RowRecord, Store
 from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.data import Quarantined, scan_rows, write_quarantine
+from sur.features.empty_prompt import empty_prompt_spec
 from sur.features.encoders import Encoder, build_encoders
-from sur.features.partition import OUTSIDE
+from sur.features.partition import may_pass
 from sur.features.plan import EncoderFeatures, Plan, StoreState, plan_asset, plan_features
 from sur.features.readout import needs_readout, readout_arrays, readout_name, readout_spec
 from sur.support.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sur.config.features import VAEConfig
+    from sur.config.data import DataConfig
     from sur.config.run import RunConfig, StoreConfig
 
 logger = logging.getLogger(__name__)
@@ -42,23 +43,26 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     Writes `config.yaml` and `quarantine.jsonl` into the run folder. Returns the plan as it was before.
 
     Raises:
+        NothingEncoded: no row is usable.
         DoesNotFit: the disk is too small.
-        cache.IdentityMismatch: a stored feature of the same name was made in another way.
+        cache.IdentityMismatch: a stored feature or asset of the same name was made in another way.
     """
     save_config(config)
     records, quarantined = scan_rows(config.data, need_image=config.vae is not None)
     plan = make_plan(config, encoders, records, quarantined)
     write_quarantine(RunFolder(config.run_dir).quarantine, quarantined)
+    plan.require_rows()  # before the store is touched: a disk that is not mounted must not empty the data set
     plan.require_space()
     specs = [spec for encoder in encoders for spec in encoder.specs()]
+    _refuse_other_assets(config, specs, records)
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
     for spec in specs:
         store.ensure_feature(spec)
-    if needs_readout(config.loss, config.vae):
-        readout_spec(store, config.base, config.text, config.vae, config.readout)  # refused now, not after hours
     _add_rows(store, config.data.slug, records, len(quarantined))
-    if config.vae is not None:
-        _retry_returned_rows(store, config.data.slug, config.vae)
+    for encoder in encoders:
+        if encoder.consumes == "image":
+            for name in encoder.shapes():
+                _retry_unread_pictures(store, config.data, name)
     for spec in specs:
         done = store.n_partitions - len(store.pending(spec.name))
         logger.info("feature %s: %d of %d partitions already done", spec.name, done, store.n_partitions)
@@ -96,13 +100,17 @@ def store_state(config: StoreConfig, features: Collection[str]) -> StoreState:
     if not Store.exists(config.path):
         return StoreState(config.path, config.rows_per_partition)
     store = Store.open(config.path)
+    known = [name for name in store.features() if name in features]
+    pending = {name: store.pending(name) for name in known}
+    counts = store.filled().reshape(-1, store.rows_per_partition).sum(axis=1)
     return StoreState(
         path=config.path,
         rows_per_partition=store.rows_per_partition,
         rows=store.n_rows,
         partitions=store.n_partitions,
         row_ids=frozenset(row.tobytes() for row in store.row_ids()),
-        pending={name: len(store.pending(name)) for name in store.features() if name in features},
+        pending={name: len(partitions) for name, partitions in pending.items()},
+        pending_rows={name: int(counts[partitions].sum()) for name, partitions in pending.items()},
         assets=frozenset(store.assets()),
     )
 
@@ -145,10 +153,33 @@ def _tokens_per_row(encoder: Encoder, records: Sequence[RowRecord]) -> float | N
         return None
 
 
+def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], records: Sequence[RowRecord]) -> None:
+    """Refuse now what could only be refused after hours of encoding: assets come last, and are made from features.
+
+    Raises: IdentityMismatch for an asset that the store has from other features or settings; ConfigError for a denoiser
+    without read-out, or when no row has what the read-out is sampled on.
+    """
+    store = Store.open(config.store.path) if Store.exists(config.store.path) else None
+    if config.loss.denoising.caption_dropout:
+        empty = empty_prompt_spec(config.text)
+        if store is not None:
+            store.has_asset(empty)
+    if needs_readout(config.loss, config.vae):
+        features = {**(store.features() if store is not None else {}), **{spec.name: spec for spec in specs}}
+        readout = readout_spec(features, config.base, config.text, config.vae, config.readout)
+        other_rows = store is not None and (store.has_asset(readout) or store.n_rows > 0)
+        if not other_rows and not any(record.image and record.complex for record in records):
+            raise ConfigError(
+                f"no row of {config.data.path} has both a picture and a complex prompt, and the denoiser's read-out is "
+                "sampled on such rows; set loss.alignment.form=tokens, or leave the `vae` section out"
+            )
+
+
 def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quarantined: int) -> None:
     """Add the new rows, and make the data set exactly these rows."""
     added = store.add_rows(records)
-    left, now = store.set_members(dataset, (record.id for record in records))
+    places = {record.id: record.image for record in records if record.image}
+    left, now = store.set_members(dataset, (record.id for record in records), places)
     logger.info("rows: %d valid, %d new, %d quarantined", len(records), added, quarantined)
     if left:
         logger.warning(
@@ -160,9 +191,14 @@ def _add_rows(store: Store, dataset: str, records: Sequence[RowRecord], quaranti
         )
 
 
-def _retry_returned_rows(store: Store, dataset: str, vae: VAEConfig) -> None:
-    """Discard partitions with a row whose picture was unreadable while the row was out of the data set."""
-    members, name = store.members(dataset), vae.feature_name
-    returned = {slot for slot, reason in store.missing(name).items() if reason.startswith(OUTSIDE) and members[slot]}
-    for partition in {slot // store.rows_per_partition for slot in returned}:
-        store.discard(name, partition)
+def _retry_unread_pictures(store: Store, data: DataConfig, feature: str) -> None:
+    """Discard partitions with a row of the data set whose picture was not read then: it was just now.
+
+    Whoever calls this has read all pictures of the data set, so that each is where its row says.
+    """
+    members, column = store.members(data.slug), data.image_column or "image"
+    again = {slot for slot, reason in store.missing(feature).items() if members[slot] and may_pass(reason, column)}
+    if again:
+        logger.info("feature %s: %d rows whose pictures were not read before are tried again", feature, len(again))
+    for partition in sorted({slot // store.rows_per_partition for slot in again}):
+        store.discard(feature, partition)

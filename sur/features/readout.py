@@ -43,11 +43,16 @@ def readout_name(text: TextConfig) -> str:
 
 
 def readout_spec(
-    store: Store, base: tuple[str, str | None], text: TextConfig, vae: VAEConfig | None, sampling: ReadoutConfig
+    features: Mapping[str, FeatureSpec],
+    base: tuple[str, str | None],
+    text: TextConfig,
+    vae: VAEConfig | None,
+    sampling: ReadoutConfig,
 ) -> FeatureSpec:
     """Arrays and identity of the asset; reads the denoiser's config and shapes, not its weights.
 
-    base: the pipeline and its revision. Raises ConfigError for a denoiser that has no read-out, or without `vae`.
+    features: specs by name, those of the latents and complex prompts among them. base: the pipeline and its revision.
+    Raises ConfigError for a denoiser that has no read-out, or without `vae`.
     """
     folder = denoiser_folder(*base)
     layers = _cross_attention(_skeleton(folder))
@@ -56,7 +61,7 @@ def readout_spec(
         "denoiser": weights_fingerprint(weights_folder(folder)),
         "layers": list(layers),
         "heads": [layer.heads for layer in layers.values()],
-        "inputs": {name: store.features()[name].identity for name in inputs if name in store.features()},
+        "inputs": {name: features[name].identity for name in inputs if name in features},
         **sampling.model_dump(),
         "diffusers": major_version("diffusers"),
         "encoder_version": ENCODER_VERSION,
@@ -77,7 +82,7 @@ def compute_readout(
 
     Needs the VAE's and the complex prompts' features. Raises ConfigError when no row has both.
     """
-    spec = readout_spec(store, base, text, vae, sampling)
+    spec = readout_spec(store.features(), base, text, vae, sampling)
     if store.has_asset(spec):
         return False
     inputs = _input_features(text, vae)

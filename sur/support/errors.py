@@ -4,6 +4,7 @@
     ├── ConfigError         settings that cannot be used                       also a ValueError
     ├── NotFound            a file, folder or model that was named is absent   also a FileNotFoundError
     ├── RowError            one row, or one field of it, cannot be used        also a ValueError
+    ├── NothingEncoded      no row is usable, or has a feature's value         also a ValueError
     ├── DoesNotFit          the disk has too little space                      also a ValueError
     ├── NotInStore          no such row, picture or feature in the store       also a LookupError
     ├── LossNotFinite       a training's loss is NaN or infinite               also a FloatingPointError
@@ -37,6 +38,10 @@ class RowError(UserError, ValueError):
     def __init__(self, field: str, reason: str, remedy: str) -> None:
         super().__init__(f"{field}: {reason}; {remedy}")
         self.field, self.reason, self.remedy = field, reason, remedy
+
+
+class NothingEncoded(UserError, ValueError):
+    """No row of a data source is usable, or none got a value of a feature; the message has the first reason."""
 
 
 class DoesNotFit(UserError, ValueError):

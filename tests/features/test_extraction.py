@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import logging
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -12,12 +13,16 @@ import pytest
 from photographs import surd as surd
 from tiny_run import ROWS_PER_PARTITION, save_models, save_rows, store_files, tiny_config
 
+from sur.analysis.store.rows import describe_row
 from sur.cache import IdentityMismatch, Loader, Selection, Store
+from sur.cache.compact import compact
 from sur.cache.storage.local import LocalStorage
-from sur.data import open_rows
+from sur.data import RowError, RowSource, open_rows, scan
 from sur.features import extraction
 from sur.features.extraction import Extraction, extract
+from sur.features.partition import may_pass
 from sur.features.prepare import plan_extraction, prepare
+from sur.support.errors import ConfigError
 from sur.support.images import decode
 
 
@@ -397,3 +402,201 @@ def test_a_removed_row_that_comes_back_gets_its_picture(tmp_path, models):
     (folder / "metadata.jsonl").write_text(lines)
     extract(larger)
     assert Store.open(config.store.path).missing("vae.pipe.64") == {}
+
+
+def larger(config, resolution=64):
+    """The configuration with latents of another size, which are a feature of their own."""
+    return config.model_copy(update={"vae": config.vae.model_copy(update={"resolution": resolution})})
+
+
+def without_readout(tmp_path, models, folder):
+    return tiny_config(tmp_path, models, folder, "loss.alignment.form=tokens")
+
+
+def rename_pictures(folder, new_name):
+    """Give every picture another name, in the rows as on the disk."""
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for name in {line["file_name"] for line in lines}:
+        (folder / new_name(name)).parent.mkdir(exist_ok=True)
+        (folder / name).rename(folder / new_name(name))
+    moved = [json.dumps(line | {"file_name": new_name(line["file_name"])}) + "\n" for line in lines]
+    (folder / "metadata.jsonl").write_text("".join(moved))
+
+
+def test_pictures_that_moved_are_found_by_the_content_of_their_rows(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", pictures=5, phrases=2, broken=False)
+    config = without_readout(tmp_path, models, folder)
+    extract(config)
+    before = store_files(config.store.path)
+    rename_pictures(folder, lambda name: f"elsewhere/p-{name}")
+    extract(larger(config))
+    store = Store.open(config.store.path)
+    assert store.missing("vae.pipe.64") == {}
+    assert store.n_rows == 10 and set(store.places("data")) == set(range(12)) - {10, 11}
+    assert {n: c for n, c in before.items() if n.startswith("rows/")}.items() <= store_files(config.store.path).items()
+    source, records = open_rows(config.data), store.rows()
+    alone = Extraction(larger(config)).encoders["vae"]
+    for place, record in enumerate(records):
+        picture = decode(source.image_bytes(store.places("data")[record.slot]))
+        wanted = alone.encode([picture]).values["vae.pipe.64"]["mean"][0]
+        np.testing.assert_allclose(store.read("vae.pipe.64")["mean"][place], wanted, rtol=1e-2, atol=1e-3)
+    rename_pictures(folder, lambda name: name.removeprefix("elsewhere/p-"))
+    extract(larger(config, 128))
+    assert store.missing("vae.pipe.128") == {} and store.places("data") == {}
+    assert store.verify() == []
+
+
+def test_a_table_whose_rows_change_places_keeps_every_picture(tmp_path, models):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = save_rows(tmp_path / "pictures", pictures=7, phrases=1, broken=False)
+    lines = [json.loads(line) for line in (rows / "metadata.jsonl").read_text().splitlines()]
+    cells = [{**line, "file_name": (rows / line["file_name"]).read_bytes()} for line in lines]
+    folder = tmp_path / "table"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(cells), folder / "a.parquet")
+    config = without_readout(tmp_path, models, folder)
+    extract(config)
+    small = Store.open(config.store.path).read("vae.pipe.32")["mean"]
+    pq.write_table(pa.Table.from_pylist(cells[::-1]), folder / "b.parquet", row_group_size=2)
+    (folder / "a.parquet").unlink()
+    Store.open(config.store.path, writable=True).drop_feature("vae.pipe.32")
+    extract(config)
+    store = Store.open(config.store.path)
+    assert store.n_rows == 7 and store.missing("vae.pipe.32") == {}
+    np.testing.assert_array_equal(store.read("vae.pipe.32")["mean"], small)
+
+
+def test_a_picture_that_could_not_be_read_is_tried_again(tmp_path, models, monkeypatch, caplog):
+    folder = save_rows(tmp_path / "rows", pictures=6, phrases=1, broken=False)
+    config = without_readout(tmp_path, models, folder)
+    real = RowSource.image_bytes
+    with prepared_extraction(config) as prepared:
+
+        def unplugged(source, reference):
+            if reference == "5.png":
+                raise RowError("file_name", "cannot read '5.png' (Input/output error)", "check the disk")
+            return real(source, reference)
+
+        monkeypatch.setattr(RowSource, "image_bytes", unplugged)
+        assert prepared.encode("vae", [0, 1]).missing == 1
+        monkeypatch.undo()
+    (reason,) = Store.open(config.store.path).missing("vae.pipe.32").values()
+    assert "Input/output error" in reason
+    with caplog.at_level(logging.INFO, logger="sur"):
+        vae = [part for part in extract(config) if part.encoder == "vae"]
+    assert [part.partitions for part in vae] == [(1,)]
+    assert "1 rows whose pictures were not read before are tried again" in caplog.text
+    assert Store.open(config.store.path).missing("vae.pipe.32") == {}
+
+
+def test_a_row_whose_earlier_duplicate_lost_its_picture_is_encoded_itself(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", pictures=4, phrases=1, broken=False)
+    config = without_readout(tmp_path, models, folder)
+    with prepared_extraction(config) as prepared:
+        (folder / "1.png").rename(folder / "away")
+        prepared.encode("vae", [0])
+    (folder / "away").rename(folder / "1.png")
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines[1]["text"] = (
+        "the same picture, said otherwise"  # the old row leaves the data set, a new one shares its picture
+    )
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    extract(config)
+    store = Store.open(config.store.path)
+    assert list(store.missing("vae.pipe.32")) == [1] and not store.members("data")[1]
+    assert store.members("data")[4] and np.abs(store.read("vae.pipe.32", np.array([4]))["mean"]).max() > 0
+
+
+def test_two_data_sets_may_have_one_row_at_different_places(tmp_path, models):
+    folder = save_rows(tmp_path / "first", pictures=3, phrases=1, broken=False)
+    shutil.copytree(folder, tmp_path / "second")
+    rename_pictures(tmp_path / "second", lambda name: f"copy-{name}")
+    first = without_readout(tmp_path, models, folder)
+    extract(first)
+    shutil.rmtree(folder)
+    data = first.data.model_copy(update={"path": tmp_path / "second", "slug": "second"})
+    extract(larger(first.model_copy(update={"data": data})))
+    store = Store.open(first.store.path)
+    assert store.n_rows == 3 and store.missing("vae.pipe.64") == {}
+    assert store.places("data") == {} and store.places("second") == {n: f"copy-{n}.png" for n in range(3)}
+    assert describe_row(store, 1).image == "copy-1.png"
+    compact(store, target := Store.create(tmp_path / "compact.zarr", 4))
+    assert [row.image for row in target.rows()] == [f"copy-{n}.png" for n in range(3)]
+    assert target.places("data") == {n: f"{n}.png" for n in range(3)} and target.places("second") == {}
+
+
+@pytest.mark.parametrize(
+    ("reason", "passes"),
+    [
+        ("picture '1.png' is not the one that the row was added with: edited since, or of another data.path", True),
+        ("picture 'a/b.png' was not read: file_name: cannot read 'a/b.png' (Stale file handle); check it", True),
+        ("outside its data set: picture '2.png' was not read: gone", True),
+        ("file_name: cannot read '5.png' (No such file or directory); check that the file exists", True),  # older
+        ("row: b.parquet has no row 5 any more; extract again from the changed file", True),  # older
+        ("row has no image", False),
+        ("mean is nan at [0, 0, 1] in float16 (12 such values)", False),
+        ("corrupt or truncated PNG image (OSError: cut); replace the file or remove the row", False),
+    ],
+)
+def test_reasons_that_may_pass_are_told_from_final_ones(reason, passes):
+    assert may_pass(reason, "file_name") is passes
+
+
+def test_a_picture_that_no_decoder_takes_is_final(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", pictures=3, phrases=1, broken=False)
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
+    config = tiny_config(tmp_path, models, folder, "loss.alignment.form=tokens", "data.check_images=header")
+    extract(config)
+    before = store_files(config.store.path)
+    assert all(not part.partitions for part in extract(config))
+    assert store_files(config.store.path) == before
+    assert "corrupt or truncated PNG" in Store.open(config.store.path).missing("vae.pipe.32")[1]
+
+
+def test_a_read_out_of_other_latents_is_refused_before_anything_is_encoded(config, monkeypatch):
+    extract(config)
+    before = store_files(config.store.path)
+    monkeypatch.setattr(Extraction, "encode", lambda *arguments: pytest.fail("encoded"))
+    with pytest.raises(IdentityMismatch, match=r"'readout\.pipe' was made differently"):
+        extract(larger(config))
+    assert store_files(config.store.path) == before
+
+
+def test_an_empty_prompt_of_another_encoder_is_refused_before_anything_is_encoded(tmp_path, models, rows, monkeypatch):
+    dropout = ("loss.alignment.form=tokens", "loss.denoising.caption_dropout=0.1", "loss.denoising.weight=1")
+    config = tiny_config(tmp_path, models, rows, *dropout)
+    extract(config)
+    store = Store.open(config.store.path, writable=True)
+    for name in ("text.pipe.simple", "text.pipe.complex"):
+        store.drop_feature(name)
+    before = store_files(config.store.path)
+    monkeypatch.setattr(Extraction, "encode", lambda *arguments: pytest.fail("encoded"))
+    with pytest.raises(IdentityMismatch, match=r"'empty\.pipe' was made differently"):
+        extract(tiny_config(tmp_path, models, rows, *dropout, "text.store_dtype=float32"))
+    assert store_files(config.store.path) == before
+
+
+def test_a_read_out_without_rows_to_sample_is_refused_before_anything_is_encoded(tmp_path, models):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "metadata.jsonl").write_text('{"text": "a cat"}\n{"text": "a dog"}\n')
+    config = tiny_config(tmp_path, models, folder, "data.allow_unpaired=true")
+    with pytest.raises(ConfigError, match="no row of .* has both a picture and a complex prompt"):
+        extract(config)
+    assert not Store.exists(config.store.path)
+
+
+def test_damaged_rows_are_restored_from_pictures_that_moved(tmp_path, models):
+    folder = save_rows(tmp_path / "rows", pictures=3, phrases=1, broken=False)
+    config = tiny_config(tmp_path, models, folder, "llm=null", "loss.alignment.form=tokens")
+    extract(config)
+    rename_pictures(folder, lambda name: f"moved/{name}")
+    store = Store.open(config.store.path, writable=True)
+    (config.store.path / "rows" / "image" / "c.0").write_bytes(b"damaged")
+    records, _ = scan(open_rows(config.data), need_image=True)
+    assert store.repair(store.verify(), records) == [] and store.verify() == []
+    assert [row.image for row in store.rows()] == [f"moved/{n}.png" for n in range(3)]
+    assert Loader(store, ["vae.pipe.32"], batch_size=1, selection=Selection("data", "all")).n_rows == 3

@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+from tiny_run import save_models, save_rows, tiny_config
 
 from sur.cache import ArraySpec, RowRecord, Store, row_id
+from sur.cache.format.shard import Layout
 from sur.config.run import load_config
 from sur.features.encoders import build_encoders
+from sur.features.extraction import extract
 from sur.features.plan import EncoderFeatures, StoreState, plan_features, stored_array_bytes
 from sur.features.prepare import make_plan, plan_extraction
 from sur.support.errors import ConfigError, DoesNotFit
@@ -72,7 +76,10 @@ def test_published_configs_give_the_bytes_of_a_row(config, model, bytes_per_row,
     for feature in rows:
         packed = any(spec.packed for spec in feature.arrays.values())
         assert packed == feature.name.endswith(".tokens")
-        assert packed or feature.bytes_to_write >= feature.bytes_per_row * settings.store.rows_per_partition
+        if not packed:
+            shards = (Layout(spec, settings.store.rows_per_partition) for spec in feature.arrays.values())
+            written = [layout.encode(np.zeros((1, *layout.spec.shape), layout.dtype))[0] for layout in shards]
+            assert feature.bytes_to_write == sum(len(memoryview(p).cast("B")) for pieces in written for p in pieces)
 
 
 def test_the_read_out_is_planned_from_the_denoisers_config_alone(surd, tmp_path):
@@ -155,7 +162,7 @@ def test_a_plan_is_arithmetic_on_what_the_store_holds():
     assert {feature.partitions_total for feature in (old, half, new)} == {5}
     assert [feature.rows_to_write for feature in (old, half, new)] == [15, 25, 40]
     assert [feature.tokens for feature in (old, half, new)] == [round(2.5 * rows) for rows in (15, 25, 40)]
-    assert [feature.bytes_to_write for feature in (old, half, new)] == [n * 10 * (12 + 2 * 20) for n in (2, 3, 5)]
+    assert [feature.bytes_to_write for feature in (old, half, new)] == [n * (10 * 12 + 2 * 24) for n in (2, 3, 5)]
 
 
 @pytest.mark.parametrize(
@@ -163,3 +170,28 @@ def test_a_plan_is_arithmetic_on_what_the_store_holds():
 )
 def test_bytes_are_written_for_people(count, text):
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize("rows", [1, 16, 37])
+def test_few_rows_are_not_planned_as_whole_partitions(rows):
+    arrays = {"mean": ArraySpec("float16", (4, 64, 64)), "length": ArraySpec("int32", ())}
+    encoder = EncoderFeatures("vae", "image", {"vae": arrays})
+    (planned,) = plan_features(StoreState("store", 512), [encoder], rows)
+    assert planned.rows_to_write == rows
+    assert rows * 32772 < planned.bytes_to_write < rows * 32772 + 512 * 20 + 100
+    state = StoreState("store", 512, rows=520, partitions=2, pending={"vae": 1}, pending_rows={"vae": 8})
+    (rest,) = plan_features(state, [encoder], 0)
+    assert rest.rows_to_write == 8 and rest.bytes_to_write < 9 * 32772 + 512 * 20
+
+
+def test_a_plan_is_what_an_extraction_writes(tmp_path):
+    rows = save_rows(tmp_path / "rows", pictures=5, broken=False)
+    config = tiny_config(tmp_path, save_models(tmp_path / "models"), rows)
+    planned = {feature.name: feature.bytes_to_write for feature in plan_extraction(config).features}
+    extract(config)
+    made = {feature.name: feature.bytes_on_disk for feature in Store.open(config.store.path).describe().features}
+    assert made == {name: planned[name] for name in made} and len(made) == 5
+    Store.open(config.store.path, writable=True).discard("vae.pipe.32", 2)
+    (rest,) = [feature for feature in plan_extraction(config).features if feature.kind == "vae"]
+    assert rest.rows_to_write == 2
+    assert rest.bytes_to_write == 2 * (2 * (512 + 4)) + 2 * (4 * 16 + 4)

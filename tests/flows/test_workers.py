@@ -110,7 +110,10 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, tiny, runner):
     killed, done = run_and_kill(save_config_file(tmp_path, models, rows), [f"flow.runner={runner}"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(killed) == 1
-    assert done.stdout.splitlines()[-1].startswith("10 rows, 1 quarantined")  # Ray says above it that it lost a worker
+    said = done.stdout.splitlines()  # Ray says above the summary that it lost a worker
+    summary = said[[line.startswith("10 rows, 1 quarantined") for line in said].index(True) :]
+    assert len(summary) == 7 and "  vae.pipe.32: 10 of 10 rows encoded" in summary
+    assert summary[-1].startswith("each row that was left out, with its reason: ")
     assert store_files(tmp_path / "run" / "store.zarr") == expected
     assert task_runs_that_go_on() == []
     assert children() == []

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from sur.config.run_folder import RunFolder
-from sur.data import Quarantined
+from sur.data import Quarantined, read_quarantine
 from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.results import Evaluation, Single, read_singles
 from sur.support.errors import NotFound
@@ -79,7 +78,7 @@ def read_run(folder: Path, name: str | None = None) -> RunRecord:
         evaluation,
         read_singles(folder) if evaluation is not None else [],
         read_seconds(folder),
-        list(_quarantined(files.quarantine)),
+        read_quarantine(files.quarantine),
     )
 
 
@@ -115,13 +114,3 @@ def _evaluation(path: Path) -> Evaluation | None:
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError):  # not evaluated yet, or by another version
         return None
-
-
-def _quarantined(path: Path) -> Iterator[Quarantined]:
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in filter(str.strip, text.splitlines()):
-        try:
-            record = json.loads(line)
-            yield Quarantined(**{field.name: record[field.name] for field in fields(Quarantined)})
-        except (ValueError, TypeError, KeyError):  # a full disk may have cut the line
-            _log.warning("a line of %s cannot be read: %.80s", path, line)

@@ -95,11 +95,12 @@ def describe_row(store: Store, key: int | str, neighbours: int = 0) -> RowReport
     size = store.rows_per_partition
     row = store.rows(slot // size)[slot % size]
     sets = tuple(name for name in store.datasets() if store.members(name)[slot])
+    image = next((now[slot] for name in sets if slot in (now := store.places(name))), row.image)
     features = tuple(_feature(store, spec, slot) for spec in store.features().values() if _has_floats(spec))
     share = int.from_bytes(row.id[:8], "big") / 2.0**64
     valued = [feature.name for feature in features if not feature.missing] if neighbours else []
     return RowReport(
-        slot, row.id.hex(), row.simple, row.complex, row.image, slot // size, sets, share, features,
+        slot, row.id.hex(), row.simple, row.complex, image, slot // size, sets, share, features,
         {name: _near_rows(store, name, slot, neighbours) for name in valued},
     )  # fmt: skip
 
