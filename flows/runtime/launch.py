@@ -24,6 +24,7 @@ from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError
 from sur.support.log import ROOT_LOGGER, log_to_stderr
 from sur.support.processes import launched
+from sur.support.proxies import direct_loopback, on_this_machine, proxy_applies, unusable_proxies
 from sur.support.requirements import missing_package
 from sur.support.signals import Stopped, stop_on_signals
 
@@ -73,23 +74,25 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
 def prefect_ready(run_dir: Path) -> Iterator[None]:
     """Make Prefect usable inside the block, with the configured server or an embedded one."""
     if (address := configured_server(os.environ)) is not None:
-        with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
+        logs = {name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}
+        with _environment({**logs, **_proxies(address)}):
             _require_answer(address)
             yield
         return
     home = RunFolder(run_dir).prefect.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, "PREFECT_HOME": str(home)}
-    server = EmbeddedServer(home, {**os.environ, **private})
-    try:
-        with _environment({**private, "PREFECT_API_URL": server.api_url}), _settings(home, server.api_url):
-            server.wait_until_ready()
-            try:
-                yield
-            finally:
-                _drain()
-    finally:
-        server.stop()
+    private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, **_proxies(None), "PREFECT_HOME": str(home)}
+    with _environment(private):
+        server = EmbeddedServer(home, os.environ)
+        try:
+            with _environment({"PREFECT_API_URL": server.api_url}), _settings(home, server.api_url):
+                server.wait_until_ready()
+                try:
+                    yield
+                finally:
+                    _drain()
+        finally:
+            server.stop()
 
 
 def configured_server(environment: Mapping[str, str]) -> str | None:
@@ -134,6 +137,22 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
     return 0
 
 
+def _proxies(address: str | None) -> dict[str, str | None]:
+    """Variables with which the clients of Prefect, and of its workers, reach loopback without a proxy.
+
+    address: of the configured server; None for the embedded one. Raises: ConfigError when the server is on another
+    machine and the environment's proxy cannot be used.
+    """
+    values: dict[str, str | None] = dict(direct_loopback(os.environ))
+    if address is not None and not on_this_machine(address):
+        proxy_applies(address)
+        return values
+    for name in unusable_proxies(os.environ):
+        _log.warning("%s names a SOCKS proxy, which needs the package socksio: this run goes without it", name)
+        values[name] = None
+    return values
+
+
 def _require_answer(address: str) -> None:
     """Raises: ConfigError when the configured server cannot be reached."""
     from prefect.client.orchestration import get_client
@@ -148,18 +167,22 @@ def _require_answer(address: str) -> None:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block."""
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables inside the block; None: unset."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set_variables(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager

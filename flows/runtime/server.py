@@ -19,6 +19,11 @@ from pathlib import Path
 STARTUP_SECONDS = 180.0
 SHUTDOWN_SECONDS = 10.0
 
+ROOT = Path(__file__).absolute().parents[3]  # the folder with the package
+# By -P the current folder is not searched: a user's own `queue.py` or `prefect/` there is not what is meant.
+PROGRAM = (
+    "import sys; sys.path.append(sys.argv[1]); from sur.flows.runtime.server import serve; serve(int(sys.argv[2]))"
+)
 SERVER_ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -38,7 +43,7 @@ class EmbeddedServer:
             descriptor = listening.fileno()
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "sur.flows.runtime.server", str(descriptor)],
+                    [sys.executable, "-P", "-c", PROGRAM, str(ROOT), str(descriptor)],
                     pass_fds=[descriptor],
                     stdin=subprocess.PIPE,
                     stdout=log,
@@ -96,8 +101,8 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _serve(descriptor: int) -> None:
-    """Serve Prefect's API on an already bound socket."""
+def serve(descriptor: int) -> None:
+    """Serve Prefect's API on an already bound socket, until the pipe from the parent closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
 
@@ -110,7 +115,3 @@ def _serve(descriptor: int) -> None:
     )
     with socket.socket(fileno=descriptor) as listening:
         uvicorn.Server(config).run(sockets=[listening])
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]))

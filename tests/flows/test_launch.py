@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import save_config_file, save_rows
+from recording_proxy import recording_proxy
+from tiny_run import save_config_file, save_models, save_rows
 
+from sur.cache import Store
+from sur.config.run import load_config
 from sur.flows.runtime.launch import configured_server
 
 STARTER = """
@@ -105,3 +108,41 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(tmp_path, address):
     assert done.returncode == 2, done.stderr
     assert f"the Prefect server {address} does not answer" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def unlike_ours(tmp_path_factory):
+    """A finished `sur extract` in a folder with the user's own packages and behind proxies.
+
+    Yields the process, its configuration, and the addresses that the proxy was asked for.
+    """
+    folder = tmp_path_factory.mktemp("unlike")
+    work = folder / "work"
+    for package in ("flows", "cache", "prefect", "uvicorn", "tests"):
+        (work / package).mkdir(parents=True)
+        (work / package / "__init__.py").write_text(f"raise ImportError('the user's own {package}')\n")
+    (work / "queue.py").write_text("raise ImportError('the user's own queue')\n")
+    config = save_config_file(folder, save_models(folder / "models"), save_rows(folder / "rows", 2))
+    kept = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
+    with recording_proxy() as (proxy, asked):
+        environment = {**kept, "HTTP_PROXY": proxy, "https_proxy": proxy, "ALL_PROXY": "socks5://127.0.0.1:9"}
+        command = [str(Path(sys.executable).parent / "sur"), "extract", str(config)]
+        done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, timeout=300)
+        yield done, load_config(config), asked
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+def test_a_flow_command_works_beside_packages_of_the_user_s_own(unlike_ours):
+    done, config, _ = unlike_ours
+    assert done.returncode == 0, done.stderr
+    assert Store.open(config.store.path).n_rows == 4
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+def test_a_run_s_own_server_is_not_asked_through_a_proxy(unlike_ours):
+    done, _, asked = unlike_ours
+    assert asked == []
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("ALL_PROXY names a SOCKS proxy, which needs the package socksio") == 1

@@ -19,6 +19,7 @@ from sur.models.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, NotWritten, Se
 from sur.models.vllm.retry import TransientError, raise_for_response, with_retries
 from sur.models.vllm.version import feature_version
 from sur.support.errors import EngineRefused
+from sur.support.proxies import proxy_applies
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(config.timeout_seconds, connect=10.0, pool=None),
             limits=limits,
-            trust_env=False,  # a proxy is for the world, not for this machine's own server
+            trust_env=proxy_applies(address),
         )
 
     async def __aenter__(self) -> Client:

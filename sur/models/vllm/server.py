@@ -23,6 +23,7 @@ import httpx
 from sur.config.features import VLLMConfig
 from sur.support import supervise
 from sur.support.errors import EngineGone
+from sur.support.proxies import direct_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,13 @@ class LaunchedServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**environment, **serve_environment(config), "PYTHONPATH": str(path)},
+                env={
+                    **environment,
+                    **direct_loopback(environment),
+                    **serve_environment(config),
+                    "PYTHONPATH": str(path),
+                    "PYTHONSAFEPATH": "1",  # a folder of the user's that is named as one of our modules is not ours
+                },
                 start_new_session=True,
             )
 

@@ -8,6 +8,7 @@ import httpx
 
 from sur.config.features import VLLMConfig
 from sur.support.errors import EngineGone, EngineRefused
+from sur.support.proxies import proxy_applies
 
 VERSION_OF_VLLM = """
 import importlib.util, pathlib, runpy
@@ -47,8 +48,10 @@ def _installed(config: VLLMConfig, section: str) -> str:
 
 
 def _served(config: VLLMConfig, section: str) -> str:
+    address = f"{config.endpoint}/version"
+    by_proxy = proxy_applies(address)
     try:
-        response = httpx.get(f"{config.endpoint}/version", timeout=10.0, trust_env=False).raise_for_status()
+        response = httpx.get(address, timeout=10.0, trust_env=by_proxy).raise_for_status()
         return str(response.json()["version"])
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise EngineGone(
