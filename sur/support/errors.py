@@ -3,6 +3,7 @@
     UserError
     ├── ConfigError         settings that cannot be used                       also a ValueError
     ├── NotFound            a file, folder or model that was named is absent   also a FileNotFoundError
+    ├── DamagedFile         a file is not as it was written                    also a ValueError
     ├── RowError            one row, or one field of it, cannot be used        also a ValueError
     ├── DoesNotFit          the disk has too little space                      also a ValueError
     ├── NotInStore          no such row, picture or feature in the store       also a LookupError
@@ -29,6 +30,10 @@ class ConfigError(UserError, ValueError):
 
 class NotFound(UserError, FileNotFoundError):
     """A file, folder or model that the user named is not there."""
+
+
+class DamagedFile(UserError, ValueError):
+    """A file is not as it was written: a checksum or its form says so."""
 
 
 class RowError(UserError, ValueError):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sur.adapter.base import BaseAdapter
 from sur.adapter.losses.batch import RowBatch
 from sur.cache import Store
 from sur.config.run_folder import RunFolder
 from sur.features.empty_prompt import load_empty_prompt
+from sur.support.errors import DamagedFile, NotFound
 from sur.support.signals import Stopped, collected_signals
 from sur.training.batches import needed_features, open_loader, row_batches
-from sur.training.checkpoint import prune_checkpoints, save_checkpoint
+from sur.training.checkpoint import prune_checkpoints, save_checkpoint, set_aside_newer, usable_checkpoint
 from sur.training.distributed import as_first, in_any, together, wait_for_everyone
 from sur.training.resume import check_settings, check_variant, origin_of, resume
 from sur.training.setup import Run, build_training, read_manifest, warn_of_an_idle_teacher
@@ -50,7 +51,7 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
 def _open_run(store: Store, config: RunConfig) -> Run:
     """The training, its rows and its place in the run's folder; at the newest checkpoint where there is one."""
     folder = RunFolder(config.run_dir)
-    newest = folder.latest_checkpoint()
+    newest = usable_checkpoint(folder)
     if newest is not None:
         check_variant(newest, config.variant)
     manifest = read_manifest(folder, config.train, resuming=newest is not None)
@@ -62,6 +63,9 @@ def _open_run(store: Store, config: RunConfig) -> Run:
     best = None
     if newest is not None:
         best = resume(newest, training, origin)
+        wait_for_everyone()  # no other process looks at the damaged ones any more
+        if training.accelerator.is_main_process:
+            set_aside_newer(folder, training.step)
     elif training.accelerator.is_main_process:
         loader.manifest.save(folder.manifest)
     draws = config.train.sample_every and training.accelerator.is_main_process
@@ -160,11 +164,22 @@ def _publish(run: Run) -> Path:
     if run.training.accelerator.is_main_process:
         if run.settings.patience and run.best is not None:
             _log.info("publishing step %d, the best of the validations", run.best.step)
-            shutil.copytree(run.folder.checkpoint(run.best.step) / "adapter", target, dirs_exist_ok=True)
+            _published_best(run.folder.checkpoint(run.best.step)).save_pretrained(target)
         else:
             run.training.published.save_pretrained(target)
     wait_for_everyone()
     return target
+
+
+def _published_best(checkpoint: Path) -> BaseAdapter:
+    """The adapter of the best step's checkpoint. Raises DamagedFile when it is not as it was written."""
+    try:
+        return BaseAdapter.from_pretrained(checkpoint / "adapter")
+    except (DamagedFile, NotFound) as error:
+        raise DamagedFile(
+            f"the weights of the best validation cannot be published: {error}; or publish the last weights with "
+            "train.patience=0"
+        ) from error
 
 
 def _due(step: int, every: int) -> bool:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sur.adapter.adapter_files import shape_faults
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.adapter import ReleasedAdapterConfig
 from sur.support.errors import ConfigError, NotFound
 from sur.support.files import replacing
 
 LAYERS = "transformer_encoder.layers."
-FAULTS_NAMED = 4  # in a message
 
 
 def read_pt(path: Path, weight: float) -> ReleasedAdapter:
@@ -36,18 +36,8 @@ def read_pt(path: Path, weight: float) -> ReleasedAdapter:
     config = ReleasedAdapterConfig(dim=len(state["fc.weight"]), layers=layers, weight=weight)
     with torch.device("meta"):
         expected = ReleasedAdapter(config).state_dict()
-    faults = [f"{key} is missing" for key in expected if key not in state]
-    faults += [f"{key} is unknown" for key in state if key not in expected]
-    faults += [
-        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
-        raise ConfigError(
-            f"{path} is not a checkpoint of the released adapter: {'; '.join(faults[:FAULTS_NAMED])}{more}"
-        )
+    if faults := shape_faults({key: tuple(value.shape) for key, value in state.items()}, expected):
+        raise ConfigError(f"{path} is not a checkpoint of the released adapter: {faults}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     adapter = ReleasedAdapter(config, trained_on={"converted_from": path.name, "sha256": digest})
     adapter.load_state_dict({key: value.float() for key, value in state.items()})
