@@ -22,6 +22,7 @@ from sur.config.run_folder import RunFolder
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError
+from sur.support.locks import folder_lock
 from sur.support.log import ROOT_LOGGER, log_to_stderr
 from sur.support.processes import launched
 from sur.support.proxies import direct_loopback, on_this_machine, proxy_applies, unusable_proxies
@@ -80,19 +81,17 @@ def prefect_ready(run_dir: Path) -> Iterator[None]:
             yield
         return
     home = RunFolder(run_dir).prefect.absolute()
-    home.mkdir(parents=True, exist_ok=True)
     private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, **_proxies(None), "PREFECT_HOME": str(home)}
-    with _environment(private):
-        server = EmbeddedServer(home, os.environ)
-        try:
-            with _environment({"PREFECT_API_URL": server.api_url}), _settings(home, server.api_url):
-                server.wait_until_ready()
-                try:
-                    yield
-                finally:
-                    _drain()
-        finally:
-            server.stop()
+    with ExitStack() as stack:
+        stack.enter_context(_environment(private))
+        with folder_lock(home, wait=True):  # two servers that set up one new database would end each other
+            server = EmbeddedServer(home, os.environ)
+            stack.callback(server.stop)
+            stack.enter_context(_environment({"PREFECT_API_URL": server.api_url}))
+            stack.enter_context(_settings(home, server.api_url))
+            server.wait_until_ready()
+        stack.callback(_drain)
+        yield
 
 
 def configured_server(environment: Mapping[str, str]) -> str | None:

@@ -8,6 +8,7 @@
     ├── DoesNotFit          the disk has too little space                      also a ValueError
     ├── NotInStore          no such row, picture or feature in the store       also a LookupError
     ├── LossNotFinite       a training's loss is NaN or infinite               also a FloatingPointError
+    ├── RunBusy             another process is at work in a run's folder       also a RuntimeError
     ├── WorkerLost          worker processes ended in the middle of a task     also a RuntimeError
     ├── EngineGone          an LLM server does not answer                      also a RuntimeError
     └── EngineRefused       an LLM server serves something else                also a ValueError
@@ -54,6 +55,10 @@ class NotInStore(UserError, LookupError):
 
 class LossNotFinite(UserError, FloatingPointError):
     """A training step's loss is NaN or infinite; the weights are those of the step before."""
+
+
+class RunBusy(UserError, RuntimeError):
+    """Another process is at work in a run's folder."""
 
 
 class WorkerLost(UserError, RuntimeError):

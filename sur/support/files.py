@@ -58,6 +58,16 @@ def replacing_folder(path: Path, durable: bool = False) -> Iterator[Path]:
         sync(path.parent)
 
 
+def file_lines(path: Path, errors: str = "strict") -> list[str]:
+    """The lines of a text file (UTF-8), without their ends; the last one is what follows the last newline, if anything.
+
+    `str.splitlines` would also cut at U+2028, U+0085 and other characters that stand inside JSON and prompts.
+    errors: as for `bytes.decode`.
+    """
+    lines = path.read_bytes().decode("utf-8-sig", errors).split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
 def sync(path: Path) -> None:
     """Make a file, or renames and removals in a folder, durable. Windows has no such call for folders."""
     if os.name == "nt" and path.is_dir():

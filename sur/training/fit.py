@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sur.adapter.base import BaseAdapter
 from sur.adapter.losses.batch import RowBatch
 from sur.cache import Store
+from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.features.empty_prompt import load_empty_prompt
-from sur.support.errors import DamagedFile, NotFound
+from sur.support.errors import DamagedFile, NotFound, RunBusy
+from sur.support.locks import folder_lock
+from sur.support.processes import launched
 from sur.support.signals import Stopped, collected_signals
 from sur.training.batches import needed_features, open_loader, row_batches
 from sur.training.checkpoint import prune_checkpoints, save_checkpoint, set_aside_newer, usable_checkpoint
@@ -35,17 +39,31 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
+    The run's folder gets the resolved settings and is locked; the lock ends with this process, however it ends.
+
     Ctrl-C and SIGTERM save a checkpoint once the current step is done. Processes started by `accelerate launch` or
     torchrun train together, and only the first one writes. Raises Stopped on a signal, ConfigError when the newest
     checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks features that the
-    losses read.
+    losses read, RunBusy while another training is at work in the run's folder.
     """
-    store = Store.open(config.store.path)
-    check_settings(store, config)
-    run = _open_run(store, config)
-    if not run.ended:
-        _train(run, _rows(run, store, config), on_step)
-    return _publish(run)
+    with _alone_in(config.run_dir) if launched()[0] == 0 else nullcontext():
+        if launched()[0] == 0:
+            save_config(config)
+        store = Store.open(config.store.path)
+        check_settings(store, config)
+        run = _open_run(store, config)
+        if not run.ended:
+            _train(run, _rows(run, store, config), on_step)
+        return _publish(run)
+
+
+@contextmanager
+def _alone_in(run_dir: Path) -> Iterator[None]:
+    """Hold a run's folder inside the block. Raises RunBusy while another training holds it."""
+    with folder_lock(run_dir, wait=False) as free:
+        if not free:
+            raise RunBusy(f"another training is at work in {run_dir}; wait for its end, or choose another run_dir")
+        yield
 
 
 def _open_run(store: Store, config: RunConfig) -> Run:

@@ -86,6 +86,24 @@ def test_the_embedded_server_ends_with_its_run_however_that_ends(tmp_path, how):
     assert (home / "prefect.db").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("prefect")
+def test_runs_started_at_once_in_one_new_folder_all_get_their_server(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-c", STARTER, str(tmp_path / "run")]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(3)
+    ]
+    try:
+        assert [run.stdout.readline() if run.stdout else "" for run in runs] == ["ready\n"] * 3
+    finally:
+        for run in runs:
+            run.kill()
+            run.communicate()
+    assert wait_until_gone(tmp_path / "run" / "prefect") == []
+
+
 @pytest.mark.xdist_group("prefect")
 def test_python_m_tells_user_errors_with_exit_code_2(tmp_path):
     path = save_config_file(tmp_path, tmp_path, save_rows(tmp_path / "rows", 1, 1))

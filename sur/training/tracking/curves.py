@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sur.support.errors import ConfigError
+from sur.support.files import file_lines, write_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PROJECT = "sur-adapter"
+_log = logging.getLogger(__name__)
 
 
 class Curves:
@@ -51,9 +54,8 @@ class Curves:
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
-    """The records of a curves file; an unfinished last line is left out. An empty list where there is no file."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+    """The records of a curves file, without lines that a crash cut short. An empty list where there is no file."""
+    return [record for record, _ in _records(path)]
 
 
 def start_trackers(
@@ -98,9 +100,24 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _open_at(path: Path, step: int) -> TextIO:
     """The curves file, cut back to what a checkpoint at `step` had seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() and step else []
-    if lines and not lines[-1].endswith("}"):  # cut short by a power failure
-        lines.pop()
-    path.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
-    return path.open("a")
+    kept = [line for record, line in _records(path) if record["step"] <= step] if step else []
+    write_text(path, "".join(line + "\n" for line in kept))
+    return path.open("a", encoding="utf-8")
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every record of a curves file with its line; a line that is no record is left out.
+
+    A run that is killed cuts the last line at any place. The curves are there to be looked at, so such a line ends no
+    training; one before the last, which nothing of ours leaves behind, is told.
+    """
+    *lines, last = file_lines(path, "replace") if path.is_file() else [""]
+    for number, line in enumerate([*lines, last], start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            yield record, line
+        elif number <= len(lines):
+            _log.warning("line %d of %s is no record and is left out: %.80r", number, path, line)
