@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sur.adapter.hub import CONFIG_FILE, WEIGHTS_FILE
 from sur.support.checksums import check_file, check_seal, damaged, file_digest, read_object, sealed
 from sur.support.errors import ConfigError, NotFound
 from sur.support.files import replacing, write_text
+from sur.support.tensor_files import save_tensors
 
 FORMAT_VERSION = 1
 WEIGHTS_DIGEST = "weights_sha256"
@@ -57,7 +57,7 @@ class _Saved(BaseModel):
 def write_adapter(folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Write an adapter's two files into a folder, each all or nothing, the settings last; returns the folder."""
     with replacing(folder / WEIGHTS_FILE) as partial:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+        save_tensors(tensors, partial)
         digest = file_digest(partial)
     write_text(folder / CONFIG_FILE, sealed({"format_version": FORMAT_VERSION, **content, WEIGHTS_DIGEST: digest}))
     return folder

@@ -19,16 +19,28 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        if durable:
-            sync(partial)
-        partial.replace(path)
+        with named_errors(path, partial):
+            yield partial
+            if durable:
+                sync(partial)
+            partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
     if durable:
         sync(path.parent)
+
+
+@contextmanager
+def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Have an OSError of the block that names no file, or the file beside it, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, partial and str(partial)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

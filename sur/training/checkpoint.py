@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sur.adapter.base import BaseAdapter
@@ -23,6 +23,7 @@ from sur.config.run_folder import RunFolder, step_of
 from sur.support.checksums import check_file, check_seal, damaged, file_digest, read_object, sealed
 from sur.support.errors import ConfigError, DamagedFile
 from sur.support.files import replacing_folder
+from sur.support.tensor_files import save_tensors
 from sur.training.trainer import Training
 
 CHECKPOINT_VERSION = 1
@@ -40,8 +41,7 @@ def save_checkpoint(folder: RunFolder, training: Training, extra: dict[str, Any]
     target = folder.checkpoint(training.step)
     with replacing_folder(target, durable=True) as partial:
         training.published.save_pretrained(partial / "adapter")
-        tensors = {key: value.detach().cpu().contiguous() for key, value in _state(training).items()}
-        save_file(tensors, partial / TENSORS)
+        save_tensors(_state(training), partial / TENSORS)
         content = {"format_version": CHECKPOINT_VERSION, "step": training.step, **extra}
         if training.accelerator.scaler is not None:  # fp16: plain numbers
             content["scaler"] = training.accelerator.scaler.state_dict()

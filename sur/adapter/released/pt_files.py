@@ -6,6 +6,7 @@ Such a file is a pickle. It is read with torch's reader for tensors alone, which
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sur.adapter.adapter_files import shape_faults
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.adapter import ReleasedAdapterConfig
 from sur.support.errors import ConfigError, NotFound
-from sur.support.files import replacing
+from sur.support.files import write_bytes
 
 LAYERS = "transformer_encoder.layers."
 
@@ -46,9 +47,9 @@ def read_pt(path: Path, weight: float) -> ReleasedAdapter:
 
 def write_pt(adapter: ReleasedAdapter, path: Path) -> Path:
     """Write the adapter as a `.pt` file that the authors' code loads; its `adapter_weight` is not in it."""
-    with replacing(path) as partial:
-        torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, partial)
-    return path
+    content = io.BytesIO()  # torch itself names no reason when a disk does not take the file
+    torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, content)
+    return write_bytes(path, content.getvalue())
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

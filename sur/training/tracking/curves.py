@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sur.support.errors import ConfigError
-from sur.support.files import file_lines, write_text
+from sur.support.files import file_lines, named_errors, write_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,13 +44,15 @@ class Curves:
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a record."""
         if self._file is not None:
-            self._file.write(json.dumps(record) + "\n")
+            with named_errors(self._path):
+                self._file.write(json.dumps(record) + "\n")
         self._accelerator.log(flat(record), step=record["step"])
 
     def flush(self) -> None:
         """Hand what was written to the system."""
         if self._file is not None:
-            self._file.flush()
+            with named_errors(self._path):
+                self._file.flush()
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
