@@ -35,11 +35,14 @@ class Curves:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        for tracker in self._accelerator.trackers:
-            tracker.finish()
-        self._accelerator.trackers = []
+        try:
+            if self._file is not None:
+                with named_errors(self._path):
+                    self._file.close()
+        finally:
+            for tracker in self._accelerator.trackers:
+                tracker.finish()
+            self._accelerator.trackers = []
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add a record."""
