@@ -27,7 +27,7 @@ REMEDY = "fetch the model again, or give another"
 
 
 class ArrayLength(int):
-    """Length of an array, which stands in the metadata for it; a setting of which each layer has its own is no number."""
+    """Length of an array, which stands in the metadata for it: a setting that is given for each layer is no number."""
 
 
 class GGUFTensors(NamedTuple):
