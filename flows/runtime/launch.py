@@ -20,7 +20,9 @@ from typing import Any
 
 import httpx
 
+from sur.config.run import RunConfig
 from sur.config.run_folder import RunFolder
+from sur.flows.runtime.packages import check_packages
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError, ServerLost
@@ -57,6 +59,8 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
     if process > 0:  # only the first of the training processes reports to Prefect
         with stop_on_signals():
             return importlib.import_module("sur.training.fit").fit(config)
+    if isinstance(config, RunConfig):
+        check_packages(name, config)
     has_server = configured_server(os.environ) is not None
     received: list[int] = []
     try:
@@ -230,7 +234,10 @@ class _RunLog(logging.Filter):
             return False
         if record.exc_info and record.exc_info[1] is not None and shown_message(record.exc_info[1]) is not None:
             return False
-        return self.has_ui or not str(record.msg).startswith("View at")
+        if self.has_ui:
+            return True
+        # The command says what failed; with a server of the user's own its pages need the line besides.
+        return not (str(record.msg).startswith("View at") or "Finished in state Failed(" in record.getMessage())
 
 
 @contextmanager

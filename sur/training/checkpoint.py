@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +133,29 @@ def load_checkpoint(path: Path, training: Training) -> None:
 
 def prune_checkpoints(folder: RunFolder, keep: int, best: int | None = None) -> None:
     """Remove all checkpoints but the `keep` newest and that of step `best`; finish a removal that was interrupted."""
+    _clear(folder.checkpoints.glob(".step-*.removed"))
     for path in sorted(folder.checkpoints.glob("step-*"), key=step_of)[:-keep]:
         if step_of(path) != best:
             path.rename(path.with_name(f".{path.name}.removed"))  # so that no half of it passes for a checkpoint
-    for path in folder.checkpoints.glob(".step-*.removed"):
-        shutil.rmtree(path)
+    _clear(folder.checkpoints.glob(".step-*.removed"))
+
+
+def clear_leftovers(folder: RunFolder) -> None:
+    """Remove what a killed training left half written or half removed; only for the holder of the run's lock."""
+    _clear(folder.checkpoints.glob(".step-*.removed"))
+    for place in (folder.checkpoints, folder.samples, folder.adapter):
+        _clear(place.glob(".*.partial"))
+    _clear(folder.path.glob(f".{folder.curves.name}.*.partial"))
+
+
+def _clear(leftovers: Iterable[Path]) -> None:
+    """Remove files and folders; what cannot be removed now stays for the next time, and ends no training."""
+    for path in list(leftovers):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def published_step(run_dir: Path, patient: bool) -> tuple[int, int | None]:

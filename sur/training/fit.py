@@ -20,7 +20,13 @@ from sur.support.locks import folder_lock
 from sur.support.processes import launched
 from sur.support.signals import Stopped, collected_signals
 from sur.training.batches import needed_features, open_loader, row_batches
-from sur.training.checkpoint import prune_checkpoints, save_checkpoint, set_aside_newer, usable_checkpoint
+from sur.training.checkpoint import (
+    clear_leftovers,
+    prune_checkpoints,
+    save_checkpoint,
+    set_aside_newer,
+    usable_checkpoint,
+)
 from sur.training.distributed import as_first, in_any, together, wait_for_everyone
 from sur.training.resume import check_settings, check_variant, origin_of, resume
 from sur.training.setup import Run, build_training, read_manifest, warn_of_an_idle_teacher
@@ -48,6 +54,7 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     """
     with _alone_in(config.run_dir) if launched()[0] == 0 else nullcontext():
         if launched()[0] == 0:
+            clear_leftovers(RunFolder(config.run_dir))
             save_config(config)
         store = Store.open(config.store.path)
         check_settings(store, config)

@@ -47,7 +47,7 @@ def publish_adapter(run_dir: Path, folder: Path, licences: dict[str, str], repos
     grid = run.grid
     licences = {part: licences[part] for part in licensed}
     card = _card(config, run, adapter, [grid.name] if grid.is_file() else [], licences, repository)
-    with replacing_folder(folder) as partial:  # all or nothing: what a killed run leaves is in nobody's way
+    with replacing_folder(folder.resolve()) as partial:  # all or nothing: what a killed run leaves is in nobody's way
         shutil.copytree(source, partial, dirs_exist_ok=True)
         if grid.is_file():
             shutil.copyfile(grid, partial / grid.name)

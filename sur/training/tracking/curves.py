@@ -63,19 +63,16 @@ def read_curves(path: Path) -> list[dict[str, Any]]:
     return [record for record, _ in _records(path)]
 
 
-def start_trackers(
-    accelerator: Accelerator, names: Sequence[str] | None, folder: Path, settings: Mapping[str, Any], step: int
-) -> None:
-    """Start trackers by name on the main process; None means TensorBoard where it is installed.
+def tracker_names(names: Sequence[str] | None) -> list[str]:
+    """The trackers to start; for None TensorBoard where it is installed.
 
-    Trackers get the plain values of `settings` and the curves, nothing else: no paths, addresses or environment.
-    Their files lie below `folder`. Raises ConfigError for a tracker that is unknown or not installed.
+    Raises ConfigError for a tracker that is unknown or not installed.
     """
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers, get_available_trackers
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     installed = sorted(str(name) for name in get_available_trackers())
     if names is None:
-        names = [name for name in ("tensorboard",) if name in installed]
+        return [name for name in ("tensorboard",) if name in installed]
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
@@ -84,10 +81,24 @@ def start_trackers(
             raise ConfigError(
                 f"train.trackers names {name}, which is not installed; pip install {name}, or leave it out"
             )
+    return list(names)
+
+
+def start_trackers(
+    accelerator: Accelerator, names: Sequence[str] | None, folder: Path, settings: Mapping[str, Any], step: int
+) -> None:
+    """Start trackers by name on the main process; None means TensorBoard where it is installed.
+
+    Trackers get the plain values of `settings` and the curves, nothing else: no paths, addresses or environment.
+    Their files lie below `folder`. Raises ConfigError for a tracker that is unknown or not installed.
+    """
+    from accelerate.tracking import filter_trackers
+
+    names = tracker_names(names)
     if not names:
         return
     accelerator.project_configuration.logging_dir = str(folder)
-    accelerator.log_with = filter_trackers(list(names), str(folder))
+    accelerator.log_with = filter_trackers(names, str(folder))
     plain = {name: value for name, value in flat(settings).items() if isinstance(value, (bool, int, float, str))}
     accelerator.init_trackers(PROJECT, plain, {"tensorboard": {"purge_step": step + 1}})
 
