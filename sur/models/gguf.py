@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -54,11 +54,7 @@ def gguf_model(file: Path) -> tuple[int, int, str]:
     kind = metadata.get("general.architecture")
     if not isinstance(kind, str):
         raise damaged(file, "its metadata lack general.architecture", REMEDY)
-    sizes = {name: metadata.get(f"{kind}.{name}") for name in ("embedding_length", "block_count")}
-    for name, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise damaged(file, f"its metadata have {kind}.{name} = {value!r}, no number from 1", REMEDY)
-    width, layers = sizes.values()
+    width, layers = (_count(file, metadata, f"{kind}.{name}") for name in ("embedding_length", "block_count"))
     blocks = {int(found[1]) for name in dimensions if (found := re.match(r"blk\.(\d+)\.", name))}
     if blocks != set(range(len(blocks))) or len(blocks) != layers:
         raise damaged(file, f"its metadata say {layers} layers, it has the tensors of {len(blocks)}", REMEDY)
@@ -68,6 +64,13 @@ def gguf_model(file: Path) -> tuple[int, int, str]:
         if type(value) is int and name in dimensions and value not in dimensions[name]:
             raise damaged(file, f"its metadata say {key} {value}, {name} has shape {dimensions[name]}", REMEDY)
     return width, layers, kind
+
+
+def _count(file: Path, metadata: Mapping[str, Any], name: str) -> int:
+    value = metadata.get(name)
+    if type(value) is not int or value < 1:
+        raise damaged(file, f"its metadata have {name} = {value!r}, no number from 1", REMEDY)
+    return value
 
 
 def _read_start(file: Path, tensors: bool) -> GGUFTensors:
@@ -134,7 +137,7 @@ class _Start:
         if rank > 8:
             raise ValueError(f"tensor {name[:80]!r} has {rank} dimensions")
         dimensions = tuple(self.number("Q") for _ in range(rank))
-        self.number("I"), self.number("Q")  # type of the values, and their place
+        _type, _place = self.number("I"), self.number("Q")
         return name, dimensions
 
 

@@ -52,7 +52,7 @@ def answering(models, about, states, pause: float = 0.0, paths=None):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.answer(about if "sur_about" in asked["kv_transfer_params"] else states)
 
-        def log_message(self, *_values: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Nothing on stderr."""
 
         def handle(self) -> None:

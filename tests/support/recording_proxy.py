@@ -23,7 +23,7 @@ def recording_proxy(answer: str = "{}") -> Iterator[tuple[str, list[str]]]:
 
         do_POST = do_CONNECT = do_GET
 
-        def log_message(self, *_values: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             """Nothing on stderr."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -98,7 +98,7 @@ def start_trackers(
     if not names:
         return
     accelerator.project_configuration.logging_dir = str(folder)
-    accelerator.log_with = filter_trackers(names, str(folder))
+    accelerator.log_with = filter_trackers([*names], str(folder))
     plain = {name: value for name, value in flat(settings).items() if isinstance(value, (bool, int, float, str))}
     accelerator.init_trackers(PROJECT, plain, {"tensorboard": {"purge_step": step + 1}})
 
