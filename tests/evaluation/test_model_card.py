@@ -1,10 +1,9 @@
 """What is handed on: a folder that loads, a card of what was measured, licences asked for, only these files pushed."""
 
-from __future__ from pathlib import Path
-
-import annotations
+from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import huggingface_hub
 import pytest
