@@ -26,7 +26,7 @@ from sur.features.prepare import prepare
 from sur.flows.runtime.progress import flow_progress
 from sur.flows.runtime.stopping import partitions_done
 from sur.flows.runtime.workers import Workers
-from sur.support.errors import EngineGone, WorkerLost, shown_errors
+from sur.support.errors import EngineGone, WorkerLost, shown_message
 from sur.support.formatting import format_arrays, format_bytes
 from sur.support.timings import timed
 
@@ -79,7 +79,7 @@ class ProcessExtraction:
 def may_help(task: Task, run: TaskRun, state: State) -> bool:
     """Whether a retry can help; it cannot when the user has to change something."""
     error = state.data if isinstance(state.data, BaseException) else None
-    return isinstance(error, (StoreBusy, EngineGone)) or not isinstance(error, shown_errors())
+    return isinstance(error, (StoreBusy, EngineGone)) or error is None or shown_message(error) is None
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)

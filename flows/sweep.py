@@ -5,7 +5,6 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from sur.config.load import save_config
 from sur.config.run import RunConfig
 from sur.config.run_folder import RunFolder
 from sur.evaluation import Subject
@@ -20,15 +19,10 @@ from sur.training.sweep.runs import Outcome, SweepRun, run_sweep
 @flow(name="sweep", persist_result=False)
 def sweep(config: RunConfig, runs: list[SweepRun], evaluate: bool = False) -> list[Outcome]:
     """Train every run and write a comparison to <run_dir>/sweep; returns the outcome of each run."""
-    outcomes = run_sweep(runs, _train, _score if evaluate else None)
+    outcomes = run_sweep(runs, fit_adapter, _score if evaluate else None)
     compared = write_comparison(RunFolder(config.run_dir).sweep, outcomes)
     create_markdown_artifact(compared.read_text(encoding="utf-8"), key="sweep")
     return outcomes
-
-
-def _train(config: RunConfig) -> Path:
-    save_config(config)
-    return fit_adapter(config)
 
 
 def _score(config: RunConfig, adapter: Path) -> dict[str, float]:

@@ -13,7 +13,6 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from sur.config.load import save_config
 from sur.config.run import RunConfig
 from sur.config.run_folder import RunFolder
 from sur.flows.runtime.progress import flow_progress
@@ -35,7 +34,6 @@ def fit_adapter(config: RunConfig) -> Path:
 @flow(name="train", persist_result=False)
 def train(config: RunConfig) -> Path:
     """Train the adapter of a configuration; returns its folder."""
-    save_config(config)
     folder = fit_adapter(config)
     create_markdown_artifact(f"Adapter: `{folder}`", key="adapter")
     return folder

@@ -18,13 +18,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from sur.config.run import RunConfig
 from sur.config.run_folder import RunFolder
+from sur.flows.runtime.packages import check_packages
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
-from sur.support.errors import ConfigError
+from sur.support.errors import ConfigError, ServerLost
+from sur.support.files import write_bytes
+from sur.support.locks import folder_lock
 from sur.support.log import ROOT_LOGGER, log_to_stderr
 from sur.support.processes import launched
-from sur.support.requirements import missing_package
+from sur.support.proxies import direct_loopback, on_this_machine, proxy_applies, unusable_proxies
 from sur.support.signals import Stopped, stop_on_signals
 
 LOGGING_ENVIRONMENT = {
@@ -36,6 +42,7 @@ PRIVATE_ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
+ROOM_BYTES = 2**20  # of the server's database, at least
 _log = logging.getLogger(__name__)
 
 
@@ -52,9 +59,12 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
     if process > 0:  # only the first of the training processes reports to Prefect
         with stop_on_signals():
             return importlib.import_module("sur.training.fit").fit(config)
+    if isinstance(config, RunConfig):
+        check_packages(name, config)
     has_server = configured_server(os.environ) is not None
+    received: list[int] = []
     try:
-        with stop_on_signals(), ExitStack() as stack:
+        with stop_on_signals(received), ExitStack() as stack:
             with log_to_stderr():
                 if not has_server:
                     _log.info(
@@ -63,33 +73,44 @@ def run_flow(name: str, config: Any, **parameters: Any) -> Any:
                 stack.enter_context(prefect_ready(config.run_dir))
                 _log.info("loading what flow %s needs", name)
                 flow = getattr(importlib.import_module(f"sur.flows.{name}"), name)
-            stack.enter_context(_tidy_log(has_server))
+            stack.enter_context(_tidy_log(has_server, received))
             return flow(config, **parameters)
     except KeyboardInterrupt as error:
         raise stopped(error, config) from None
+    except Exception:
+        if received:  # Prefect was stopped in the middle of something, and says what it misses
+            raise stopped(Stopped(received[0]), config) from None
+        raise
 
 
 @contextmanager
 def prefect_ready(run_dir: Path) -> Iterator[None]:
     """Make Prefect usable inside the block, with the configured server or an embedded one."""
     if (address := configured_server(os.environ)) is not None:
-        with _environment({name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}):
+        logs = {name: os.environ.get(name, value) for name, value in LOGGING_ENVIRONMENT.items()}
+        with _environment({**logs, **_proxies(address)}):
             _require_answer(address)
             yield
         return
     home = RunFolder(run_dir).prefect.absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, "PREFECT_HOME": str(home)}
-    server = EmbeddedServer(home, {**os.environ, **private})
-    try:
-        with _environment({**private, "PREFECT_API_URL": server.api_url}), _settings(home, server.api_url):
+    private = {**LOGGING_ENVIRONMENT, **PRIVATE_ENVIRONMENT, **_proxies(None), "PREFECT_HOME": str(home)}
+    with ExitStack() as stack:
+        stack.enter_context(_environment(private))
+        with folder_lock(home, wait=True):  # two servers that set up one new database would end each other
+            write_bytes(home / "room", bytes(ROOM_BYTES)).unlink()  # a full or read-only disk is told as such
+            server = EmbeddedServer(home, os.environ)
+            stack.callback(server.stop)
+            stack.enter_context(_environment({"PREFECT_API_URL": server.api_url}))
+            stack.enter_context(_settings(home, server.api_url))
             server.wait_until_ready()
-            try:
-                yield
-            finally:
-                _drain()
-    finally:
-        server.stop()
+        stack.callback(_drain)
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise ServerLost(
+                f"the run's own Prefect server does not answer as it should: {_first_line(error)}"
+                f"{server.last_words()}; what was saved is safe, and the same command goes on. Its log is {server.log}"
+            ) from error
 
 
 def configured_server(environment: Mapping[str, str]) -> str | None:
@@ -112,7 +133,7 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
     load: reads the configuration; default: `sur.config.run.load_config`.
     """
     from sur.config.run import load_config
-    from sur.support.errors import shown_errors
+    from sur.support.ending import told
 
     parser = argparse.ArgumentParser(prog=f"python -m sur.flows.{name}", description=f"Run the {name} flow.")
     parser.add_argument("config", help="YAML file, or the name of a shipped one")
@@ -120,18 +141,29 @@ def main(name: str, load: Callable[[str, Sequence[str]], Any] | None = None) -> 
     arguments = parser.parse_args()
     try:
         run_flow(name, (load or load_config)(arguments.config, arguments.overrides))
-    except shown_errors() as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except ModuleNotFoundError as error:
-        if (message := missing_package(error)) is None:
-            raise
-        sys.stderr.write(f"error: {message}\n")
-        return 2
-    except Stopped as stop:
-        sys.stderr.write(f"{stop}\n")
-        return stop.exit_code
+    except (Exception, Stopped) as error:
+        return told(error)
     return 0
+
+
+def _proxies(address: str | None) -> dict[str, str | None]:
+    """Variables with which the clients of Prefect, and of its workers, reach loopback without a proxy.
+
+    address: of the configured server; None for the embedded one. Raises: ConfigError when the server is on another
+    machine and the environment's proxy cannot be used.
+    """
+    values: dict[str, str | None] = dict(direct_loopback(os.environ))
+    if address is not None and not on_this_machine(address):
+        proxy_applies(address)
+        return values
+    for name in unusable_proxies(os.environ):
+        _log.warning("%s names a SOCKS proxy, which needs the package socksio: this run goes without it", name)
+        values[name] = None
+    return values
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
 
 
 def _require_answer(address: str) -> None:
@@ -148,18 +180,22 @@ def _require_answer(address: str) -> None:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block."""
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables inside the block; None: unset."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set_variables(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager
@@ -183,27 +219,35 @@ def _drain() -> None:
 class _RunLog(logging.Filter):
     """Drops lines that mislead: errors and stops that the command reports itself, links to a UI that does not run."""
 
-    def __init__(self, has_ui: bool) -> None:
+    def __init__(self, has_ui: bool, received: Sequence[int]) -> None:
         super().__init__()
-        self.has_ui = has_ui
+        self.has_ui, self.received = has_ui, received
 
     def filter(self, record: logging.LogRecord) -> bool:
         from prefect.exceptions import TerminationSignal
 
-        from sur.support.errors import shown_errors
+        from sur.support.errors import shown_message
 
         if isinstance(sys.exception(), (KeyboardInterrupt, TerminationSignal)):
             return False
-        if record.exc_info and isinstance(record.exc_info[1], shown_errors()):
+        if self.received and (record.exc_info or record.levelno >= logging.ERROR):
             return False
-        return self.has_ui or not str(record.msg).startswith("View at")
+        if record.exc_info and record.exc_info[1] is not None and shown_message(record.exc_info[1]) is not None:
+            return False
+        if self.has_ui:
+            return True
+        # The command says what failed; with a server of the user's own its pages need the line besides.
+        return not (str(record.msg).startswith("View at") or "Finished in state Failed(" in record.getMessage())
 
 
 @contextmanager
-def _tidy_log(has_ui: bool) -> Iterator[None]:
-    """Inside the block, put our own lines into the run's log and filter Prefect's. has_ui: the server shows pages."""
+def _tidy_log(has_ui: bool, received: Sequence[int]) -> Iterator[None]:
+    """Inside the block, put our own lines into the run's log and filter Prefect's.
+
+    has_ui: the server shows pages. received: signals so far; what fails after one is a consequence of it.
+    """
     logging.getLogger(ROOT_LOGGER).setLevel(logging.INFO)
-    tidy = _RunLog(has_ui)
+    tidy = _RunLog(has_ui, received)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
         logger.addFilter(tidy)

@@ -15,6 +15,7 @@ import httpx
 
 from sur.support import supervise
 from sur.support.errors import ConfigError
+from sur.support.proxies import direct_loopback, unusable_proxies
 
 STARTUP_SECONDS = 120.0
 POLL_SECONDS = 0.5
@@ -35,10 +36,13 @@ def up(port: int, pool: str, runs: int, logs: Path, ready: Callable[[], None]) -
     """
     address, environment = server_address(port), {**os.environ, "DO_NOT_TRACK": "1"}
     environment |= {"PREFECT_API_URL": address, "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment |= direct_loopback(environment)  # the worker's runs inherit it
+    for name in unusable_proxies(environment):
+        del environment[name]
     if _answers(address):
         raise ConfigError(f"something serves port {port} already; give another port by --port, or stop that server")
     logs.mkdir(parents=True, exist_ok=True)
-    prefect = [sys.executable, "-m", "prefect"]
+    prefect = [sys.executable, "-P", "-m", "prefect"]  # -P: no module of the folder that we are in
     server = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     worker = [*prefect, "worker", "start", "--pool", pool, "--type", "process", "--limit", str(runs)]
     with _running(server, environment, logs / "server.log") as serving:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sur.adapter.adapter_files import WEIGHTS_DIGEST, built, read_weights, saved_settings, write_adapter
 from sur.adapter.attach import attach, detach
-from sur.adapter.hub import CONFIG_FILE, WEIGHTS_FILE, adapter_folder
+from sur.adapter.hub import adapter_folder
 from sur.support.errors import ConfigError
 
-FORMAT_VERSION = 1
 CORRECTED = "corrected"  # the variant of a config.json that names none
 
 
@@ -95,26 +93,17 @@ class BaseAdapter(nn.Module, ABC):
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """The folder, with config.json and adapter.safetensors written into it."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
-        content = {
-            "format_version": FORMAT_VERSION,
-            "adapter": self.config.model_dump(),
-            "weight": self.weight,
-            "trained_on": self.trained_on,
-        }
+        content = {"adapter": self.config.model_dump(), "weight": self.weight, "trained_on": self.trained_on}
         if self.variant != CORRECTED:  # files of corrected adapters are as they were before there were variants
             content["variant"] = self.variant
-        (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        return folder
+        return write_adapter(Path(folder), content, self.state_dict())
 
     @staticmethod
     def from_pretrained(name: str | Path, revision: str | None = None) -> BaseAdapter:
         """The adapter in a folder or hub repository, of the variant that its files name, ready for inference.
 
-        It is in evaluation mode and has no gradients. Raises FileNotFoundError when there is none, ValueError when it
-        is from a newer version, ConfigError for a variant that is not known.
+        It is in evaluation mode and has no gradients. Raises NotFound when there is none, ConfigError when it is from a
+        newer version or of a variant that is not known, DamagedFile when its files are not as they were written.
         """
         folder = adapter_folder(name, revision)
         content = saved_settings(folder)
@@ -125,20 +114,8 @@ class BaseAdapter(nn.Module, ABC):
                 f"{', '.join(BaseAdapter.variants)}; upgrade the package"
             )
         kind = BaseAdapter.variants[variant]
-        adapter = kind(kind.config_class(**content["adapter"]), content["weight"], content["trained_on"])
-        adapter.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        adapter: BaseAdapter = built(kind, kind.config_class, content["adapter"], folder)
+        weights = read_weights(folder, content.get(WEIGHTS_DIGEST), adapter.state_dict())
+        adapter.load_state_dict(weights, assign=True)
+        adapter.weight, adapter.trained_on = content["weight"], content["trained_on"]
         return adapter.eval().requires_grad_(False)
-
-
-def saved_settings(folder: Path) -> dict[str, Any]:
-    """An adapter's config.json: `adapter`, `weight`, `trained_on`, and `variant` where it is not the corrected one.
-
-    Raises ValueError when it is from a newer version.
-    """
-    content = json.loads((folder / CONFIG_FILE).read_text())
-    if content.get("format_version", 0) > FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} has adapter format {content['format_version']}, this version reads up to {FORMAT_VERSION}; "
-            "upgrade the package"
-        )
-    return content

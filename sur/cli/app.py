@@ -1,7 +1,7 @@
 """The `sur` command: its verbs, and one place where errors become messages and exit codes.
 
-Exit codes: 0 done, 1 damage or faults of the data found, or a fault of the program, 2 something that the user has to
-mend, 130 and 143 stopped by Ctrl-C and by SIGTERM.
+Exit codes: 0 done, 1 damage or faults of the data found, 2 something that the user has to mend, 70 a fault of the
+program, with a traceback, 130 and 143 stopped by Ctrl-C and by SIGTERM.
 """
 
 import sys
@@ -90,17 +90,7 @@ def main() -> None:
     """Entry point of the `sur` command."""
     try:
         app()
-    except ModuleNotFoundError as error:
-        from sur.support.requirements import missing_package
-
-        if (message := missing_package(error)) is None:
-            raise
-        typer.echo(f"error: {message}", err=True)
-        sys.exit(2)
     except Exception as error:
-        from sur.support.errors import shown_errors
+        from sur.support.ending import told
 
-        if not isinstance(error, shown_errors()):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(told(error))

@@ -193,6 +193,7 @@ def convert(
     from sur.adapter.released.adapter import ReleasedAdapter
     from sur.adapter.released.pt_files import read_pt, write_pt
     from sur.support.errors import ConfigError
+    from sur.support.files import replacing_folder
 
     if (source.suffix == ".pt") == (target.suffix == ".pt"):
         raise ConfigError("one of the two must be a .pt file, the other an adapter's folder")
@@ -203,7 +204,10 @@ def convert(
             raise ConfigError(
                 "give --weight: no .pt file holds it, the authors' path does (adapterw0.1 is --weight 0.1)"
             )
-        typer.echo(f"adapter: {read_pt(source, weight).save_pretrained(target)}")
+        adapter = read_pt(source, weight)
+        with replacing_folder(target) as partial:
+            adapter.save_pretrained(partial)
+        typer.echo(f"adapter: {target}")
         return
     if weight is not None:
         raise ConfigError("leave --weight out: the folder's config.json has it, and a .pt file holds none")

@@ -17,7 +17,7 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(default=0, ge=0, description="Width of the text encoder's states; 0 reads it from the cache.")
-    layers: int = Field(default=2, ge=1, description="Number of transformer encoder layers.")
+    layers: int = Field(default=2, ge=1, le=256, description="Number of transformer encoder layers.")
     heads: int = Field(default=4, ge=1, description="Attention heads of each encoder layer.")
     mlp_ratio: float = Field(default=4.0, gt=0, description="Hidden width of every MLP, as a multiple of dim.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in training; there is none at inference.")
@@ -29,7 +29,9 @@ class ReleasedAdapterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(default=0, ge=0, description="Width of the text encoder's states; 0 reads it from the cache.")
-    layers: int = Field(default=2, ge=1, description="Number of transformer encoder layers (the authors' `depth`).")
+    layers: int = Field(
+        default=2, ge=1, le=256, description="Number of transformer encoder layers (the authors' `depth`)."
+    )
     weight: float = Field(
         default=0.1, ge=0, le=1, description="The w of out = w s + (1 - w) x (the authors' `adapter_weight`)."
     )

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import ValidationError
 
 from sur.config.evaluation import EvaluateConfig
 from sur.config.run_folder import RunFolder
@@ -88,7 +87,7 @@ def kept_evaluation(subject: Subject) -> Evaluation | None:
         return None
     try:
         evaluation, singles = Evaluation.model_validate_json(path.read_text()), read_singles(subject.folder)
-    except ValidationError:  # of another version
+    except ValueError:  # of another version, or damaged
         return None
     if evaluation.digest != _digest(subject) or not singles:
         return None

@@ -26,6 +26,7 @@ from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.results import Evaluation, Single
 from sur.evaluation.statistics import Interval, mean, resampled
 from sur.support.errors import ConfigError
+from sur.support.files import file_lines
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
@@ -215,7 +216,7 @@ def read_verdicts(run_dir: Path) -> list[Verdict]:
     """Every verdict so far; a last line that a crash cut short is left out."""
     path = RunFolder(run_dir).promotions
     verdicts = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in file_lines(path) if path.is_file() else []:
         try:
             content = json.loads(line)
         except ValueError:

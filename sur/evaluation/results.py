@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sur.config.run_folder import RunFolder
 from sur.evaluation.prompts.prompts import Condition
 from sur.evaluation.statistics import Interval, Number
-from sur.support.files import write_text
+from sur.support.files import file_lines, write_text
 
 
 class ScoreRow(BaseModel):
@@ -120,7 +120,7 @@ def read_singles(folder: Path) -> list[Single]:
     path = RunFolder(folder).scores
     if not path.is_file():
         return []
-    return [Single.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Single.model_validate_json(line) for line in file_lines(path)]
 
 
 def adapter_scores(evaluation: Evaluation) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sur.adapter.base import saved_settings
+from sur.adapter.adapter_files import saved_settings
 from sur.adapter.hub import adapter_folder
 from sur.config.evaluation import EvaluateConfig
 from sur.config.run_folder import RunFolder

@@ -34,7 +34,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 PIPELINE_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
-VOLATILE_KEYS = ("transformers_version", "torch_dtype", "dtype", "name_or_path")
+VOLATILE_KEYS = ("transformers_version", "torch_dtype", "dtype", "name_or_path", "sha256", "weights_sha256")
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -19,16 +19,28 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        if durable:
-            sync(partial)
-        partial.replace(path)
+        with named_errors(path, partial):
+            yield partial
+            if durable:
+                sync(partial)
+            partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
     if durable:
         sync(path.parent)
+
+
+@contextmanager
+def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Have an OSError of the block that names no file, or the file beside it, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, partial and str(partial)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -56,6 +68,16 @@ def replacing_folder(path: Path, durable: bool = False) -> Iterator[Path]:
         raise
     if durable:
         sync(path.parent)
+
+
+def file_lines(path: Path, errors: str = "strict") -> list[str]:
+    """The lines of a text file (UTF-8), without their ends; the last one is what follows the last newline, if anything.
+
+    `str.splitlines` would also cut at U+2028, U+0085 and other characters that stand inside JSON and prompts.
+    errors: as for `bytes.decode`.
+    """
+    lines = path.read_bytes().decode("utf-8-sig", errors).split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
 def sync(path: Path) -> None:

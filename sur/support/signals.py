@@ -21,13 +21,16 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[None]:
+def stop_on_signals(received: list[int] | None = None) -> Iterator[None]:
     """Raise `Stopped` on SIGINT and SIGTERM inside the block.
 
-    A signal that the process ignores stays ignored. Outside the main thread nothing changes.
+    received: gets the numbers of the signals, for a caller whose libraries put other errors in place of `Stopped`. A
+    signal that the process ignores stays ignored. Outside the main thread nothing changes.
     """
 
     def stop(number: int, _frame: object) -> None:
+        if received is not None:
+            received.append(number)
         raise Stopped(number)
 
     handled = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]

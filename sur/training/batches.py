@@ -33,19 +33,19 @@ class NeededFeatures:
     llm: str | None
     also: tuple[str, ...]  # further LLM features
     latents: str | None
-    unpaired: bool  # whether rows without complex prompt or picture take part
+    lacking: tuple[str, ...] = ()  # of complex and latents: those that a row may lack, since not every loss reads them
     caption_dropout: float = 0.0  # share of rows that get the empty prompt
 
     @property
     def required(self) -> list[str]:
         """Features without which a row is skipped."""
-        names = [self.simple, self.llm, *self.also]
-        return [n for n in (names if self.unpaired else [*names, self.complex, self.latents]) if n]
+        names = [self.simple, self.llm, *self.also, self.complex, self.latents]
+        return [name for name in names if name and name not in self.lacking]
 
     @property
     def optional(self) -> list[str]:
         """Features that a row may lack."""
-        return [n for n in (self.complex, self.latents) if n] if self.unpaired else []
+        return list(self.lacking)
 
 
 def needed_features(config: RunConfig) -> NeededFeatures:
@@ -68,15 +68,35 @@ def needed_features(config: RunConfig) -> NeededFeatures:
             raise ConfigError("the denoiser's losses need latents, but the config has no `vae` section; add one")
         latents = config.vae.feature_name
     aligned = loss.alignment.form != "none" or loss.distillation.form == "teacher"
+    complex = config.text.feature_name("complex") if aligned else None
     return NeededFeatures(
         simple=config.text.feature_name("simple"),
-        complex=config.text.feature_name("complex") if aligned else None,
+        complex=complex,
         llm=llm,
         also=tuple(sorted(loss.distillation.also)),
         latents=latents,
-        unpaired=loss.uses_llm and config.variant == "corrected",
+        lacking=tuple(
+            name for name in (complex, latents) if name and not all(name in read for read in _read_by(config))
+        ),
         caption_dropout=loss.denoising.caption_dropout if loss.denoising.weight > 0 else 0.0,
     )
+
+
+def _read_by(config: RunConfig) -> list[set[str]]:
+    """For each loss, those of complex prompts and latents that a row must have to enter it."""
+    loss = config.loss
+    complex = {config.text.feature_name("complex")}
+    latents = {config.vae.feature_name} if config.vae is not None else set()
+    if config.variant == "released":  # its losses take all rows of a batch
+        return [complex | latents]
+    needs: list[set[str]] = []
+    if loss.alignment.form != "none" and loss.alignment.weight > 0:
+        needs.append(complex | latents if loss.alignment.form == "denoiser" else complex)
+    if loss.denoising.weight > 0:
+        needs.append(latents)
+    if loss.uses_llm:
+        needs.append(set())
+    return needs
 
 
 def open_loader(store: Store, config: RunConfig, split: str, manifest: Manifest | None = None) -> Loader:

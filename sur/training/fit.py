@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sur.adapter.base import BaseAdapter
 from sur.adapter.losses.batch import RowBatch
 from sur.cache import Store
+from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.features.empty_prompt import load_empty_prompt
+from sur.support.errors import DamagedFile, NotFound, RunBusy
+from sur.support.locks import folder_lock
+from sur.support.processes import launched
 from sur.support.signals import Stopped, collected_signals
 from sur.training.batches import needed_features, open_loader, row_batches
-from sur.training.checkpoint import prune_checkpoints, save_checkpoint
+from sur.training.checkpoint import (
+    clear_leftovers,
+    prune_checkpoints,
+    save_checkpoint,
+    set_aside_newer,
+    usable_checkpoint,
+)
 from sur.training.distributed import as_first, in_any, together, wait_for_everyone
 from sur.training.resume import check_settings, check_variant, origin_of, resume
 from sur.training.setup import (
@@ -40,23 +51,38 @@ _log = logging.getLogger(__name__)
 def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
+    The run's folder gets the resolved settings and is locked; the lock ends with this process, however it ends.
+
     Ctrl-C and SIGTERM save a checkpoint once the current step is done. Processes started by `accelerate launch` or
     torchrun train together, and only the first one writes. Raises Stopped on a signal, ConfigError when the newest
     checkpoint belongs to other settings or other rows, IncompleteFeature when the store lacks features that the
-    losses read.
+    losses read, RunBusy while another training is at work in the run's folder.
     """
-    store = Store.open(config.store.path)
-    check_settings(store, config)
-    run = _open_run(store, config)
-    if not run.ended:
-        _train(run, _rows(run, store, config), on_step)
-    return _publish(run)
+    with _alone_in(config.run_dir) if launched()[0] == 0 else nullcontext():
+        if launched()[0] == 0:
+            clear_leftovers(RunFolder(config.run_dir))
+            save_config(config)
+        store = Store.open(config.store.path)
+        check_settings(store, config)
+        run = _open_run(store, config)
+        if not run.ended:
+            _train(run, _rows(run, store, config), on_step)
+        return _publish(run)
+
+
+@contextmanager
+def _alone_in(run_dir: Path) -> Iterator[None]:
+    """Hold a run's folder inside the block. Raises RunBusy while another training holds it."""
+    with folder_lock(run_dir, wait=False) as free:
+        if not free:
+            raise RunBusy(f"another training is at work in {run_dir}; wait for its end, or choose another run_dir")
+        yield
 
 
 def _open_run(store: Store, config: RunConfig) -> Run:
     """The training, its rows and its place in the run's folder; at the newest checkpoint where there is one."""
     folder = RunFolder(config.run_dir)
-    newest = folder.latest_checkpoint()
+    newest = usable_checkpoint(folder)
     if newest is not None:
         check_variant(newest, config.variant)
     manifest = read_manifest(folder, config.train, resuming=newest is not None)
@@ -69,6 +95,9 @@ def _open_run(store: Store, config: RunConfig) -> Run:
     best = None
     if newest is not None:
         best = resume(newest, training, origin)
+        wait_for_everyone()  # no other process looks at the damaged ones any more
+        if training.accelerator.is_main_process:
+            set_aside_newer(folder, training.step)
     elif training.accelerator.is_main_process:
         loader.manifest.save(folder.manifest)
     draws = config.train.sample_every and training.accelerator.is_main_process
@@ -167,11 +196,22 @@ def _publish(run: Run) -> Path:
     if run.training.accelerator.is_main_process:
         if run.settings.patience and run.best is not None:
             _log.info("publishing step %d, the best of the validations", run.best.step)
-            shutil.copytree(run.folder.checkpoint(run.best.step) / "adapter", target, dirs_exist_ok=True)
+            _published_best(run.folder.checkpoint(run.best.step)).save_pretrained(target)
         else:
             run.training.published.save_pretrained(target)
     wait_for_everyone()
     return target
+
+
+def _published_best(checkpoint: Path) -> BaseAdapter:
+    """The adapter of the best step's checkpoint. Raises DamagedFile when it is not as it was written."""
+    try:
+        return BaseAdapter.from_pretrained(checkpoint / "adapter")
+    except (DamagedFile, NotFound) as error:
+        raise DamagedFile(
+            f"the weights of the best validation cannot be published: {error}; or publish the last weights with "
+            "train.patience=0"
+        ) from error
 
 
 def _due(step: int, every: int) -> bool:

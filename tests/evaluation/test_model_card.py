@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -155,3 +156,20 @@ def test_a_hub_id_is_looked_up_and_a_wrong_path_is_not(tmp_path, monkeypatch):
     )
     assert adapter_folder("me/mine", "v1") == tmp_path
     assert asked["revision"] == "v1" and set(asked["allow_patterns"]) == {"config.json", "adapter.safetensors"}
+
+
+def test_a_publishing_that_is_cut_short_leaves_nothing_that_the_next_one_refuses(run, tmp_path, monkeypatch):
+    def cut(_source, target, **_options):
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("sur.evaluation.report.model_card.shutil.copyfile", cut)
+        publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".out.partial").mkdir()  # of a publishing that was killed
+    (tmp_path / ".out.partial" / "half").touch()
+    (tmp_path / "out").mkdir()
+    folder = publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "half" not in {path.name for path in folder.iterdir()}

@@ -8,7 +8,7 @@ import pytest
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 
-from sur.training.tracking.curves import Curves, flat, start_trackers
+from sur.training.tracking.curves import Curves, flat, read_curves, start_trackers
 
 INSTALLED = [str(name) for name in get_available_trackers()]
 
@@ -21,6 +21,36 @@ def test_curves_are_cut_back_to_the_step_that_a_run_goes_on_from(tmp_path):
                 curves.write({"step": step, "train": {"a": float(last)}})
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(record["step"], record["train"]["a"]) for record in found] == [(1, 5), (2, 5), (3, 4), (4, 4)]
+
+
+def written(path, steps: int, first: int = 1) -> None:
+    with Curves(path, first - 1, Accelerator(cpu=True)) as curves:
+        for step in range(first, steps + 1):
+            curves.write({"step": step, "learning_rate": 1e-3, "train": {"a": {"b": float(step)}, "c": 1.5}})
+
+
+def test_a_last_line_cut_at_any_place_ends_no_resume(tmp_path):
+    path = tmp_path / "curves.jsonl"
+    written(path, 3)
+    whole = path.read_bytes()
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for place in range(start, len(whole)):
+        path.write_bytes(whole[:place])
+        assert [record["step"] for record in read_curves(path)] == ([1, 2, 3] if place == len(whole) - 1 else [1, 2])
+        written(path, 3, first=3)
+        assert path.read_bytes() == whole, place
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "null", '{"train": {}}', '{"step": "2"}', "\0\0\0", "[" * 9999, "\u2028"])
+def test_a_line_that_is_no_record_is_left_out_with_a_warning(tmp_path, caplog, line):
+    path = tmp_path / "curves.jsonl"
+    written(path, 2)
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{line}\n{second}\n", encoding="utf-8")
+    assert [record["step"] for record in read_curves(path)] == [1, 2]
+    assert [message for message in caplog.messages if f"line 2 of {path} is no record" in message]
+    written(path, 3, first=3)
+    assert [record["step"] for record in read_curves(path)] == [1, 2, 3]
 
 
 def test_trackers_are_told_numbers_by_flat_names():

@@ -131,7 +131,7 @@ def test_a_checkpoint_from_before_an_option_was_there_is_gone_on_from(own_config
     content = json.loads(state.read_text())
     for name in ("accumulate", "ema_decay", "compile"):
         del content["settings"]["train"][name]
-    del content["processes"], content["best"]
+    del content["processes"], content["best"], content["sha256"]
     state.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"trained with train.ema_decay = 0.0, the config says 0.9"):
         fit(changed(own_config, train={"ema_decay": 0.9}))

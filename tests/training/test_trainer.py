@@ -12,7 +12,7 @@ from tiny_trainer import batches, training
 from sur.config.run_folder import RunFolder
 from sur.config.training import TrainConfig
 from sur.models.denoiser import row_draws
-from sur.training.checkpoint import load_checkpoint, prune_checkpoints, save_checkpoint
+from sur.training.checkpoint import clear_leftovers, load_checkpoint, prune_checkpoints, save_checkpoint
 from sur.training.trainer import Training, part_seed, split_rows, step_seed
 
 
@@ -134,6 +134,22 @@ def test_old_checkpoints_go_but_the_newest_and_the_best(tmp_path):
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000004", "step-000008", "step-000010"]
     prune_checkpoints(folder, keep=1)
     assert [path.name for path in folder.checkpoints.iterdir()] == ["step-000010"]
+
+
+def test_what_a_killed_training_left_half_done_goes_and_is_in_nobody_s_way(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("checkpoints/step-000002", "checkpoints/step-000004", "checkpoints/.step-000002.removed/adapter",
+                 "checkpoints/.step-000007.partial/adapter", "samples", "adapter"):  # fmt: skip
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("samples/.step-000002.png.7.partial", "adapter/.config.json.7.partial", ".curves.jsonl.7.partial",
+                 ".config.yaml.7.partial", "adapter/config.json", "checkpoints/.step-000002.removed/file"):  # fmt: skip
+        (tmp_path / name).touch()
+    prune_checkpoints(folder, keep=1)
+    assert sorted(p.name for p in folder.checkpoints.iterdir()) == [".step-000007.partial", "step-000004"]
+    clear_leftovers(folder)
+    assert [p.name for p in folder.checkpoints.iterdir()] == ["step-000004"]
+    left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    assert left == [".config.yaml.7.partial", "adapter/config.json"]  # another command may be writing the first
 
 
 @pytest.mark.parametrize(

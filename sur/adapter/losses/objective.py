@@ -145,10 +145,12 @@ class Objective(nn.Module):
             raise ValueError("the denoiser's losses need latents in the cache; set vae in the config and extract")
         assert self.denoiser is not None
         keep = torch.ones_like(own) if batch.pictured is None else batch.pictured
-        keep = keep if batch.paired is None else keep & batch.paired
+        if not denoises:  # alignment also needs the complex prompt, denoising does not
+            keep = keep & own if batch.paired is None else keep & own & batch.paired
         losses: dict[str, Tensor] = {}
         if not bool(keep.any()):  # nothing to learn from these rows: zero, with a gradient to hand on
-            return {"denoising": states[keep].sum()}
+            zero = states[keep].sum()
+            return {name: zero for name, active in (("alignment", aligns), ("denoising", denoises)) if active}
         mean, logvar = (part[keep] for part in batch.latents)
         settings = self.config.denoising
         seeds = None if batch.seeds is None else batch.seeds[keep]
@@ -156,8 +158,8 @@ class Objective(nn.Module):
         text = keep_rows(Text(states, batch.pooled, batch.mask), keep)
         if aligns and batch.complex is not None:
             target = keep_rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
-            undropped = own[keep]
-            pairs = (keep_rows(noised, undropped), keep_rows(text, undropped), keep_rows(target, undropped))
+            both = (own if batch.paired is None else own & batch.paired)[keep]
+            pairs = (keep_rows(noised, both), keep_rows(text, both), keep_rows(target, both))
             losses["alignment"] = self.config.alignment.weight * denoiser_alignment(self.denoiser, *pairs)
         if denoises:
             loss = denoising_loss(self.denoiser, noised, text, settings.min_snr_gamma)

@@ -6,6 +6,7 @@ Such a file is a pickle. It is read with torch's reader for tensors alone, which
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sur.adapter.adapter_files import shape_faults
 from sur.adapter.released.adapter import ReleasedAdapter
 from sur.config.adapter import ReleasedAdapterConfig
 from sur.support.errors import ConfigError, NotFound
-from sur.support.files import replacing
+from sur.support.files import write_bytes
 
 LAYERS = "transformer_encoder.layers."
-FAULTS_NAMED = 4  # in a message
 
 
 def read_pt(path: Path, weight: float) -> ReleasedAdapter:
@@ -36,18 +37,8 @@ def read_pt(path: Path, weight: float) -> ReleasedAdapter:
     config = ReleasedAdapterConfig(dim=len(state["fc.weight"]), layers=layers, weight=weight)
     with torch.device("meta"):
         expected = ReleasedAdapter(config).state_dict()
-    faults = [f"{key} is missing" for key in expected if key not in state]
-    faults += [f"{key} is unknown" for key in state if key not in expected]
-    faults += [
-        f"{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
-        raise ConfigError(
-            f"{path} is not a checkpoint of the released adapter: {'; '.join(faults[:FAULTS_NAMED])}{more}"
-        )
+    if faults := shape_faults({key: tuple(value.shape) for key, value in state.items()}, expected):
+        raise ConfigError(f"{path} is not a checkpoint of the released adapter: {faults}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     adapter = ReleasedAdapter(config, trained_on={"converted_from": path.name, "sha256": digest})
     adapter.load_state_dict({key: value.float() for key, value in state.items()})
@@ -56,9 +47,9 @@ def read_pt(path: Path, weight: float) -> ReleasedAdapter:
 
 def write_pt(adapter: ReleasedAdapter, path: Path) -> Path:
     """Write the adapter as a `.pt` file that the authors' code loads; its `adapter_weight` is not in it."""
-    with replacing(path) as partial:
-        torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, partial)
-    return path
+    content = io.BytesIO()  # torch itself names no reason when a disk does not take the file
+    torch.save({key: value.detach().cpu() for key, value in adapter.state_dict().items()}, content)
+    return write_bytes(path, content.getvalue())
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

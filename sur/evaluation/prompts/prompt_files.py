@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from sur.evaluation.prompts.prompts import PictureQuestion, Prompt
 from sur.support.errors import ConfigError
+from sur.support.files import file_lines
 
 
 def _answers(value: Any) -> Any:
@@ -68,13 +69,13 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix not in (".jsonl", ".yaml", ".yml"):
         raise ConfigError(f"{path}: prompts are read from .jsonl, .yaml and .yml files; rename or convert it")
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = file_lines(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no prompt file {path}; correct evaluate.files") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
                     yield f"line {number}", json.loads(line)
@@ -82,7 +83,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
                     raise ConfigError(f"{path}, line {number} is not JSON: {error}") from None
         return
     try:
-        content = yaml.safe_load(text)
+        content = yaml.safe_load("\n".join(lines))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not usable YAML: {error}") from None
     if not isinstance(content, list):

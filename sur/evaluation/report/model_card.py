@@ -19,6 +19,7 @@ from sur.evaluation.results import Evaluation, ScoreRow
 from sur.models.fingerprint import weights_fingerprint
 from sur.models.locate import is_hub_id
 from sur.support.errors import ConfigError
+from sur.support.files import replacing_folder
 from sur.training.checkpoint import processes_of, published_step
 
 CARD, PLACEHOLDER = "README.md", "YOUR-NAME/YOUR-ADAPTER"
@@ -46,10 +47,11 @@ def publish_adapter(run_dir: Path, folder: Path, licences: dict[str, str], repos
     grid = run.grid
     licences = {part: licences[part] for part in licensed}
     card = _card(config, run, adapter, [grid.name] if grid.is_file() else [], licences, repository)
-    shutil.copytree(source, folder, dirs_exist_ok=True)
-    if grid.is_file():
-        shutil.copyfile(grid, folder / grid.name)
-    (folder / CARD).write_text(card)
+    with replacing_folder(folder.resolve()) as partial:  # all or nothing: what a killed run leaves is in nobody's way
+        shutil.copytree(source, partial, dirs_exist_ok=True)
+        if grid.is_file():
+            shutil.copyfile(grid, partial / grid.name)
+        (partial / CARD).write_text(card, encoding="utf-8")
     return folder
 
 

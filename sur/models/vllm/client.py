@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sur.config.features import VLLMConfig
 from sur.models.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, NotWritten, ServerInfo, StatesRequest, take_states
-from sur.models.vllm.retry import TransientError, raise_for_response, with_retries
+from sur.models.vllm.retry import TransientError, json_object, raise_for_response, with_retries
 from sur.models.vllm.version import feature_version
 from sur.support.errors import EngineRefused
+from sur.support.proxies import proxy_applies
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(config.timeout_seconds, connect=10.0, pool=None),
             limits=limits,
-            trust_env=False,  # a proxy is for the world, not for this machine's own server
+            trust_env=proxy_applies(address),
         )
 
     async def __aenter__(self) -> Client:
@@ -136,14 +137,21 @@ class Client:
         """The server's description. Raises EngineRefused when it is not the expected server."""
         response = await self._http.get("/v1/models")
         raise_for_response(response, self._address)
-        self._model = response.json()["data"][0]["id"]
+        try:
+            self._model = str(json_object(response, self._address)["data"][0]["id"])
+        except (LookupError, TypeError):
+            raise EngineRefused(f"the server at {self._address} does not list its models as vLLM does") from None
         answer = await self._post([0], {ABOUT: True})
-        if "about" not in answer or answer["about"].get("protocol") != VERSION:
+        described = answer.get("about")
+        if not isinstance(described, dict) or described.get("protocol") != VERSION:
             raise EngineRefused(
                 f"the server at {self._address} does not hand over hidden states as this version asks for them; start "
                 "it with the command that `sur serve CONFIG` prints"
             )
-        about = ServerInfo.read(answer["about"])
+        try:
+            about = ServerInfo.read(described)
+        except ValueError as error:
+            raise EngineRefused(f"the server at {self._address} describes itself in another way: {error}") from None
         self._refuse_another(about)
         logger.info(
             "vLLM %s serves %s in %s, layers %s, on %d device(s)",
@@ -188,4 +196,8 @@ class Client:
         body = {"model": self._model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
         response = await self._http.post("/v1/completions", json={**body, "kv_transfer_params": params})
         raise_for_response(response, self._address)
-        return (response.json().get("kv_transfer_params") or {}).get(KEY) or {}
+        answer: Any = json_object(response, self._address).get("kv_transfer_params") or {}
+        answer = (answer.get(KEY) or {}) if isinstance(answer, dict) else answer
+        if not isinstance(answer, dict):
+            raise EngineRefused(f"the server at {self._address} hands over {answer!r:.200} in place of our answer")
+        return answer

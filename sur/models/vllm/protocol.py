@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,6 +26,8 @@ Pooling = Literal["mean", "last", "tokens"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SUFFIX = ".safetensors"
 FAILED = ".failed"  # beside a request's file that could not be written, with the reason
+LARGEST_BYTES = 2**32  # of a request's file
+_KINDS = {"int": int, "str": str, "bool": bool}
 _NAME = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
@@ -81,8 +84,17 @@ class ServerInfo:
 
     @classmethod
     def read(cls, params: Mapping[str, Any]) -> ServerInfo:
-        """The description that a server sent."""
-        return cls(**{**params, "layers": tuple(params["layers"])})
+        """The description that a server sent. Raises ValueError when it is not `params` of a description."""
+        known = {field.name: field.type for field in fields(cls)}
+        if not isinstance(params, Mapping) or set(params) != set(known):
+            raise ValueError(f"expected a description with {list(known)}, got {params!r:.300}")
+        layers = params["layers"]
+        if not isinstance(layers, Sequence) or not all(type(layer) is int for layer in layers):
+            raise ValueError(f"layers must be whole numbers, got {layers!r:.300}")
+        for name, kind in known.items():
+            if kind in _KINDS and type(params[name]) is not _KINDS[kind]:
+                raise ValueError(f"{name} must be {kind}, got {params[name]!r:.300}")
+        return cls(**{**params, "layers": tuple(layers)})
 
     def params(self) -> dict[str, Any]:
         """The description as JSON values."""
@@ -132,19 +144,31 @@ def publish_failure(folder: Path, name: str, reason: str) -> None:
 def take_states(folder: Path, name: str) -> tuple[Tensor, list[int]]:
     """States and prompt token ids of a request's file, which is removed.
 
-    Raises: ValueError for a name that no request's file has, FileNotFoundError when the folder lacks the file,
-    NotWritten when the server has left a reason instead.
+    Raises: ValueError for a name that no request's file has, and for other content, FileNotFoundError when the folder
+    lacks the file, NotWritten when the server has left a reason instead.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a file of states")
     path, failed = folder / name, folder / f"{name}{FAILED}"
     if failed.exists():
-        reason = failed.read_text(errors="replace")
+        reason = _content(failed).decode(errors="replace")[:1000]
         failed.unlink()
         raise NotWritten(reason or "no room for a reason either: the folder's file system is full")
-    tensors = load(path.read_bytes())
+    tensors = load(_content(path))
     path.unlink()
+    if set(tensors) != {"states", "ids"} or tensors["ids"].dtype != torch.int64 or tensors["ids"].ndim != 1:
+        raise ValueError(f"{name} holds {sorted(tensors)}, expected states and ids")
     return tensors["states"], tensors["ids"].tolist()
+
+
+def _content(path: Path) -> bytes:
+    """Content of a file. Raises ValueError for anything but a file: a pipe would be waited for without end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    with open(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_BYTES:
+            raise ValueError(f"{path.name} is no file, or has more than {LARGEST_BYTES:,} bytes")
+        return file.read()
 
 
 def is_ours(name: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
 from sur.config.features import VLLMConfig
 from sur.support.errors import EngineGone, EngineRefused
+from sur.support.proxies import proxy_applies
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
@@ -33,11 +34,12 @@ async def with_retries(
     began, pause = loop.time(), FIRST_PAUSE_SECONDS
     while True:
         try:
-            return await work()
-        except (httpx.TransportError, TransientError) as error:
+            async with asyncio.timeout(config.timeout_seconds):  # httpx limits the time to each byte, not to the last
+                return await work()
+        except (httpx.TransportError, TransientError, TimeoutError) as error:
             check()
             reason = str(error) or type(error).__name__
-            hung = isinstance(error, httpx.ReadTimeout)
+            hung = isinstance(error, (httpx.ReadTimeout, TimeoutError))
             if hung or loop.time() - began + pause > config.patience_seconds:
                 took = f"in {config.timeout_seconds:g} s" if hung else f"for {loop.time() - began:.0f} s"
                 raise EngineGone(
@@ -46,6 +48,33 @@ async def with_retries(
                 ) from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def get_within(address: str, seconds: float) -> httpx.Response:
+    """The response of a server's address, whole within some seconds. Raises httpx.HTTPError without one."""
+
+    async def get() -> httpx.Response:
+        async with httpx.AsyncClient(timeout=seconds, trust_env=proxy_applies(address)) as http:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await http.get(address)
+            except TimeoutError:
+                raise httpx.ReadTimeout(f"no whole answer in {seconds:g} s") from None
+
+    return asyncio.run(get())
+
+
+def json_object(response: httpx.Response, address: str) -> dict[str, Any]:
+    """The JSON object that a server answered. Raises EngineRefused for any other answer."""
+    try:
+        content = response.json()
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise EngineRefused(
+            f"the server at {address} answered {response.text[:200]!r} where vLLM answers a JSON object; is it vLLM's?"
+        )
+    return content
 
 
 def raise_for_response(response: httpx.Response, address: str) -> None:

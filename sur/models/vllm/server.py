@@ -21,8 +21,10 @@ from pathlib import Path
 import httpx
 
 from sur.config.features import VLLMConfig
+from sur.models.vllm.retry import get_within
 from sur.support import supervise
 from sur.support.errors import EngineGone
+from sur.support.proxies import direct_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,13 @@ class LaunchedServer:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**environment, **serve_environment(config), "PYTHONPATH": str(path)},
+                env={
+                    **environment,
+                    **direct_loopback(environment),
+                    **serve_environment(config),
+                    "PYTHONPATH": str(path),
+                    "PYTHONSAFEPATH": "1",  # a folder of the user's that is named as one of our modules is not ours
+                },
                 start_new_session=True,
             )
 
@@ -134,19 +142,18 @@ class LaunchedServer:
         """Return once the server answers. Raises EngineGone when it has ended or does not answer in time."""
         deadline = time.monotonic() + self._config.startup_seconds
         reported = began = time.monotonic()
-        with httpx.Client(base_url=self.address, timeout=5.0, trust_env=False) as http:
-            while time.monotonic() < deadline:
-                self.check()
-                try:
-                    if http.get("/health").status_code == 200:
-                        logger.info("vLLM answers after %.0f s", time.monotonic() - began)
-                        return
-                except httpx.TransportError:
-                    pass
-                if time.monotonic() - reported > NEWS_SECONDS:
-                    reported = time.monotonic()
-                    logger.info("waiting for vLLM to load the model, for %.0f s now", reported - began)
-                time.sleep(POLL_SECONDS)
+        while time.monotonic() < deadline:
+            self.check()
+            try:
+                if get_within(f"{self.address}/health", 5.0).status_code == 200:
+                    logger.info("vLLM answers after %.0f s", time.monotonic() - began)
+                    return
+            except httpx.HTTPError:
+                pass
+            if time.monotonic() - reported > NEWS_SECONDS:
+                reported = time.monotonic()
+                logger.info("waiting for vLLM to load the model, for %.0f s now", reported - began)
+            time.sleep(POLL_SECONDS)
         words = self._tail()
         self.stop()
         raise EngineGone(

@@ -7,6 +7,7 @@ import subprocess
 import httpx
 
 from sur.config.features import VLLMConfig
+from sur.models.vllm.retry import get_within, json_object
 from sur.support.errors import EngineGone, EngineRefused
 
 VERSION_OF_VLLM = """
@@ -48,9 +49,9 @@ def _installed(config: VLLMConfig, section: str) -> str:
 
 def _served(config: VLLMConfig, section: str) -> str:
     try:
-        response = httpx.get(f"{config.endpoint}/version", timeout=10.0, trust_env=False).raise_for_status()
-        return str(response.json()["version"])
-    except (httpx.HTTPError, ValueError, KeyError) as error:
+        response = get_within(f"{config.endpoint}/version", 10.0).raise_for_status()
+        return str(json_object(response, str(config.endpoint))["version"])
+    except (httpx.HTTPError, EngineRefused, KeyError) as error:
         raise EngineGone(
             f"no vLLM answers at {config.endpoint} ({section}.endpoint): {error}. Start it with the command "
             f"that `sur serve CONFIG` prints, or give {section}.launch to have one started with the run"

@@ -17,6 +17,7 @@ from sur.models.vllm.retry import raise_for_response, with_retries
 from sur.models.vllm.server import OwnServer, ServedModel
 from sur.models.vllm.version import engine_version
 from sur.support.errors import EngineRefused
+from sur.support.proxies import proxy_applies
 
 SECTION = "rewriting.vllm"
 
@@ -107,7 +108,7 @@ class VLLMGenerator:
     def _served(self, address: str) -> str:
         key = os.environ.get("VLLM_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        response = httpx.get(f"{address}/v1/models", headers=headers, timeout=10.0, trust_env=False)
+        response = httpx.get(f"{address}/v1/models", headers=headers, timeout=10.0, trust_env=proxy_applies(address))
         if response.is_error:
             raise EngineRefused(f"the server at {address} does not list its models ({response.status_code})")
         return str(response.json()["data"][0]["id"])
@@ -124,7 +125,7 @@ def _client(address: str, key: str | None, timeout_seconds: float) -> httpx.Asyn
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(timeout_seconds, connect=10.0, pool=None),
         limits=httpx.Limits(max_connections=None),
-        trust_env=False,  # a proxy is for the world, not for this machine's own server
+        trust_env=proxy_applies(address),
     )
 
 

@@ -17,7 +17,7 @@ from sur.features.encoders.llm.layers import load_body
 from sur.features.encoders.llm.transformers_engine import HFEngine
 from sur.features.encoders.llm.vllm_engine import VLLMEngine
 from sur.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
-from sur.models.gguf import parsed_once, read_gguf_header
+from sur.models.gguf import gguf_model, parsed_once
 from sur.models.libraries import quiet_libraries
 from sur.models.locate import LLM_CONFIG, LLM_TOKENIZER, LLM_WEIGHTS, Located, locate
 from sur.models.prompt_tokens import Tokens, doubled_mark, tokenize
@@ -162,9 +162,7 @@ class LLMEncoder:
     def _describe(self, located: Located) -> tuple[int, int, str]:
         """Width of the hidden states, number of layers, architecture."""
         if located.gguf_file:
-            header = read_gguf_header(located.folder / located.gguf_file)
-            kind = header["general.architecture"]
-            return header[f"{kind}.embedding_length"], header[f"{kind}.block_count"], kind
+            return gguf_model(located.folder / located.gguf_file)
         from transformers import AutoConfig
 
         with quiet_libraries():
