@@ -43,7 +43,7 @@ def compact(
 
     Raises:
         IdentityMismatch: `target` has a feature of the same name that was made differently.
-        CacheError: `target` is `source`, lies in it or around it, or has other rows; or `source` lacks rows of a manifest.
+        CacheError: `target` is `source`, in it, around it, or has other rows; or `source` lacks rows of a manifest.
         CorruptStore: a value in `source` does not match its checksum, or a data set, declaration or row of it is lost.
     """
     require_apart(source.path, target.path)
