@@ -44,7 +44,7 @@ def compact(
 
     Raises:
         IdentityMismatch: `target` has a feature of the same name that was made differently.
-        CacheError: `target` is `source`, lies in it or around it, or holds other rows.
+        CacheError: `target` is `source`, in it, around it, or has other rows; or `source` lacks rows of a manifest.
         CorruptStore: a value in `source` does not match its checksum, or a data set, declaration or row of it is lost.
     """
     require_apart(source.path, target.path)
@@ -53,7 +53,14 @@ def compact(
     members = {name: source.members(name) for name in names}
     copied = np.any(list(members.values()), axis=0) if names else source.filled()
     ids = source.row_ids()
-    copied |= which_ids(ids, (row.tobytes() for manifest in manifests for row in manifest.ids))
+    for manifest in manifests:
+        named = which_ids(ids, (row.tobytes() for row in manifest.ids))
+        if int(named.sum()) < len(manifest.ids):
+            raise CacheError(
+                f"{source.path} lacks {len(manifest.ids) - int(named.sum())} of the {len(manifest.ids)} rows of a "
+                "manifest, so its training cannot be repeated from it. Leave that manifest out."
+            )
+        copied |= named
     stored = source.rows()
     slot_of = {record.id: record.slot for record in stored}
     places = {name: source.places(name) for name in names}

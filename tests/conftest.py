@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 spin_briefly()
 
+import numpy as np
 import pytest
+import torch
 
 from sur.config.run import RunConfig, load_config
 from sur.features.extraction import extract
@@ -28,6 +31,30 @@ def pytest_configure() -> None:
     """Nobody's own Prefect server hears of the tests."""
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         del os.environ[name]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """What a fixture draws depends on no test before it."""
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """What a test draws depends on no test before it."""
+    _seed()
+
+
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator of the test's own."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -173,7 +173,7 @@ class Feature:
         if set(receipt.shards) != set(self.spec.arrays):
             return "receipt of other arrays"
         chunks = {name: layout.chunks if self.section == "features" else 1 for name, layout in self.layouts.items()}
-        if any(len(shard.crcs()) != chunks[name] for name, shard in receipt.shards.items()):
+        if any(shard.chunks != chunks[name] for name, shard in receipt.shards.items()):
             return "receipt of other chunks"
         return "receipt of more rows than a partition has" if receipt.rows > self._per_partition else ""
 

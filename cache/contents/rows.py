@@ -179,7 +179,7 @@ class Rows:
         if (receipt.partition, receipt.identity_digest) != (partition, IDENTITY):
             return f"not the receipt of rows partition {partition}"
         shards = receipt.shards
-        if set(shards) != {"id", *TEXTS} or any(len(shard.crcs()) != 1 for shard in shards.values()):
+        if set(shards) != {"id", *TEXTS} or any(shard.chunks != 1 for shard in shards.values()):
             return "receipt of other columns"
         return "receipt of more rows than a partition has" if receipt.rows > self._per_partition else ""
 

@@ -92,9 +92,13 @@ class LocalStorage:
     def read(self, key: str) -> bytes | None:
         """Content of a file; None if it does not exist."""
         path = self.location / key
-        with explained(path), suppress(FileNotFoundError, NotADirectoryError), open(_open_file(path), "rb") as file:
-            return file.read()
-        return None
+        try:
+            with open(_open_file(path), "rb") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise translated(error, path) from error
 
     def open(self, key: str, scattered: bool = False) -> LocalFile:
         """A file for positioned reads."""
@@ -103,10 +107,13 @@ class LocalStorage:
     def size(self, key: str) -> int | None:
         """Size of a file in bytes; None if it does not exist."""
         path = self.location / key
-        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
+        try:
             status = path.stat()
-            return status.st_size if stat.S_ISREG(status.st_mode) else None
-        return None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise translated(error, path) from error
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def publish(self, key: str, *pieces: bytes | memoryview) -> None:
         """Write a file atomically and durably, then read it back.

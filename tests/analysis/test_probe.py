@@ -32,7 +32,6 @@ from sur.support.errors import ConfigError
 CONFIG = ProbeConfig(folds=4, resamples=200, batch_rows=50)
 TOKENS, DIM, WIDTH = 5, 8, 12
 IDEAS = 40  # rare words, each of 8 rows, of which an LLM knows the direction and the text encoder none
-RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -210,8 +209,8 @@ def test_a_fold_s_numbers_are_those_of_a_regression_written_out(world):
     assert held.r2["text"].low < expected < held.r2["text"].high
 
 
-def test_moments_are_joined_and_taken_apart():
-    rows = RNG.normal(size=(90, 6)) + 1e4
+def test_moments_are_joined_and_taken_apart(rng):
+    rows = rng.normal(size=(90, 6)) + 1e4
     whole = Covariance.of(rows)
     joined = Covariance.of(rows[:20]) + Covariance.empty(6) + Covariance.of(rows[20:90])
     for found in (joined, whole - Covariance.empty(6)):
@@ -225,22 +224,22 @@ def test_moments_are_joined_and_taken_apart():
     assert (whole - whole).count == 0
 
 
-def test_hsic_is_the_mean_over_quadruples_of_different_rows():
+def test_hsic_is_the_mean_over_quadruples_of_different_rows(rng):
     """HSIC_1 is a U-statistic: the mean of h over all (i, j, k, l), none twice (Song et al. 2012)."""
     from itertools import permutations
 
-    x, y = RNG.normal(size=(7, 3)), RNG.normal(size=(7, 2))
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
     k, other = x @ x.T, y @ y.T
     terms = [k[i, j] * (other[i, j] + other[a, b] - 2 * other[i, a]) for i, j, a, b in permutations(range(7), 4)]
     assert hsic_1(x, y) == pytest.approx(np.mean(terms))
 
 
-def test_cka_is_one_for_a_rotation_and_zero_for_independent_features_of_many_columns():
-    x = RNG.normal(size=(400, 30))
+def test_cka_is_one_for_a_rotation_and_zero_for_independent_features_of_many_columns(rng):
+    x = rng.normal(size=(400, 30))
     parts = [slice(start, start + 50) for start in range(0, 400, 50)]
     same = cka(np.array([hsic_triple(x[p], 3 * x[p] @ ortho_group.rvs(30, random_state=0)) for p in parts]), 100, 0)
     assert same.value == pytest.approx(1)
-    y = RNG.normal(size=(400, 200))
+    y = rng.normal(size=(400, 200))
     apart = cka(np.array([hsic_triple(x[p], y[p]) for p in parts]), 200, 0)
     assert apart.low < 0 < apart.high and abs(apart.value) < 0.03  # the index without correction is 0.5 here
     still = cka(np.array([hsic_triple(x[p], np.zeros((50, 2))) for p in parts]), 100, 0)
@@ -252,8 +251,8 @@ def test_three_rows_are_too_few_for_hsic():
         hsic_1(np.ones((3, 2)), np.ones((3, 2)))
 
 
-def test_ridge_is_that_of_the_normal_equations_with_blocks():
-    rows = np.concatenate([RNG.normal(size=(60, 4)), 50 + 9 * RNG.normal(size=(60, 3)), RNG.normal(size=(60, 2))], 1)
+def test_ridge_is_that_of_the_normal_equations_with_blocks(rng):
+    rows = np.concatenate([rng.normal(size=(60, 4)), 50 + 9 * rng.normal(size=(60, 3)), rng.normal(size=(60, 2))], 1)
     rows[:, 5] = 7.0  # does not vary
     path = ridge_path(Covariance.of(rows), [RidgeInput(slice(0, 4), 1), RidgeInput(slice(4, 7), 3)], slice(7, None))
     z = rows[:, [0, 1, 2, 3, 4, 6]] - rows[:, [0, 1, 2, 3, 4, 6]].mean(0)
@@ -266,8 +265,8 @@ def test_ridge_is_that_of_the_normal_equations_with_blocks():
     np.testing.assert_allclose(errors[1], np.square(z @ weights - y).sum(1), rtol=1e-5)
 
 
-def test_a_wide_feature_keeps_its_inner_products_when_it_is_projected():
-    wide = RNG.normal(size=(40, 3000)) * np.logspace(-2, 3, 3000)
+def test_a_wide_feature_keeps_its_inner_products_when_it_is_projected(rng):
+    wide = rng.normal(size=(40, 3000)) * np.logspace(-2, 3, 3000)
     narrow = standardising_projection(wide, 1024, seed=0)(wide)
     whole = standardising_projection(wide, 4000, seed=0)(wide)
     assert narrow.shape == (40, 1024) and whole.shape == (40, 3000)
@@ -347,9 +346,9 @@ def test_without_rare_words_rows_decide(tmp_path):
     assert found.ranked_on == "rows" and set(found.candidates[0].held) == {"rows"}
 
 
-def test_rows_without_a_value_and_rows_that_were_removed_take_no_part(tmp_path):
+def test_rows_without_a_value_and_rows_that_were_removed_take_no_part(tmp_path, rng):
     world = make_world(tmp_path / "store.zarr")
-    fill_llm(world.store, 7, RNG.normal(size=(320, WIDTH)), missing={3, 70})
+    fill_llm(world.store, 7, rng.normal(size=(320, WIDTH)), missing={3, 70})
     rows = world.store.rows()
     world.store.set_members("data", [row.id for row in rows if row.slot not in (5, 200)])
     kept = probe_rows(world.store, world.features, CONFIG).slots
@@ -364,10 +363,10 @@ def test_more_rows_than_asked_for_are_drawn(world):
     assert (np.diff(rows.slots) > 0).all()
 
 
-def test_token_states_are_two_candidates(tmp_path):
+def test_token_states_are_two_candidates(tmp_path, rng):
     world = make_world(tmp_path / "store.zarr")
     knows = world.store.read("llm.big.l03.mean")["states"]
-    states = RNG.normal(size=(320, TOKENS, WIDTH)) * 0.1
+    states = rng.normal(size=(320, TOKENS, WIDTH)) * 0.1
     states[:, -1] += knows
     fill_llm(world.store, 9, states, "tokens")
     found = probe(world.store, CONFIG)
@@ -375,13 +374,13 @@ def test_token_states_are_two_candidates(tmp_path):
     assert set(nine) == {"mean", "last"} and nine["last"] > nine["mean"]
 
 
-def test_a_layer_that_was_cached_in_two_ways_is_recommended_as_the_better_one(tmp_path):
+def test_a_layer_that_was_cached_in_two_ways_is_recommended_as_the_better_one(tmp_path, rng):
     """Its cached mean is noise, its token states know the words: both are "big layer 3 mean"."""
     world = make_world(tmp_path / "store.zarr")
     knows = world.store.read("llm.big.l03.mean")["states"]
     world.store.drop_feature("llm.big.l03.mean")
-    fill_llm(world.store, 3, RNG.normal(size=(320, WIDTH)))
-    states = np.repeat(knows[:, None], TOKENS, 1) + 0.3 * RNG.normal(size=(320, TOKENS, WIDTH))
+    fill_llm(world.store, 3, rng.normal(size=(320, WIDTH)))
+    states = np.repeat(knows[:, None], TOKENS, 1) + 0.3 * rng.normal(size=(320, TOKENS, WIDTH))
     fill_llm(world.store, 3, states, "tokens")
     done: list[str] = []
     found = probe(world.store, CONFIG, done.append)
@@ -416,7 +415,7 @@ def test_too_few_rows_are_refused_with_the_remedy(tmp_path):
         probe(make_world(tmp_path / "store.zarr", rows=31).store, CONFIG)
 
 
-def test_what_a_probe_cannot_do_without_is_named(tmp_path):
+def test_what_a_probe_cannot_do_without_is_named(tmp_path, rng):
     world = make_world(tmp_path / "store.zarr")
     with pytest.raises(ConfigError, match="no prompts of a text encoder other; it has enc"):
         probe(world.store, CONFIG.model_copy(update={"text": "other"}))
@@ -428,7 +427,7 @@ def test_what_a_probe_cannot_do_without_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no features of an LLM .* run `sur extract`"):
         probe(world.store, CONFIG)
     world.store.drop_feature("text.enc.complex")
-    fill_llm(world.store, 1, RNG.normal(size=(320, WIDTH)))
+    fill_llm(world.store, 1, rng.normal(size=(320, WIDTH)))
     with pytest.raises(ConfigError, match="has none; run `sur extract`"):
         probe(world.store, CONFIG)
 

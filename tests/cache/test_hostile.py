@@ -182,6 +182,7 @@ CHANGES: dict[str, Change] = {
             {f"shards__{array}__crc32c": "zz"},
             {f"shards__{array}__crc32c": ""},
             {f"shards__{array}__crc32c": "00000000" * 1000},
+            {f"shards__{array}__crc32c": "0000    " * 8},
             {f"shards__{array}__crc32c": None},
             {f"shards__{array}": ...},
             {"shards": []},

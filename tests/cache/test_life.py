@@ -331,6 +331,14 @@ def test_compaction_refuses_its_own_store_and_one_with_other_rows(store, tmp_pat
         compact(store, other)
 
 
+def test_compaction_refuses_a_manifest_whose_rows_are_not_there(store, tmp_path):
+    manifest = Loader(store, [STATES.name], batch_size=1).manifest
+    other = Store.create(tmp_path / "other.zarr", 8)
+    other.add_rows(sample_rows(20))
+    with pytest.raises(CacheError, match="lacks 8 of the 28 rows of a manifest"):
+        compact(other, Store.create(tmp_path / "new.zarr", 8), [manifest])
+
+
 def test_compaction_goes_on_though_a_row_left_the_data_set_meanwhile(store, tmp_path):
     compacted = Store.create(tmp_path / "compact.zarr", 8)
 

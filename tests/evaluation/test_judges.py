@@ -26,8 +26,7 @@ from sur.support.errors import ConfigError
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 QUESTIONS = ["is the cat red ?", "how many dogs are there in the picture ?", "what color is the cup", "are there dogs"]
-RNG = np.random.default_rng(0)
-PICTURES = [Image.fromarray(RNG.integers(0, 255, (48, 48, 3), dtype=np.uint8)) for _ in range(4)]
+PICTURES = [Image.fromarray(each) for each in np.random.default_rng(0).integers(0, 255, (4, 48, 48, 3), np.uint8)]
 PROMPTS = [Prompt("0", "a cat"), Prompt("1", "the red cat in the picture"), Prompt("2", "x"), Prompt("3", "y " * 200)]
 
 

@@ -11,8 +11,6 @@ from sur.evaluation.prompts.prompts import Need, Prompt, PromptSet
 from sur.evaluation.scoring import summarise_scores
 from sur.evaluation.statistics import PERMUTATIONS, closed_gap, mean, resampled, sign_flip_p
 
-RNG = np.random.default_rng(0)
-
 
 class Quality:
     """A scorer whose values the test makes up."""
@@ -29,8 +27,8 @@ def prompts_of(n: int, with_complex: int) -> PromptSet:
     return PromptSet("made-up", "", tuple(made), {"a": "", "b": ""})
 
 
-def test_the_interval_of_a_mean_is_scipy_s_bootstrap():
-    values = RNG.normal(size=60)
+def test_the_interval_of_a_mean_is_scipy_s_bootstrap(rng):
+    values = rng.normal(size=60)
     ours = mean(values, resampled(60, 20_000, 0))
     theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1))
     assert ours.value == values.mean()
@@ -48,8 +46,8 @@ def test_few_prompts_are_tested_with_every_flip_of_signs():
     assert sign_flip_p(np.zeros(10), 0) == 1.0
 
 
-def test_many_prompts_are_tested_as_scipy_does_and_never_with_p_zero():
-    moved = RNG.normal(0.2, 1, size=80)
+def test_many_prompts_are_tested_as_scipy_does_and_never_with_p_zero(rng):
+    moved = rng.normal(0.2, 1, size=80)
     theirs = stats.permutation_test(
         (moved, np.zeros(80)), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples",
         n_resamples=PERMUTATIONS, vectorized=True, rng=np.random.default_rng(5),
@@ -58,22 +56,22 @@ def test_many_prompts_are_tested_as_scipy_does_and_never_with_p_zero():
     assert sign_flip_p(np.ones(80), 0) == 1 / (1 + PERMUTATIONS)
 
 
-def test_p_is_uniform_where_there_is_nothing_to_find():
-    found = [sign_flip_p(RNG.integers(-1, 2, size=14).astype(float), 0) for _ in range(400)]
+def test_p_is_uniform_where_there_is_nothing_to_find(rng):
+    found = [sign_flip_p(rng.integers(-1, 2, size=14).astype(float), 0) for _ in range(400)]
     assert np.mean(np.array(found) <= 0.05) <= 0.08
 
 
-def test_a_gap_that_may_be_none_has_no_closed_share():
-    narrative, complex_ = RNG.random(100), RNG.random(100)
+def test_a_gap_that_may_be_none_has_no_closed_share(rng):
+    narrative, complex_ = rng.random(100), rng.random(100)
     scores = {"narrative": narrative, "adapter": narrative + 0.1, "complex": complex_}
     assert np.isnan(closed_gap(scores, resampled(100, 500, 0)).value)
     clear = closed_gap({**scores, "complex": narrative + 0.4}, resampled(100, 500, 0))
     assert [clear.value, clear.low, clear.high] == pytest.approx([0.25] * 3)
 
 
-def test_noises_of_a_prompt_do_not_count_as_prompts():
+def test_noises_of_a_prompt_do_not_count_as_prompts(rng):
     asked, settings = prompts_of(40, 0), EvaluateConfig(resamples=500)
-    base, gain = RNG.normal(size=(40, 1)), RNG.normal(size=(40, 1))
+    base, gain = rng.normal(size=(40, 1)), rng.normal(size=(40, 1))
     intervals = []
     for repeats in (1, 50):  # the same pictures again and again say nothing new
         scores = {"narrative": np.repeat(base, repeats, 1), "adapter": np.repeat(base + gain, repeats, 1)}
@@ -83,9 +81,9 @@ def test_noises_of_a_prompt_do_not_count_as_prompts():
     assert intervals[0] == pytest.approx(intervals[1])
 
 
-def test_conditions_are_compared_on_the_same_pictures_only():
+def test_conditions_are_compared_on_the_same_pictures_only(rng):
     asked, settings = prompts_of(8, 4), EvaluateConfig(resamples=100)
-    scores = {c: RNG.random((8, 2)) for c in ("narrative", "adapter", "complex")}
+    scores = {c: rng.random((8, 2)) for c in ("narrative", "adapter", "complex")}
     scores["complex"][4:] = np.nan  # there is no such text
     scores["adapter"][0, 0] = np.nan  # one picture without a value
     scores["narrative"][5] = np.nan  # a prompt without any
@@ -102,9 +100,9 @@ def test_conditions_are_compared_on_the_same_pictures_only():
     assert str(gap.closed) == str(closed_gap(single, resampled(4, 100, 0)))
 
 
-def test_where_lower_is_better_less_is_a_win():
+def test_where_lower_is_better_less_is_a_win(rng):
     asked, settings = prompts_of(30, 30), EvaluateConfig(resamples=100)
-    narrative = RNG.random((30, 1))
+    narrative = rng.random((30, 1))
     scores = {"narrative": narrative, "adapter": narrative - 0.3, "complex": narrative - 0.6}
     _, (gap, *_), (every, *_) = summarise_scores(asked, Quality(higher_is_better=False), scores, settings)
     assert (every.wins, every.losses) == (30, 0) and every.difference.value == pytest.approx(-0.3)

@@ -20,8 +20,7 @@ from sur.data.curation.writers.rewriting import Rewriter, strip_chatter
 from sur.data.curation.writers.text_log import TextLog, Written, count_texts, digest
 from sur.support.errors import ConfigError, EngineGone, EngineRefused
 
-RNG = np.random.default_rng(0)
-PICTURES = [Image.fromarray(RNG.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(4)]
+PICTURES = [Image.fromarray(each) for each in np.random.default_rng(0).integers(0, 255, (4, 40, 40, 3), np.uint8)]
 NAMES = ["a", "b", "c", "d"]
 PROMPTS = ["two red circles above a blue square", "a cat", "3 green triangles, soft light, highly detailed"]
 KINDS = ("blip", "git", "llava")
