@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from sur.config.load import save_config
 from sur.config.run import RunConfig
 from sur.config.run_folder import RunFolder
 from sur.flows.runtime.progress import flow_progress
@@ -28,7 +29,11 @@ def fit_adapter(config: RunConfig) -> Path:
         timed(config.run_dir, "train", RunFolder(config.run_dir).last_step),
         flow_progress("train", config.train.steps, "steps") as progress,
     ):
-        return fit(config, on_step=lambda step: progress.reach(step.step, f"loss {step.loss:.4f}"))
+        return fit(
+            config,
+            on_step=lambda step: progress.reach(step.step, f"loss {step.loss:.4f}"),
+            on_begin=lambda: save_config(config),  # under the lock: a refused run leaves the other's settings alone
+        )
 
 
 @flow(name="train", persist_result=False)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sur.adapter.base import BaseAdapter
 from sur.adapter.losses.batch import RowBatch
 from sur.cache import Store
-from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.features.empty_prompt import load_empty_prompt
 from sur.support.errors import DamagedFile, NotFound, RunBusy
@@ -48,10 +47,13 @@ _log = logging.getLogger(__name__)
 
 
 @together()
-def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Path:
+def fit(
+    config: RunConfig, on_step: Callable[[Step], None] | None = None, on_begin: Callable[[], None] | None = None
+) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
-    The run's folder gets the resolved settings and is locked; the lock ends with this process, however it ends.
+    The run's folder is locked; the lock ends with this process, however it ends. on_begin: called by the first process
+    once it holds the lock.
 
     Ctrl-C and SIGTERM save a checkpoint once the current step is done. Processes started by `accelerate launch` or
     torchrun train together, and only the first one writes. Raises Stopped on a signal, ConfigError when the newest
@@ -61,7 +63,8 @@ def fit(config: RunConfig, on_step: Callable[[Step], None] | None = None) -> Pat
     with _alone_in(config.run_dir) if launched()[0] == 0 else nullcontext():
         if launched()[0] == 0:
             clear_leftovers(RunFolder(config.run_dir))
-            save_config(config)
+            if on_begin is not None:
+                on_begin()
         store = Store.open(config.store.path)
         check_settings(store, config)
         run = _open_run(store, config)

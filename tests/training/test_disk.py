@@ -22,7 +22,7 @@ def test_a_folder_in_a_file_s_place_is_told(store, name):
     config = variant(store, f"folder-{name}")
     (config.run_dir / name / "inside").mkdir(parents=True)
     with pytest.raises(Exception) as raised:
-        fit(config)
+        fit(config, on_begin=lambda: save_config(config))
     assert str(config.run_dir / name) in (shown_message(raised.value) or repr(raised.value))
 
 

@@ -26,7 +26,7 @@ def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(tmp_pa
         with pytest.raises(
             RunBusy, match=rf"another training is at work in {run.run_dir}; wait for its end, or choose"
         ):
-            fit(other)
+            fit(other, on_begin=lambda: save_config(other))
         assert (run.run_dir / "config.yaml").read_text() == settings
         for line in first.stdout:
             if int(line) >= 60:
