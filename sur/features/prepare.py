@@ -167,16 +167,20 @@ def _refuse_other_features(path: Path | str, specs: Sequence[FeatureSpec]) -> No
 def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], records: Sequence[RowRecord]) -> None:
     """Refuse now what could only be refused after hours of encoding: assets come last, and are made from features.
 
-    Raises: IdentityMismatch for an asset that the store has from other features or settings; ConfigError for a denoiser
+    Raises: IdentityMismatch for a feature or asset that the store has from other settings; ConfigError for a denoiser
     without read-out, or when no row has what the read-out is sampled on.
     """
-    store = Store.open(config.store.path) if Store.exists(config.store.path) else None
+    store = Store.open(config.store.path, writable=True) if Store.exists(config.store.path) else None
+    stored = store.features() if store is not None else {}
+    for spec in specs:
+        if store is not None and spec.name in stored:
+            store.ensure_feature(spec)  # a feature that differs is the cause, an asset made from it the consequence
     if config.loss.denoising.caption_dropout:
         empty = empty_prompt_spec(config.text)
         if store is not None:
             store.has_asset(empty)
     if needs_readout(config.loss, config.vae):
-        features = {**(store.features() if store is not None else {}), **{spec.name: spec for spec in specs}}
+        features = {**stored, **{spec.name: spec for spec in specs}}
         readout = readout_spec(features, config.base, config.text, config.vae, config.readout)
         other_rows = store is not None and (store.has_asset(readout) or store.n_rows > 0)
         if not other_rows and not any(record.image and record.complex for record in records):
