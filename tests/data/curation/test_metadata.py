@@ -84,6 +84,65 @@ def test_a_prompt_in_any_script_survives_both_kinds_of_chunk():
         assert read(data).prompt == "猫、海の前で, “naïve” — ok"
 
 
+FLAT = "an inn, (dusk:1.1){0}Negative prompt: haze, rain{0}Steps: 31, Sampler: Heun, CFG scale: 4, Size: 8x8"
+
+
+@pytest.mark.parametrize("joint", [" ", ".", ",.", ", "])
+def test_a1111_in_one_line_is_taken_apart(joint):
+    found: Any = read_a1111(FLAT.format(joint))
+    assert (found.prompt.rstrip(","), found.negative.rstrip(",")) == ("an inn, (dusk:1.1)", "haze, rain")
+    assert (found.fields["Steps"], found.fields["Sampler"], len(found.fields)) == ("31", "Heun", 4)
+    alone: Any = read_a1111("an inn Steps: 31, Sampler: Heun, CFG scale: 4")
+    assert (alone.prompt, alone.negative) == ("an inn", "")
+
+
+def test_words_that_look_like_settings_stay_in_the_prompt():
+    found: Any = read_a1111("Steps: 3, two dancers\nstyle: ink, mood: calm, Steps: 9, Sampler: Heun, CFG scale: 4")
+    assert found.prompt == "Steps: 3, two dancers\nstyle: ink, mood: calm,"
+    vlad: Any = read_a1111("an inn\nVersion: 1f, Pipeline: Original, Steps: 25, Seed: 7, Sampler: Heun")
+    assert (vlad.prompt, vlad.fields["Pipeline"]) == ("an inn", "Original")
+
+
+def test_prompts_without_settings_are_read_where_they_are_known_to_be_prompts():
+    both = "an inn at dusk\nNegative prompt: haze"
+    for data in (png(parameters=both), with_comment("JPEG", b"ASCII\0\0\0" + both.encode())):
+        assert (read(data).prompt, read(data).negative) == ("an inn at dusk", "haze")
+    assert read(png(parameters="an inn at dusk")).prompt == "an inn at dusk"
+    assert read(with_comment("JPEG", b"ASCII\0\0\0an inn where we slept")) is None
+    assert read(png(parameters='{"other": "tool"}')) is None
+
+
+def exif_three(order: str, text: bytes, kind: int = 129) -> bytes:
+    """EXIF data with a UserComment of any type, UTF-8 (129) for one."""
+    little = order == "little"
+    number = lambda value, size: value.to_bytes(size, "little" if little else "big")  # noqa: E731
+    head = (b"II" if little else b"MM") + number(42, 2) + number(8, 4)
+    top = number(1, 2) + number(0x8769, 2) + number(4, 2) + number(1, 4) + number(26, 4) + number(0, 4)
+    inner = number(1, 2) + number(0x9286, 2) + number(kind, 2) + number(len(text), 4) + number(44, 4) + number(0, 4)
+    return b"Exif\0\0" + head + top + inner + text
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("charset", [b"", b"UTF-8\0\0\0", b"UNICODE\0", b"ASCII\0\0\0", b"\0" * 8])
+@pytest.mark.parametrize("kind", [129, 7])
+def test_a_comment_in_utf_8_is_read_whatever_its_type_and_label(order, charset, kind):
+    text = "ein Gäßchen, 雨\nNegative prompt: fog\nSteps: 20, Sampler: Euler a, CFG scale: 7"
+    found = read(saved("JPEG", exif=exif_three(order, charset + text.encode(), kind)))
+    assert (found.prompt, found.negative) == ("ein Gäßchen, 雨", "fog")
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_cut_exif_data_give_no_prompt_and_no_other_error(cut):
+    exif = exif_three("big", b"an inn")[:cut] or b"Exif\0\0"
+    try:
+        assert read(saved("JPEG", exif=exif)) is None
+    except MetadataError as error:
+        assert "EXIF data are damaged" in str(error)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", INFOTEXT)
+    check_infotext(read(saved("PNG", exif=exif, pnginfo=info)))
+
+
 def test_a1111_without_negative_prompt_and_with_lines_of_extensions():
     found: Any = read_a1111(
         "a dog\nSteps: 20, Sampler: Euler a, CFG scale: 7\nTemplate: a __animal__\nNegative Template: x"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sur.data.curation.metadata.a1111 import read_a1111
+from sur.data.curation.metadata.a1111 import read_a1111, read_a1111_prompts
 from sur.data.curation.metadata.comfyui import read_comfyui
 from sur.data.curation.metadata.generator_metadata import GeneratorMetadata
 from sur.data.curation.metadata.json_tools import read_json_tools
@@ -21,4 +21,7 @@ def read_generator_metadata(texts: Mapping[str, str]) -> GeneratorMetadata | Non
             metadata = read_a1111(texts[name])
     if metadata is None and ("prompt" in texts or "workflow" in texts):
         metadata = read_comfyui(texts.get("prompt"), texts.get("workflow"))
+    for name in ("parameters", "UserComment"):
+        if metadata is None and name in texts:
+            metadata = read_a1111_prompts(texts[name], sure=name == "parameters")
     return metadata
