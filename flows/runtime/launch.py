@@ -22,7 +22,7 @@ from sur.config.run_folder import RunFolder
 from sur.flows.runtime.server import EmbeddedServer
 from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError
-from sur.support.log import ROOT_LOGGER, log_to_stderr
+from sur.support.log import ROOT_LOGGER, log_to_stderr, show_controls
 from sur.support.processes import launched
 from sur.support.requirements import missing_package
 from sur.support.signals import Stopped, stop_on_signals
@@ -203,6 +203,8 @@ class _RunLog(logging.Filter):
 def _tidy_log(has_ui: bool) -> Iterator[None]:
     """Inside the block, put our own lines into the run's log and filter Prefect's. has_ui: the server shows pages."""
     logging.getLogger(ROOT_LOGGER).setLevel(logging.INFO)
+    for handler in logging.getLogger(ROOT_LOGGER).handlers:  # Prefect's
+        handler.addFilter(show_controls)
     tidy = _RunLog(has_ui)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
