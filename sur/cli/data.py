@@ -34,6 +34,9 @@ def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
         f"{summary.rows} rows of {summary.candidates} candidates, {summary.pictures} with a picture, "
         f"{summary.paired} with a complex prompt: {settings.data_dir}"
     )
+    if summary.passed_over:
+        counts = ", ".join(f"{count} {kind}" for kind, count in summary.passed_over.items())
+        say(f"passed over, since they are no pictures: {counts}")
     if summary.left_out:
         table = Table("left out", "rows")
         for name, count in summary.left_out.items():

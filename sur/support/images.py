@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from PIL import Image, ImageOps
 
 # Formats that call no other program (as EPS does) and contain no other files (as PDF does).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 CropPolicy = Literal["center", "stretch"]
 
 

@@ -24,7 +24,7 @@ from sur.support.images import ImageError, decode, open_checked
 from sur.support.progress import Progress
 
 LONGEST_PROMPT = DataConfig.model_fields["max_prompt_chars"].default  # characters; extraction would not take more
-EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif"}
+EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
 
 def collect(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildDraft:
@@ -35,7 +35,9 @@ def collect(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildDra
     source = open_source(config.source)
     entries = list(source.candidates())
     left = [LeftOutRow(UNREADABLE, entry) for entry in entries if isinstance(entry, Quarantined)]
-    draft = BuildDraft([entry for entry in entries if isinstance(entry, RowCandidate)], left, len(entries))
+    draft = BuildDraft(
+        [entry for entry in entries if isinstance(entry, RowCandidate)], left, len(entries), source.passed_over
+    )
     seen: dict[Any, str] = {}
     with progress("read", len(draft.candidates), "candidates") as bar:
 

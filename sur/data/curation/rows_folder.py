@@ -35,7 +35,10 @@ from sur.support.progress import Progress
 
 
 class BuildSummary(BaseModel):
-    """Counts of a build: candidates = rows + the sum of left_out, which counts by filter."""
+    """Counts of a build: candidates = rows + the sum of left_out, which counts by filter.
+
+    passed_over: number of files of the source that are no pictures, by their ending.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,6 +47,7 @@ class BuildSummary(BaseModel):
     pictures: int
     paired: int
     left_out: dict[str, int]
+    passed_over: dict[str, int] = {}
 
 
 def write_rows(config: BuildConfig, draft: BuildDraft, progress: ProgressMaker = Progress) -> BuildSummary:
@@ -80,6 +84,7 @@ def write_rows(config: BuildConfig, draft: BuildDraft, progress: ProgressMaker =
         pictures=sum(bool(candidate.picture) for candidate in candidates),
         paired=sum(bool(candidate.complex) for candidate in candidates),
         left_out=dict(sorted(Counter(entry.filter for entry in left).items())),
+        passed_over=draft.passed_over,
     )
     write_bytes(folder.summary, _json(summary.model_dump()), durable=True)
     write_bytes(folder.metadata, _lines(map(columns, candidates)), durable=True)

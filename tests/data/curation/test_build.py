@@ -437,3 +437,54 @@ def test_a_build_that_is_stopped_says_what_is_kept(built, tmp_path):
     assert stop.exit_code == 143
     nothing = built.model_copy(update={"run_dir": tmp_path})
     assert str(stopped(KeyboardInterrupt(), nothing)) == "stopped before anything was saved"
+
+
+def test_pictures_are_taken_by_content_and_what_is_passed_over_is_counted(tmp_path):
+    folder = tmp_path / "in"
+    pixels = np.random.default_rng(8).integers(0, 255, (72, 80, 3), dtype=np.uint8)
+    folder.mkdir()
+    for number, (name, kind) in enumerate(
+        (("a.jfif", "JPEG"), ("b.JPE", "JPEG"), ("c.avif", "AVIF"), ("no ending", "PNG"), ("e.dat", "WEBP"),
+         ("f.png_large", "BMP"), ("g.bak", "TIFF"), ("h.pnm", "PPM"), ("deep.er", "GIF"))
+    ):  # fmt: skip
+        Image.fromarray(np.roll(pixels, number, axis=0)).save(folder / name, kind)
+    (folder / "i.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (folder / "iphone").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    for name in ("a.txt", "b.txt", "notes", "BMW.md", "rows.json", ".hidden.png"):
+        (folder / name).write_text("BM P5 words", encoding="ascii")
+    os.mkfifo(folder / "pipe")
+    (folder / ".cache").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"pictures": folder}, captions={"model": "none"},
+        filters=LENIENT,
+    )  # fmt: skip
+    draft = collect(load_build_config(path))
+    assert [candidate.location for candidate in draft.candidates] == sorted(
+        ["a.jfif", "b.JPE", "c.avif", "no ending", "e.dat", "f.png_large", "g.bak", "h.pnm", "deep.er"]
+    )
+    assert {candidate.extension for candidate in draft.candidates} == {
+        ".jpg", ".avif", ".png", ".webp", ".bmp", ".tif", ".ppm", ".gif"
+    }  # fmt: skip
+    assert {entry.row.location for entry in draft.left} == {"i.heic", "iphone", "linked"}
+    assert draft.passed_over == {
+        ".json": 1, ".md": 1, ".txt": 2, "hidden files": 1, "hidden folders": 1, "no ending": 2
+    }  # fmt: skip
+    assert BuildDraft.read(draft.save(tmp_path / "saved")).passed_over == draft.passed_over
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    draw(tmp_path / "in" / "shut" / "a.png", 1)
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    path = save_build(tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"pictures": tmp_path / "in"},
+                      captions={"model": "none"})  # fmt: skip
+    (entry,) = collect(load_build_config(path)).left
+    assert (entry.row.location, "Permission denied" in entry.row.reason) == ("shut", True)
