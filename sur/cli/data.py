@@ -36,7 +36,8 @@ def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     )
     if summary.passed_over:
         counts = ", ".join(f"{count} {kind}" for kind, count in summary.passed_over.items())
-        say(f"passed over, since they are no pictures: {counts}")
+        hint = "; source.captions_beside reads captions" if settings.source.captions_beside == "ignored" else ""
+        say(f"passed over, since they are no pictures: {counts}{hint if '.txt' in summary.passed_over else ''}")
     if summary.left_out:
         table = Table("left out", "rows")
         for name, count in summary.left_out.items():

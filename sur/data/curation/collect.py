@@ -75,7 +75,9 @@ def with_picture(candidate: RowCandidate, source: Source, config: SourceConfig, 
         "height": image.height,
     }
     extension = EXTENSIONS.get(str(image.format), f".{str(image.format).lower()}")
-    candidate = replace(candidate, sha256=sha256, extension=extension, facts={"source": picture_facts})
+    candidate = replace(
+        candidate, sha256=sha256, extension=extension, facts={**candidate.facts, "source": picture_facts}
+    )
     if config.metadata == "ignored" or candidate.complex:
         return candidate
     return _with_metadata(candidate, image, required=config.metadata == "required")

@@ -7,7 +7,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from sur.data.source import Record, RecordReader
 from sur.support.errors import ConfigError, NotFound, RowError
 
 MORE_ENDINGS = (".jpe", ".jfif", ".avif", ".heic", ".heif", ".jxl")  # of pictures; Pillow reads some of them
+CAPTION_ENDINGS = (".txt", ".caption")  # of files beside pictures, as trainers lay them out
+LONGEST_CAPTION = 1_000_000  # bytes; more is no caption
 HEAD_BYTES = 32  # of a file, that tell its format
 NOT_A_PICTURE = object()
 _SIGNATURES = (
@@ -86,11 +88,14 @@ class PictureFolder:
         data = DataConfig(path=self.root, max_image_bytes=config.max_image_bytes)
         self._images = ImageFolder(self.root, data)
         self._passed_over: Counter[str] = Counter()
+        self._side = config.captions_beside
+        self._captions: set[Path] = set()
 
     @property
     def passed_over(self) -> dict[str, int]:
-        """Number of files that are no pictures, by their ending."""
-        return dict(sorted(self._passed_over.items()))
+        """Number of files that are neither pictures nor captions that were read, by their ending."""
+        left = self._passed_over - Counter(file.suffix.lower() for file in self._captions)
+        return dict(sorted(left.items()))
 
     def candidates(self) -> Iterator[RowCandidate | Quarantined]:
         """One candidate a picture; what cannot be looked at, and links that lead out of the folder, are quarantined."""
@@ -120,13 +125,36 @@ class PictureFolder:
                     raise error
                 if printable != name:
                     raise RowError("file_name", "the file's name is not valid Unicode", "rename the file")
-                yield RowCandidate(position, name, picture=self._images.ref(name))
+                yield self._with_caption(RowCandidate(position, name, picture=self._images.ref(name)))
             except RowError as refusal:
                 yield Quarantined(position, printable, refusal.field, refusal.reason, refusal.remedy)
 
     def picture_bytes(self, ref: str) -> bytes:
         """Bytes of a picture of the folder."""
         return self._images.read(ref)
+
+    def _with_caption(self, candidate: RowCandidate) -> RowCandidate:
+        """The candidate with the caption in a file beside its picture. Raises: RowError for one that cannot be read."""
+        if self._side == "ignored":
+            return candidate
+        picture = self.root / candidate.picture
+        for file in (
+            path for ending in CAPTION_ENDINGS for path in (picture.with_suffix(ending), Path(f"{picture}{ending}"))
+        ):
+            if not file.is_file():
+                continue
+            try:
+                with open(file, "rb") as opened:
+                    text = opened.read(LONGEST_CAPTION).decode("utf-8-sig").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = f"its caption {file.name} cannot be read ({error})"
+                raise RowError("caption", reason, "save the caption as UTF-8, or remove it") from error
+            self._captions.add(file)
+            facts = {"caption": {"file": file.relative_to(self.root).as_posix()}}
+            if self._side == "simple":
+                return replace(candidate, simple=" ".join(text.split()), facts=facts)
+            return replace(candidate, complex=text, facts=facts)
+        return candidate
 
     def _name(self, path: str) -> str:
         return os.path.relpath(path, self.root).replace(os.sep, "/")

@@ -488,3 +488,44 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
                       captions={"model": "none"})  # fmt: skip
     (entry,) = collect(load_build_config(path)).left
     assert (entry.row.location, "Permission denied" in entry.row.reason) == ("shut", True)
+
+
+@pytest.mark.parametrize("side", ["simple", "complex", "ignored"])
+def test_captions_beside_pictures_are_read_where_they_are_asked_for(tmp_path, side):
+    folder = tmp_path / "in"
+    for number, name in enumerate(("a.png", "b.png", "sub/c.png", "d.png")):
+        draw(folder / name, number, parameters=A1111.format(number))
+    (folder / "a.txt").write_text("an (old:1.2) inn,\n at dusk\n", encoding="utf-8-sig")
+    (folder / "sub" / "c.png.caption").write_text("a quay")
+    (folder / "d.txt").write_bytes(b"caf\xe9")
+    (folder / "licence.txt").write_text("free")
+    sections = {"captions": {"model": "none"}} if side != "simple" else {}
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"pictures": folder, "captions_beside": side},
+        filters=LENIENT, **sections,
+    )  # fmt: skip
+    draft = collect(load_build_config(path))
+    found = {candidate.location: candidate for candidate in draft.candidates}
+    if side == "ignored":
+        assert set(found) == {"a.png", "b.png", "sub/c.png", "d.png"} and draft.passed_over == {
+            ".caption": 1,
+            ".txt": 3,
+        }
+        return
+    assert draft.passed_over == {".txt": 2}  # the licence, and the caption that is no UTF-8
+    (entry,) = draft.left
+    assert entry.row.location == "d.png" and "d.txt" in entry.row.reason
+    assert found["a.png"].facts["caption"] == {"file": "a.txt"}
+    if side == "simple":
+        assert found["a.png"].simple == "an (old:1.2) inn, at dusk" and found["sub/c.png"].simple == "a quay"
+        assert found["a.png"].complex == "a red fox 0, snow" and found["b.png"].simple == ""
+    else:
+        assert found["a.png"].complex == "an old inn, at dusk" and found["b.png"].complex == "a red fox 1, snow"
+
+
+def test_captions_beside_are_of_pictures_alone(tmp_path):
+    (tmp_path / "p.txt").write_text("a fox")
+    path = save_build(tmp_path / "b.yaml", run_dir=tmp_path / "run",
+                      source={"prompts": tmp_path / "p.txt", "captions_beside": "simple"})  # fmt: skip
+    with pytest.raises(ConfigError, match="captions_beside is for a folder of pictures"):
+        load_build_config(path)

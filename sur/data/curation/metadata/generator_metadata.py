@@ -1,7 +1,8 @@
-"""The texts in a picture's file (PNG text chunks, EXIF), and the metadata that a generator left in them."""
+"""The texts in a picture's file (PNG text chunks, EXIF, XMP, pixels), and the metadata that a generator left there."""
 
 from __future__ import annotations
 
+import json
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,8 @@ from typing import Any, Literal
 from PIL import Image
 
 from sur.config.curation import Dialect
+from sur.data.curation.metadata.hidden import hidden_text
+from sur.data.curation.metadata.xmp import xmp_texts
 
 _EXIF_HEAD = b"Exif\0\0"
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
@@ -36,7 +39,8 @@ class GeneratorMetadata:
 
 
 def texts_in_picture(image: Image.Image) -> dict[str, str]:
-    """Texts in a picture's file by name: PNG keywords, and "UserComment", "prompt", "workflow" from EXIF.
+    """Texts in a picture's file by name: PNG keywords; "UserComment", "prompt", "workflow" from EXIF and XMP; and those
+    that are hidden in its pixels, which name themselves, or are "parameters".
 
     The picture must be loaded: PNG text chunks may come after the pixels.
     Raises: MetadataError when the EXIF data are damaged, and the file has no other text.
@@ -50,7 +54,24 @@ def texts_in_picture(image: Image.Image) -> dict[str, str]:
         except (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
             if not texts:
                 raise MetadataError(f"its EXIF data are damaged ({error})") from error
+    for name, text in (*xmp_texts(image), *_hidden_texts(image)):
+        texts.setdefault(name, text)
     return {name: value for name, value in texts.items() if 0 < len(value) <= LONGEST_TEXT}
+
+
+def _hidden_texts(image: Image.Image) -> Iterator[tuple[str, str]]:
+    """The texts in a picture's pixels: A1111's parameters, or an object of texts by name, as NovelAI writes it."""
+    text = hidden_text(image, LONGEST_TEXT)
+    if text is None:
+        return
+    try:
+        fields = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        fields = None
+    if isinstance(fields, dict):
+        yield from ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items())
+    else:
+        yield "parameters", text
 
 
 def _exif_texts(image: Image.Image) -> Iterator[tuple[str, str]]:
