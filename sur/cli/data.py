@@ -80,7 +80,8 @@ def lint(
 ) -> None:
     """Look for faults of a data set.
 
-    Duplicates, leakage, cut-off prompts, odd pictures, outliers; exit code 1 when something is found.
+    Duplicates, leakage, cut-off prompts, odd pictures, outliers. Exit code 1 when something is found, 2 when a check
+    of --only cannot run, or none can.
     """
     from sur.data.exclude import write_exclude
     from sur.support.log import log_to_stderr
@@ -101,6 +102,10 @@ def lint(
         say(json.dumps(report.to_json(), ensure_ascii=False))
     else:
         _print_report(report, limit, write, excluded)
+    if lacking := report.not_run(only or ()):
+        from sur.support.errors import ConfigError
+
+        raise ConfigError("; ".join(f"the check {name} was asked for and did not run: {why}" for name, why in lacking))
     if report.findings:
         raise typer.Exit(1)
 

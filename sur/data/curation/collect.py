@@ -12,7 +12,7 @@ from PIL import Image
 from sur.config.curation import BuildConfig, CleaningConfig, Dialect, FiltersConfig, SourceConfig
 from sur.config.data import DataConfig
 from sur.data import Quarantined
-from sur.data.curation.cleaning import clean
+from sur.data.curation.cleaning import clean, without_control_tokens
 from sur.data.curation.content_words import words
 from sur.data.curation.draft import UNREADABLE, BuildDraft, LeftOutRow, ProgressMaker
 from sur.data.curation.filters import PICTURE, LeftOut, check_picture, check_text
@@ -84,7 +84,14 @@ def with_picture(candidate: RowCandidate, source: Source, config: SourceConfig, 
 
 
 def with_clean_prompt(candidate: RowCandidate, config: CleaningConfig) -> RowCandidate:
-    """The candidate with its complex prompt cleaned; the prompt as written and the removed parts are in the facts."""
+    """The candidate with its complex prompt cleaned; the prompt as written and the removed parts are in the facts.
+
+    Of its narrative, tokens that would steer a text encoder are taken out.
+    """
+    simple, tokens = without_control_tokens(candidate.simple)
+    if tokens:
+        facts = {**candidate.facts, "removed_from_text": [list(removal) for removal in tokens]}
+        candidate = replace(candidate, simple=" ".join(simple.split()).strip(" ,"), facts=facts)
     if not candidate.complex:
         return candidate
     if len(candidate.complex) > LONGEST_PROMPT:

@@ -529,3 +529,14 @@ def test_captions_beside_are_of_pictures_alone(tmp_path):
                       source={"prompts": tmp_path / "p.txt", "captions_beside": "simple"})  # fmt: skip
     with pytest.raises(ConfigError, match="captions_beside is for a folder of pictures"):
         load_build_config(path)
+
+
+def test_a_narrative_loses_tokens_that_steer_an_encoder(tmp_path):
+    (tmp_path / "p.txt").write_text("A fox sits<|endoftext|>in snow.</s>\n")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"prompts": tmp_path / "p.txt", "holds": "simple"},
+        keep_unpaired=True, filters=LENIENT,
+    )  # fmt: skip
+    (candidate,) = collect(load_build_config(path)).candidates
+    assert candidate.simple == "A fox sits, in snow."
+    assert [source for _, source in candidate.facts["removed_from_text"]] == ["<|endoftext|>", "</s>"]
