@@ -14,10 +14,13 @@ the same command writes the rest.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,8 @@ from sur.data.curation.collect import refuse_duplicate
 from sur.data.curation.draft import BuildDraft, ProgressMaker
 from sur.data.curation.filters import PICTURE, LeftOut
 from sur.data.curation.sources import RowCandidate, Source, open_source
-from sur.support.files import write_bytes
+from sur.support.errors import ConfigError
+from sur.support.files import clear_partials, write_bytes
 from sur.support.progress import Progress
 
 
@@ -53,12 +57,33 @@ class BuildSummary(BaseModel):
 def write_rows(config: BuildConfig, draft: BuildDraft, progress: ProgressMaker = Progress) -> BuildSummary:
     """Write the rows of a draft into the build's folder, leaving out the incomplete ones; returns the summary.
 
-    The summary is written too.
+    The summary is written too. What a killed build left half written is removed.
+    Raises: ConfigError when another build is writing there.
     """
-    source = open_source(config.source)
-    seen: dict[Any, str] = {}
     folder = BuildFolder(config.run_dir)
     folder.data.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        clear_partials(folder.path)
+        clear_partials(folder.data, inner=True)
+        return _write(config, draft, folder, progress)
+
+
+@contextmanager
+def _only_writer(folder: BuildFolder) -> Iterator[None]:
+    """Keep other builds from the folder inside the block. Raises: ConfigError when one is writing its rows."""
+    descriptor = os.open(folder.data, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(f"another `sur build` is at work in {folder.path}; wait for it, or stop it") from None
+    finally:
+        os.close(descriptor)
+
+
+def _write(config: BuildConfig, draft: BuildDraft, folder: BuildFolder, progress: ProgressMaker) -> BuildSummary:
+    source = open_source(config.source)
+    seen: dict[Any, str] = {}
     with progress("write", len(draft.candidates), "rows") as bar:
 
         def finished(candidate: RowCandidate) -> RowCandidate:

@@ -540,3 +540,60 @@ def test_a_narrative_loses_tokens_that_steer_an_encoder(tmp_path):
     (candidate,) = collect(load_build_config(path)).candidates
     assert candidate.simple == "A fox sits, in snow."
     assert [source for _, source in candidate.facts["removed_from_text"]] == ["<|endoftext|>", "</s>"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sur.config.curation import load_build_config
+from sur.data.curation import build_rows
+from sur.support import files
+until = int(sys.argv[2])
+replace = Path.replace
+def killing(self, target):
+    global until
+    until -= 1
+    if until == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = killing
+build_rows(load_build_config(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_build_left_half_written_is_gone_after_the_next(tmp_path):
+    for number in range(2):
+        draw(tmp_path / "in" / f"fox{number}.png", number, parameters=A1111.format(number))
+        (tmp_path / "in" / f"fox{number}.txt").write_text(f"A fox sits in snow {number}.")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", filters=LENIENT,
+        source={"pictures": tmp_path / "in", "captions_beside": "simple"},
+    )  # fmt: skip
+    config = load_build_config(path)
+    for until in (1, 3, 5):  # at the configuration, at the second picture, behind the provenance
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(until)], capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(config.run_dir.rglob("*.partial"))
+    (config.data_dir / f".other.{os.getppid()}.partial").write_text("of a process that is alive")
+    assert build_rows(config).rows == 2
+    assert [left.name for left in config.run_dir.rglob("*.partial")] == [f".other.{os.getppid()}.partial"]
+    assert len(lines(config.data_dir / "metadata.jsonl")) == len(lines(config.data_dir / "provenance.jsonl")) == 2
+
+
+def test_two_builds_do_not_write_one_folder_at_a_time(tmp_path):
+    import fcntl
+
+    draw(tmp_path / "in" / "fox.png", 1, parameters=A1111)
+    (tmp_path / "in" / "fox.txt").write_text("A fox sits in snow.")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", filters=LENIENT,
+        source={"pictures": tmp_path / "in", "captions_beside": "simple"},
+    )  # fmt: skip
+    config = load_build_config(path)
+    config.data_dir.mkdir(parents=True)
+    descriptor = os.open(config.data_dir, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(ConfigError, match="another `sur build` is at work"):
+        build_rows(config)
+    os.close(descriptor)
+    assert build_rows(config).rows == 1
