@@ -22,7 +22,6 @@ MORE_ENDINGS = (".jpe", ".jfif", ".avif", ".heic", ".heif", ".jxl")  # of pictur
 CAPTION_ENDINGS = (".txt", ".caption")  # of files beside pictures, as trainers lay them out
 LONGEST_CAPTION = 1_000_000  # bytes; more is no caption
 HEAD_BYTES = 32  # of a file, that tell its format
-NOT_A_PICTURE = object()
 _SIGNATURES = (
     *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     *(b"\xff\x0a", b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ", b"\xffO\xffQ", b"8BPS"),  # JPEG XL, JPEG 2000, Photoshop
@@ -115,8 +114,12 @@ class PictureFolder:
                 elif is_folder and os.path.islink(path):
                     remedy = "put the folder itself there, or name it as source.pictures of a build of its own"
                     found.append((self._name(path), RowError("file_name", "links to folders are not followed", remedy)))
-                elif not is_folder and (error := self._look(path)) is not NOT_A_PICTURE:
-                    found.append((self._name(path), error))
+                elif not is_folder:
+                    try:
+                        if self._look(path):
+                            found.append((self._name(path), None))
+                    except RowError as error:
+                        found.append((self._name(path), error))
             folders[:] = [name for name in folders if not name.startswith(".")]
         for position, (name, error) in enumerate(sorted(found, key=lambda entry: entry[0])):
             printable = name.encode("utf-8", "backslashreplace").decode()
@@ -159,20 +162,21 @@ class PictureFolder:
     def _name(self, path: str) -> str:
         return os.path.relpath(path, self.root).replace(os.sep, "/")
 
-    def _look(self, path: str) -> RowError | object | None:
-        """None for a picture, an error for a file that cannot be looked at, NOT_A_PICTURE for others."""
+    def _look(self, path: str) -> bool:
+        """Whether a file is a picture; others are counted. Raises: RowError for one that cannot be read."""
         ending = os.path.splitext(path)[1].lower()
         if ending in SUFFIXES or ending in MORE_ENDINGS:
-            return None  # a damaged one is to be named
+            return True  # a damaged one is to be named
         try:
             if stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for ever
                 with open(path, "rb") as opened:
                     if is_picture(opened.read(HEAD_BYTES)):
-                        return None
+                        return True
         except OSError as error:
-            return RowError("file_name", f"it cannot be read ({error.strerror or error})", "check it, or remove it")
+            reason = f"it cannot be read ({error.strerror or error})"
+            raise RowError("file_name", reason, "check it, or remove it") from error
         self._passed_over[ending or "no ending"] += 1
-        return NOT_A_PICTURE
+        return False
 
 
 def is_picture(head: bytes) -> bool:
