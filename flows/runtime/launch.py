@@ -28,7 +28,7 @@ from sur.flows.runtime.stopping import stopped
 from sur.support.errors import ConfigError, ServerLost
 from sur.support.files import write_bytes
 from sur.support.locks import folder_lock
-from sur.support.log import ROOT_LOGGER, log_to_stderr
+from sur.support.log import ROOT_LOGGER, log_to_stderr, show_controls
 from sur.support.processes import launched
 from sur.support.proxies import direct_loopback, on_this_machine, proxy_applies, unusable_proxies
 from sur.support.signals import Stopped, stop_on_signals
@@ -247,6 +247,8 @@ def _tidy_log(has_ui: bool, received: Sequence[int]) -> Iterator[None]:
     has_ui: the server shows pages. received: signals so far; what fails after one is a consequence of it.
     """
     logging.getLogger(ROOT_LOGGER).setLevel(logging.INFO)
+    for handler in logging.getLogger(ROOT_LOGGER).handlers:  # Prefect's
+        handler.addFilter(show_controls)
     tidy = _RunLog(has_ui, received)
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:

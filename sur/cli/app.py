@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sur.cli import data, evaluation, features, flows, init, inspect, probe, store, training, view
+from sur.cli.arguments import say
 from sur.support.signals import Stopped, stop_on_signals
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
             with stop_on_signals():
                 command(*arguments, **options)
         except Stopped as stop:
-            typer.echo(str(stop), err=True)
+            say(str(stop), err=True)
             raise typer.Exit(stop.exit_code) from None
 
     return run
@@ -73,7 +74,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(version("sur-feature-cache"))
+        say(version("sur-feature-cache"))
         raise typer.Exit
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from sur.support.formatting import visible
+from sur.support.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
@@ -69,7 +71,12 @@ def store_path(argument: str) -> Path | str:
     return store_location(argument)
 
 
-def console() -> Console:
+def console() -> PlainConsole:
     """The console that tables are printed to."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
+    terminal = PlainConsole()
+    return terminal if terminal.is_terminal else PlainConsole(width=PIPE_WIDTH)
+
+
+def say(text: str = "", err: bool = False) -> None:
+    """Print a text, with characters that would steer the terminal shown; `err`: to stderr."""
+    typer.echo(visible(text), err=err)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, console
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, say
 
 if TYPE_CHECKING:
     from sur.analysis.lint.finding import LintReport
@@ -30,16 +30,20 @@ def build(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     from sur.flows.runtime.launch import run_flow
 
     summary = run_flow("build", settings)
-    typer.echo(
+    say(
         f"{summary.rows} rows of {summary.candidates} candidates, {summary.pictures} with a picture, "
         f"{summary.paired} with a complex prompt: {settings.data_dir}"
     )
+    if summary.passed_over:
+        counts = ", ".join(f"{count} {kind}" for kind, count in summary.passed_over.items())
+        hint = "; source.captions_beside reads captions" if settings.source.captions_beside == "ignored" else ""
+        say(f"passed over, since they are no pictures: {counts}{hint if '.txt' in summary.passed_over else ''}")
     if summary.left_out:
         table = Table("left out", "rows")
         for name, count in summary.left_out.items():
             table.add_row(name, str(count))
         console().print(table)
-        typer.echo(f"each with its reason: {BuildFolder(settings.run_dir).quarantine}")
+        say(f"each with its reason: {BuildFolder(settings.run_dir).quarantine}")
 
 
 def lint(
@@ -76,7 +80,8 @@ def lint(
 ) -> None:
     """Look for faults of a data set.
 
-    Duplicates, leakage, cut-off prompts, odd pictures, outliers; exit code 1 when something is found.
+    Duplicates, leakage, cut-off prompts, odd pictures, outliers. Exit code 1 when something is found, 2 when a check
+    of --only cannot run, or none can.
     """
     from sur.data.exclude import write_exclude
     from sur.support.log import log_to_stderr
@@ -94,9 +99,13 @@ def lint(
         report = _report(source, overrides or [], options)
     excluded = write_exclude(write, report.leave_out) if write is not None else 0
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        say(json.dumps(report.to_json(), ensure_ascii=False))
     else:
         _print_report(report, limit, write, excluded)
+    if lacking := report.not_run(only or ()):
+        from sur.support.errors import ConfigError
+
+        raise ConfigError("; ".join(f"the check {name} was asked for and did not run: {why}" for name, why in lacking))
     if report.findings:
         raise typer.Exit(1)
 
@@ -141,14 +150,14 @@ def _print_report(report: "LintReport", limit: int, written: Path | None, exclud
         printed[finding.check] += 1
         if printed[finding.check] <= limit:
             ids = " ".join(row[:8] for row in finding.rows[:6]) + " …" * (len(finding.rows) > 6)
-            typer.echo(f"{finding.check}: {finding.message}\n    {f'rows {ids}; ' if ids else ''}{finding.remedy}")
+            say(f"{finding.check}: {finding.message}\n    {f'rows {ids}; ' if ids else ''}{finding.remedy}")
         if printed[finding.check] == limit and counts[finding.check] > limit:
-            typer.echo(f"{finding.check}: … and {counts[finding.check] - limit} more (--limit, or --json for all)")
-    typer.echo(f"{report.source}: {report.rows} rows")
+            say(f"{finding.check}: … and {counts[finding.check] - limit} more (--limit, or --json for all)")
+    say(f"{report.source}: {report.rows} rows")
     for check, how in report.checked.items():
-        typer.echo(f"  {check:24}{counts[check] or 'none':>6}   {how}")
+        say(f"  {check:24}{counts[check] or 'none':>6}   {how}")
     for check, why in report.skipped.items():
-        typer.echo(f"  {check:24}     -   not checked: {why}")
+        say(f"  {check:24}     -   not checked: {why}")
     if written is not None:
         more = f" ({excluded} in all)" if excluded != len(report.leave_out) else ""
-        typer.echo(f"{len(report.leave_out)} rows to leave out{more}: data.exclude={written}")
+        say(f"{len(report.leave_out)} rows to leave out{more}: data.exclude={written}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from sur.cli.arguments import OverridesArgument, console, read_config
+from sur.cli.arguments import OverridesArgument, console, read_config, say
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
@@ -51,7 +51,7 @@ def generate(
         for index, picture in enumerate(pictures):
             path = out / f"{index:03d}-{variant}.png"
             picture.save(path)
-            typer.echo(str(path))
+            say(str(path))
 
 
 def evaluate(
@@ -95,7 +95,7 @@ def evaluate(
                 except KeyboardInterrupt as error:
                     raise stopped_with(error, [f"every picture that was drawn, in {subject.folder}"]) from error
     print_scores(result)
-    typer.echo(f"report: {write_report(subject, result, run)}")
+    say(f"report: {write_report(subject, result, run)}")
 
 
 def _subject(
@@ -142,7 +142,7 @@ def print_scores(result: "Evaluation") -> None:
     for one in result.comparisons:
         share = closed.get((one.set, one.scorer, one.group))
         gap = "no gap to close" if share is None or math.isnan(share.value) else f"share of the gap closed {share}"
-        typer.echo(
+        say(
             f"{one.set}, {one.scorer}, {one.group}: {gap}; adapter - narrative {one.difference}, "
             f"prompts better {one.wins}, worse {one.losses}, the same {one.ties}, p = {one.p:.2g}"
         )
@@ -168,9 +168,9 @@ def publish(
     from sur.evaluation.report.model_card import publish_adapter
 
     licences = {"adapter": license, "data": data_license, "base model": base_license, "LLM": llm_license}
-    typer.echo(f"published: {publish_adapter(run_dir, folder, licences, push)}")
+    say(f"published: {publish_adapter(run_dir, folder, licences, push)}")
     if push is not None:
-        typer.echo(f"pushed: {push_folder(folder, push, private=not public)}")
+        say(f"pushed: {push_folder(folder, push, private=not public)}")
 
 
 def convert(
@@ -207,7 +207,7 @@ def convert(
         adapter = read_pt(source, weight)
         with replacing_folder(target) as partial:
             adapter.save_pretrained(partial)
-        typer.echo(f"adapter: {target}")
+        say(f"adapter: {target}")
         return
     if weight is not None:
         raise ConfigError("leave --weight out: the folder's config.json has it, and a .pt file holds none")
@@ -215,4 +215,4 @@ def convert(
     if not isinstance(adapter, ReleasedAdapter):
         raise ConfigError(f"{source} holds a corrected adapter, which the authors' code has no place for")
     write_pt(adapter, target)
-    typer.echo(f"written: {target}; where it is loaded, set adapter.adapter_weight = {adapter.config.weight}")
+    say(f"written: {target}; where it is loaded, set adapter.adapter_weight = {adapter.config.weight}")

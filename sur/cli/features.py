@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config, say
 
 
 def plan(
@@ -54,7 +54,7 @@ def plan(
         f" {len(extraction.quarantined)} quarantined"
     )
     for entry in extraction.quarantined[:5]:
-        out.print(f"  {entry.location}: {entry.field}: {entry.reason}", markup=False)
+        out.print(f"  {entry.location}: {entry.field}: {entry.reason}")
     table = Table("feature", "arrays", "bytes a row", "partitions done", "tokens", "to write")
     for feature in extraction.features:
         table.add_row(
@@ -91,14 +91,14 @@ def extract(config: ConfigArgument, overrides: OverridesArgument = None) -> None
     from sur.support.formatting import format_bytes
 
     summary = run_flow("extract", settings)
-    typer.echo(
+    say(
         f"{summary['rows']} rows, {summary['quarantined']} quarantined, {summary['partitions']} partitions computed, "
         f"{format_bytes(summary['bytes'])} written, {summary['tokens']} tokens, {summary['wall_seconds']:.1f} s"
     )
     for outcome in summary["features"]:
-        typer.echo(f"  {outcome}")
+        say(f"  {outcome}")
     if summary["quarantined"] or any(outcome.lost for outcome in summary["features"]):
-        typer.echo(f"each row that was left out, with its reason: {RunFolder(settings.run_dir).quarantine}")
+        say(f"each row that was left out, with its reason: {RunFolder(settings.run_dir).quarantine}")
 
 
 def serve(
@@ -141,7 +141,7 @@ def serve(
     path = connector_path((settings.run_dir / "vllm-path").absolute())
     environment = {"PYTHONPATH": str(path), **serve_environment(vllm)}
     if not run:
-        typer.echo(shell_line(environment, command))
+        say(shell_line(environment, command))
         return
     os.execvpe(command[0], command, {**os.environ, **environment})
 
@@ -158,4 +158,4 @@ def dequantise(
     from sur.models.locate import locate
 
     write_safetensors(locate(model), folder)
-    typer.echo(f"written: {folder}")
+    say(f"written: {folder}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, read_config
+from sur.cli.arguments import ConfigArgument, OverridesArgument, read_config, say
 
 if TYPE_CHECKING:
     from sur.config.run import RunConfig
@@ -57,17 +57,17 @@ def nightly(config: ConfigArgument, overrides: OverridesArgument = None) -> None
     from sur.flows.runtime.launch import run_flow
 
     night = run_flow("nightly", settings)
-    typer.echo(f"{night.rows} rows, {night.partitions} partitions computed")
+    say(f"{night.rows} rows, {night.partitions} partitions computed")
     if night.verdict is None:
-        typer.echo(f"{night.waiting} new rows of the {settings.promote.min_new_rows} that make a training worth it")
+        say(f"{night.waiting} new rows of the {settings.promote.min_new_rows} that make a training worth it")
         return
     verdict, (gain, low, high) = night.verdict, night.verdict.gain
     outcome = "promoted" if verdict.promoted else "not promoted"
-    typer.echo(
+    say(
         f"candidate {verdict.candidate} against {verdict.against} by {verdict.scorer}: {gain:+.3f} "
         f"[{low:+.3f}, {high:+.3f}] on {verdict.prompts} prompts: {outcome}"
     )
-    typer.echo(f"in use: {RunFolder(settings.run_dir).promoted}")
+    say(f"in use: {RunFolder(settings.run_dir).promoted}")
 
 
 def deploy(
@@ -115,8 +115,8 @@ def deploy(
             name or config.stem, pool, tuple(tag or ()), Path.cwd(), timezone, schedule_of(cron, every, timezone)
         )
         for full_name in register(settings, flow or [deployable.flow for deployable in DEPLOYABLES], target):
-            typer.echo(f"deployed {full_name}")
-    typer.echo(f"run one by: prefect deployment run '{(flow or ['extract'])[0]}/{target.name}'")
+            say(f"deployed {full_name}")
+    say(f"run one by: prefect deployment run '{(flow or ['extract'])[0]}/{target.name}'")
 
 
 def up(
@@ -142,8 +142,8 @@ def up(
         )
 
     def ready() -> None:
-        typer.echo(f"Prefect: {address.removesuffix('/api')}, worker of pool {pool}; logs in {logs}; Ctrl-C ends both")
-        typer.echo(f"in another terminal: export PREFECT_API_URL={address}")
+        say(f"Prefect: {address.removesuffix('/api')}, worker of pool {pool}; logs in {logs}; Ctrl-C ends both")
+        say(f"in another terminal: export PREFECT_API_URL={address}")
 
     serve(port, pool, runs, logs, ready)
 
@@ -156,4 +156,4 @@ def _print_outcome(settings: "RunConfig", result: Path) -> None:
         from sur.evaluation.results import Evaluation
 
         print_scores(Evaluation.model_validate_json(RunFolder(settings.run_dir).evaluation.read_text()))
-    typer.echo(f"{'report' if settings.evaluate.asked else 'adapter'}: {result}")
+    say(f"{'report' if settings.evaluate.asked else 'adapter'}: {result}")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sur.cli.arguments import say
+
 
 class Template(StrEnum):
     """What a new configuration can start from."""
@@ -45,5 +47,5 @@ def init(
     except FileExistsError:
         raise ConfigError(f"{path} exists and is not overwritten; give another FILE, or remove it") from None
     first = "sur demo --config" if template is Template.SHAPES else "set data.path in it, then: sur plan"
-    typer.echo(f"written: {path}")
-    typer.echo(f"next: {first} {path}")
+    say(f"written: {path}")
+    say(f"next: {first} {path}")

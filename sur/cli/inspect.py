@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from sur.cli.arguments import StoreArgument, console, store_path
+from sur.cli.arguments import StoreArgument, console, say, store_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,7 +125,7 @@ def _show_row(store: "Store", key: str, picture: Path | None, vae: str | None, n
         if image is not None:
             print_picture(image, console())
         if written or absent:
-            typer.echo(written or absent)
+            say(written or absent)
     if picture is not None and image is None:
         raise typer.Exit(1)
 
@@ -190,4 +190,4 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+    say(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))

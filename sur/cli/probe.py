@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sur.cli.arguments import StoreArgument, console, store_path
+from sur.cli.arguments import StoreArgument, console, say, store_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,15 +64,15 @@ def probe(
         write_probe_result(folder, result)
         write_plots(folder, result)
     if json:
-        typer.echo(as_json(result))
+        say(as_json(result))
     elif recommend:
-        typer.echo("\n".join(recommended(result)))
+        say("\n".join(recommended(result)))
         if warning := caution(result):
-            typer.echo(warning, err=True)
+            say(warning, err=True)
     else:
         _print_result(result)
         if folder is not None:
-            typer.echo(f"{folder}: probe.json, probe.png, probe.svg")
+            say(f"{folder}: probe.json, probe.png, probe.svg")
 
 
 def _folder_beside(path: Path | str) -> Path | None:
@@ -86,23 +86,23 @@ def _print_result(result: "ProbeResult") -> None:
     from sur.config.probe import SPLITS
 
     out = console()
-    out.print(f"{result.store}: {result.rows} rows; target: {result.target}", markup=False)
+    out.print(f"{result.store}: {result.rows} rows; target: {result.target}")
     for split in SPLITS:
         if split in result.candidates[0].held:
             out.print(_table(result, split))
-    typer.echo(f"CKA of the text encoder's own states with the target: {format_interval(result.text_cka)}")
+    say(f"CKA of the text encoder's own states with the target: {format_interval(result.text_cka)}")
     if "words" not in result.candidates[0].held:
-        typer.echo("too few rare words to hold any back; ranked on rows like those seen")
+        say("too few rare words to hold any back; ranked on rows like those seen")
     winner = result.winner()
     if winner is None:
-        typer.echo("no candidate is clearly better than random numbers: these states may not help")
+        say("no candidate is clearly better than random numbers: these states may not help")
     else:
-        typer.echo(f"best: {winner.name}")
+        say(f"best: {winner.name}")
         if names := rivals(result):
-            typer.echo(f"not clearly worse, a sweep decides: {', '.join(names)}")
+            say(f"not clearly worse, a sweep decides: {', '.join(names)}")
         if warning := caution(result):
-            typer.echo(warning)
-    typer.echo("\n".join(f"    {line}" for line in recommended(result)))
+            say(warning)
+    say("\n".join(f"    {line}" for line in recommended(result)))
 
 
 def _table(result: "ProbeResult", split: str) -> "Table":

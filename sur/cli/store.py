@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sur.cli.arguments import StoreArgument, run_config, store_path
+from sur.cli.arguments import StoreArgument, run_config, say, store_path
 
 if TYPE_CHECKING:
     from sur.cache import RowRecord
@@ -31,9 +31,9 @@ def verify(
         damages = opened.verify(lambda file: progress.advance(1, file))
     for damage in damages:
         where = "" if damage.partition < 0 else f" partition {damage.partition}"
-        typer.echo(f"{damage.feature or 'store'}{where}: {damage.file}: {damage.problem}")
+        say(f"{damage.feature or 'store'}{where}: {damage.file}: {damage.problem}")
     if not damages:
-        typer.echo(f"{opened.path}: {opened.n_rows} rows, every checksum and receipt is right")
+        say(f"{opened.path}: {opened.n_rows} rows, every checksum and receipt is right")
         return
     left = damages
     remedy = "`sur verify --repair` forgets what is damaged, `sur extract` then computes it anew"
@@ -45,7 +45,7 @@ def verify(
             remedy += f". Beyond repair: {', '.join(faults)}. "
             remedy += "Rows are restored from their source when the run's config file is given in place of the store; "
             remedy += "remove files that do not belong here"
-    typer.echo(f"{len(damages)} fault{'' if len(damages) == 1 else 's'}; {remedy}", err=True)
+    say(f"{len(damages)} fault{'' if len(damages) == 1 else 's'}; {remedy}", err=True)
     if left:
         raise typer.Exit(1)
 
@@ -73,7 +73,7 @@ def drop(
 
     opened = Store.open(store_path(store), writable=True)
     opened.drop_feature(name)
-    typer.echo(f"{opened.path}: {name} dropped")
+    say(f"{opened.path}: {name} dropped")
 
 
 def compact(
@@ -104,11 +104,11 @@ def compact(
         )  # fmt: skip
     pending = {name: len(compacted.pending(name)) for name in compacted.features()}
     if unfinished := [f"{name} ({count})" for name, count in pending.items() if count]:
-        typer.echo(
+        say(
             f"{source.path} lacks partitions of {', '.join(unfinished)}: `sur extract` computes them in the new store",
             err=True,
         )
-    typer.echo(
+    say(
         f"{compacted.path}: {compacted.n_rows} rows in {compacted.n_partitions} partitions; {left} rows of "
         f"{source.path}, which are in no data set ({', '.join(source.datasets()) or 'there are none'}), left behind. "
         "Set store.path to it, and remove the old store when nothing needs it any more"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config
+from sur.cli.arguments import ConfigArgument, OverridesArgument, console, read_config, say
 from sur.config.run_folder import RunFolder
 
 
@@ -26,7 +26,7 @@ def train(config: ConfigArgument, overrides: OverridesArgument = None) -> None:
     Store.open(settings.store.path)  # a fault of the store is shown before Prefect starts
     folder = run_flow("train", settings)
     if launched()[0] == 0:
-        typer.echo(f"adapter: {folder}")
+        say(f"adapter: {folder}")
 
 
 def sweep(
@@ -47,7 +47,6 @@ def sweep(
     """
     settings = read_config(config, overrides)
 
-    from rich.markup import escape
     from rich.table import Table
 
     from sur.cache import Store
@@ -66,9 +65,9 @@ def sweep(
     header, *lines = table(outcomes)
     comparison = Table(*header)
     for line in lines:
-        comparison.add_row(*map(escape, line))
+        comparison.add_row(*line)
     console().print(comparison)
-    typer.echo(f"comparison: {RunFolder(settings.run_dir).sweep / COMPARISON}")
+    say(f"comparison: {RunFolder(settings.run_dir).sweep / COMPARISON}")
     if failed := sum(outcome.error is not None for outcome in outcomes):
-        typer.echo(f"{failed} of {len(outcomes)} runs failed; the same command tries them again", err=True)
+        say(f"{failed} of {len(outcomes)} runs failed; the same command tries them again", err=True)
         raise typer.Exit(2)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sur.cli.arguments import StoreArgument, run_config, store_path
+from sur.cli.arguments import StoreArgument, run_config, say, store_path
 
 RunsArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders, such as runs/shapes.", show_default=False)
@@ -43,12 +43,10 @@ def view(
 
     viewer = Viewer(store_path(store), runs or _own_run(store), vae)
     if not is_loopback(host):
-        typer.echo(
-            f"warning: everyone who reaches {host} can read this store and these runs; there is no password", err=True
-        )
+        say(f"warning: everyone who reaches {host} can read this store and these runs; there is no password", err=True)
 
     def ready(address: str) -> None:
-        typer.echo(f"{viewer.store.path} at {address} (Ctrl-C ends it)")
+        say(f"{viewer.store.path} at {address} (Ctrl-C ends it)")
         if _has_screen() if opened is None else opened:
             webbrowser.open(address)
 
@@ -78,7 +76,7 @@ def report(
     target = to or (location.parent / STORE_REPORT if isinstance(location, Path) else Path(STORE_REPORT))
     with log_to_stderr():
         write_store_report(location, runs or _own_run(store), target, statistics, vae)
-    typer.echo(f"report: {target}")
+    say(f"report: {target}")
 
 
 def _own_run(store: str) -> list[Path]:

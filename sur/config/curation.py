@@ -153,6 +153,11 @@ class SourceConfig(BaseModel):
         default="read",
         description="use of the prompts that generators left in pictures; required: pictures without one are left out",
     )
+    captions_beside: Literal["ignored", "complex", "simple"] = Field(
+        default="ignored",
+        description="kind of the captions in files beside the pictures (fox.txt or fox.caption for fox.png), which "
+        "precede the metadata; ignored: they are not read",
+    )
     max_image_bytes: int = Field(
         default=256 * 2**20, ge=1, description="largest picture file in bytes; a larger one is not read"
     )
@@ -163,6 +168,8 @@ class SourceConfig(BaseModel):
             raise ValueError("give either `pictures` (a folder) or `prompts` (a file)")
         if self.pictures is not None and self.picture_column is not None:
             raise ValueError("picture_column is for a file of prompts that names pictures, not for a folder of them")
+        if self.prompts is not None and self.captions_beside != "ignored":
+            raise ValueError("captions_beside is for a folder of pictures, not for a file of prompts")
         return self
 
     @property
@@ -282,7 +289,8 @@ class BuildConfig(BaseModel):
             raise ValueError("captions describe pictures, and the source has none; set source.pictures or leave it out")
         writes = self.rewriting.writes if self.rewriting is not None else ()
         holds_simple = self.source.prompts is not None and self.source.holds == "simple"
-        if not holds_simple and self.captions is None and "simple" not in writes:
+        has_simple = holds_simple or self.source.captions_beside == "simple"
+        if not has_simple and self.captions is None and "simple" not in writes:
             raise ValueError(
                 "nothing writes the narratives: add `captions` (a model that describes pictures), or `rewriting` (an "
                 "LLM) with writes: [simple]"

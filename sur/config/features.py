@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from sur.support.errors import NotFound
 from sur.support.images import CropPolicy
 
 FloatName = Literal["float32", "bfloat16", "float16"]
+# A part of a feature's name, and so of a folder's.
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+MOST_TOKENS = 1_000_000  # of a prompt: more than any model reads
 Codec = Literal["raw", "zstd", "blosc-shuffle", "blosc-bitshuffle", "pcodec"]  # those of sur.cache, which is not loaded
 
 
@@ -99,7 +102,7 @@ class LLMConfig(BaseModel):
     )
     gguf_file: str | None = Field(default=None, description="name of the GGUF file inside the model's folder")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    slug: str | None = Field(
+    slug: Slug | None = Field(
         default=None, description="name of the model in the features' names; default: last part of `model`"
     )
     layers: tuple[int, ...] = Field(
@@ -116,7 +119,10 @@ class LLMConfig(BaseModel):
     )
     add_special_tokens: bool = Field(default=True, description="let the tokenizer add its BOS/EOS (never with chat)")
     max_tokens: int = Field(
-        default=128, ge=1, description="longest prompt in tokens, without its template; the rest is cut off"
+        default=128,
+        ge=1,
+        le=MOST_TOKENS,
+        description="longest prompt in tokens, without its template; the rest is cut off",
     )
     tokens_per_batch: int = Field(default=4096, ge=1, description="most rows x padded tokens in one batch")
     compute_dtype: FloatName = Field(default="float32", description="dtype of the weights while encoding")
@@ -170,7 +176,7 @@ class TextConfig(BaseModel):
 
     model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    slug: str | None = Field(
+    slug: Slug | None = Field(
         default=None, description="name of the model in the features' names; default: last part of `model`"
     )
     store_dtype: FloatName = Field(default="float16", description="dtype of the values in the cache")
@@ -180,6 +186,7 @@ class TextConfig(BaseModel):
     t5_tokens: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_TOKENS,
         description="number of states that T5 makes of a prompt (SD 3, PixArt, Flux); default: the pipeline's own. "
         "Give another number to the pipeline too, as `max_sequence_length`",
     )
@@ -205,10 +212,10 @@ class VAEConfig(BaseModel):
 
     model: str | None = Field(default=None, description="diffusers pipeline folder or hub id; default: base_model")
     revision: str | None = Field(default=None, description="hub revision (branch, tag or commit)")
-    slug: str | None = Field(
+    slug: Slug | None = Field(
         default=None, description="name of the model in the feature's name; default: last part of `model`"
     )
-    resolution: int = Field(default=512, ge=8, description="side of the square image in pixels")
+    resolution: int = Field(default=512, ge=8, le=16_384, description="side of the square image in pixels")
     crop: CropPolicy = Field(
         default="center", description="center: cut out the middle square; stretch: squeeze the image into a square"
     )

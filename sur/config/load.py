@@ -19,9 +19,13 @@ from pydantic import BaseModel, ValidationError
 
 from sur.config.example_files import config_file
 from sur.config.run_folder import RunFolder
+from sur.config.yaml_values import BadYAML, read_values, shortened
 from sur.support.errors import ConfigError
 from sur.support.files import write_text
 
+LARGEST_BYTES = 1_000_000  # of a config file
+MOST_KEYS = 20  # of an override, one inside the other
+MOST_FAULTS = 20  # that one message names
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -91,22 +95,14 @@ def save_config(config: RunSettings) -> Path:
     return write_text(RunFolder(config.run_dir).config, text)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice; YAML itself would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # pyright: ignore[reportArgumentType]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                line = node.value[index][0].start_mark.line + 1
-                raise ConfigError(f"key '{key}' is given twice, the second time in line {line}; remove one")
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     """The mapping at the top of a YAML file."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        with open(path, "rb") as opened:
+            content = opened.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise ConfigError(f"{path} has more than {LARGEST_BYTES} bytes, which no config file needs; give another")
+        values = read_values(content.decode("utf-8-sig"))
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
@@ -117,7 +113,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is a folder, and a config file is wanted{own}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ConfigError) as error:
+    except BadYAML as error:
+        raise ConfigError(f"{path} is not usable YAML: {error}") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not usable YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of sections, but holds {type(values).__name__}")
@@ -128,12 +126,12 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], Any]:
     """The keys of an override `a.b=value`, and its value read as YAML."""
     name, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in name.split("."))
-    if not equals or not all(keys):
-        raise ConfigError(f"override '{override}' must look like section.key=value")
+    if not equals or not all(keys) or len(keys) > MOST_KEYS:
+        raise ConfigError(f"override '{shortened(override)}' must look like section.key=value")
     try:
-        return keys, yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(f"the value of override '{override}' is not YAML: {error}") from None
+        return keys, read_values(text)
+    except BadYAML as error:
+        raise ConfigError(f"the value of override '{shortened(override)}' is not YAML: {error}") from None
 
 
 def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override: str) -> None:
@@ -150,9 +148,10 @@ def _assign(values: dict[str, Any], keys: tuple[str, ...], value: Any, override:
 def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...], str], model: type[BaseModel]) -> str:
     """A message with one line for each fault: its place, what is wrong, and what would be right."""
     lines = []
-    for fault in error.errors():
+    faults = error.errors()
+    for fault in faults[:MOST_FAULTS]:
         location = tuple(str(part) for part in fault["loc"])
-        name = ".".join(location) or "configuration"
+        name = shortened(".".join(location)) or "configuration"
         source = _origin(location, path, origins)
         if fault["type"] == "extra_forbidden":
             lines.append(f"{source}: unknown key '{name}'{_suggestion(location, model)}")
@@ -162,27 +161,29 @@ def _explain(error: ValidationError, path: Path, origins: Mapping[tuple[str, ...
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] in ("tuple_type", "list_type"):
                 message = _list_wanted(name, fault["input"])
-            got = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
+            got = "" if isinstance(fault["input"], Mapping) else f" (got {shortened(repr(fault['input']))})"
             where = f"{source}: '{name}'" if location else f"{source}{_changed(origins)}"
             lines.append(f"{where}: {message}{got}")
+    if len(faults) > MOST_FAULTS:
+        lines.append(f"{path}: and {len(faults) - MOST_FAULTS} more faults of this kind")
     return "\n".join(lines)
 
 
 def _list_wanted(name: str, value: Any) -> str:
     """A message that says how to write a list in place of a single value."""
-    single = value if isinstance(value, str) else json.dumps(value, default=str)
+    single = shortened(value if isinstance(value, str) else json.dumps(value, default=str))
     return f"must be a list: '{name}=[{single}]' (with the quotes, or some shells read the brackets)"
 
 
 def _changed(origins: Mapping[tuple[str, ...], str]) -> str:
     """The overrides beside the file, for a fault between several settings."""
-    return f" with {' '.join(origins.values())}" if origins else ""
+    return f" with {' '.join(map(shortened, origins.values()))}" if origins else ""
 
 
 def _origin(location: tuple[str, ...], path: Path, origins: Mapping[tuple[str, ...], str]) -> str:
     """The override that set a location (the one of the most keys in common with it), else the file."""
     touching = [keys for keys in origins if location[: len(keys)] == keys or keys[: len(location)] == location]
-    return f"override '{origins[max(touching, key=len)]}'" if touching and location else str(path)
+    return f"override '{shortened(origins[max(touching, key=len)])}'" if touching and location else str(path)
 
 
 def _suggestion(location: tuple[str, ...], model: type[BaseModel]) -> str:

@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from sur.support.errors import shown_message
+from sur.support.formatting import visible
 from sur.support.requirements import missing_package
 from sur.support.signals import Stopped
 
@@ -16,7 +17,7 @@ PROGRAM_FAULT = 70  # EX_SOFTWARE of sysexits.h
 def told(error: BaseException) -> int:
     """Write to stderr what ended a command; returns its exit code."""
     if isinstance(error, Stopped):
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{visible(str(error))}\n")
         return error.exit_code
     message = shown_message(error)
     if message is None and isinstance(error, ModuleNotFoundError):
@@ -24,5 +25,5 @@ def told(error: BaseException) -> int:
     if message is None:
         traceback.print_exception(error)
         return PROGRAM_FAULT
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {visible(message)}\n")
     return TO_MEND

@@ -101,3 +101,24 @@ def write_bytes(path: Path, content: bytes, durable: bool = False) -> Path:
     with replacing(path, durable) as partial:
         partial.write_bytes(content)
     return path
+
+
+def clear_partials(folder: Path, inner: bool = False) -> None:
+    """Remove what killed processes left of `replacing` in a folder; `inner`: in the folders inside it too."""
+    for partial in folder.rglob(".*.partial") if inner else folder.glob(".*.partial"):
+        pid = partial.name.removesuffix(".partial").rpartition(".")[2]
+        if pid.isdecimal() and partial.is_file() and not _runs(int(pid)):
+            partial.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this machine has a number; where that cannot be told, it has."""
+    if pid == os.getpid():
+        return False  # an earlier process had the same number: this one is writing nothing yet
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

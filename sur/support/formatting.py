@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sur.cache import ArraySpec
 
+# What a terminal obeys or a reader does not see: control characters (C0 but for tab and line feed, DEL, C1), marks that
+# turn the direction of text around, line separators that few programs take for one, and halves of characters.
+_UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FINGERPRINT_FIELDS = ("weights", "text_encoder", "denoiser")  # of an identity
 _MOST_ARRAYS = 4  # arrays that are named one by one
+
+
+def visible(text: str) -> str:
+    """A text for a terminal: characters that would steer the terminal, or hide or turn text, as \\uXXXX.
+
+    JSON stays what it was, since its strings may be written so.
+    """
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def format_bytes(count: float) -> str:

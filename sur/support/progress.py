@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from sur.support.formatting import format_seconds
+from sur.support.log import lines_above
+from sur.support.terminal import PlainConsole
 
 LINE_SECONDS = 30.0  # between two lines in the log, at least
 logger = logging.getLogger(__name__)
@@ -22,8 +25,14 @@ class Progress:
     """Counts units of work. unit: their plural, for the lines. on_report: is called with the units done so far."""
 
     def __init__(self, name: str, total: int, unit: str, on_report: Callable[[int], None] | None = None) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        console = PlainConsole(stderr=True)
+        self._block = ExitStack()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._terminal = console.is_terminal
         self._bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not self._terminal)
         self._task = self._bar.add_task(name, total=total)
@@ -34,6 +43,8 @@ class Progress:
         self._first: tuple[float, int] | None = None  # time of the first report, and the units done then
 
     def __enter__(self) -> Self:
+        if self._terminal:
+            self._block.enter_context(lines_above(self._bar.console, sys.stderr))
         self._bar.start()
         if self.total:
             self._log_line(f"{self.name}: {self.total} {self.unit} in all")
@@ -43,6 +54,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        self._block.close()
         if error is None and self.done:
             spent = format_seconds(time.monotonic() - self._began)
             self._log_line(f"{self.name}: {self.done} of {self.total} {self.unit} done, after {spent}")

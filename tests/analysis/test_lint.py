@@ -476,3 +476,28 @@ def test_settings_replace_those_of_the_file(run):
 def test_the_command_takes_a_folder(run):
     shown = invoke("lint", load_config(run).data.path, "--only", "unusable")
     assert shown.exit_code == 1 and "absent.png" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        (["--only", "language"], "the check language was asked for and did not run: needs py3langid"),
+        (["--only", "language", "--only", "duplicate"], "the check language was asked for"),
+        (["--only", "unsafe-picture"], "the check unsafe-picture was asked for and did not run"),
+        (["--only", "outlier", "--json"], "is for stores"),
+        (
+            [word for name in CHECKS if name != "outlier" for word in ("--skip", name)],
+            "the check outlier was asked for",
+        ),
+    ],
+)
+def test_a_check_that_was_asked_for_and_cannot_run_is_an_error(run, monkeypatch, options, needed):
+    monkeypatch.setattr(language, "can_tell_languages", lambda: False)
+    done = invoke("lint", load_config(run).data.path, *options)
+    assert isinstance(done.exception, ConfigError) and needed in str(done.exception)
+    assert done.stdout  # the report is printed all the same
+
+
+def test_checks_that_nobody_asked_for_by_name_may_be_left_out(run, monkeypatch):
+    monkeypatch.setattr(language, "can_tell_languages", lambda: False)
+    assert invoke("lint", load_config(run).data.path, "--only", "same-prompt").exit_code == 0

@@ -433,6 +433,14 @@ def test_only_reading_is_possible(client, method):
     assert client.request(method, "/rows").status_code == 405
 
 
+@pytest.mark.parametrize("path", ["/", "/rows", "/status", "/look.css", "/static/view.js", "/runs", "/rows/none"])
+def test_head_is_answered_as_get_is_without_the_content(client, path):
+    page, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (page.status_code, b"")
+    same = ("content-type", "content-length", "content-security-policy")
+    assert {name: head.headers.get(name) for name in same} == {name: page.headers.get(name) for name in same}
+
+
 def test_pages_elsewhere_can_link_here_but_take_nothing(client):
     taken = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}

@@ -1,5 +1,6 @@
 """sur.config.run: defaults < file < overrides, and errors that say where and what instead."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,68 @@ def test_the_base_models_revision_is_also_its_text_encoders_and_vaes(tmp_path):
     assert (config.base[1], config.text.revision, config.vae and config.vae.revision) == ("abc", "abc", "abc")
     other = load_config(write(tmp_path), ["base_model_revision=abc", "text.model=other"])
     assert other.text.revision is None
+
+
+BOMB = "l0: &l0 [1, 2]\n" + "".join(f"l{n}: &l{n} [*l{n - 1}, *l{n - 1}]\n" for n in range(1, 45))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + BOMB, "more than 20000 values, its aliases written out"),
+        (MINIMAL + "train: {steps: &s [*s]}", "contains itself"),
+        (MINIMAL + "train: " + "{a: " * 60 + "1" + "}" * 60, "nests more than 50 levels"),
+        (MINIMAL + "train: " + "[" * 4000 + "]" * 4000, "nests more than 50 levels"),
+        (MINIMAL + f"train: {{steps: {'7' * 5000}}}", "is not usable YAML"),
+        (MINIMAL + f"train: {{steps: {'7' * 20}}}", "is larger than any setting"),
+        (MINIMAL + f"train: {{steps: 0x{'f' * 200000}}}", "is larger than any setting"),
+        (MINIMAL + "train: {steps: 2021-02-30}", "is not usable YAML"),
+        (MINIMAL + "train: {steps: !!binary e}", "is not usable YAML"),
+        (MINIMAL + "? [a, b]\n: 1\n", "a mapping or list is a key in line 4"),
+        (MINIMAL + "# " + "x" * 1_000_000, "more than 1000000 bytes"),
+        (MINIMAL + "train: {steps: !!python/object:os.system x}", "is not usable YAML"),
+    ],
+)
+def test_a_hostile_file_is_refused_in_one_short_message(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert message in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_of_thousands_of_faults_the_first_are_named_and_the_rest_counted(tmp_path):
+    text = MINIMAL + "".join(f"key{number}: {number}\n" for number in range(6000))
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21 and "unknown key 'key0'" in lines[0] and "and 5980 more faults" in lines[-1]
+
+
+@pytest.mark.parametrize("override", ["a." * 5000 + "b=1", f"train.steps={'x' * 90_000}", f"{'k' * 90_000}=1"])
+def test_what_is_too_long_is_not_repeated_whole(tmp_path, override):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path), [override])
+    assert len(str(caught.value)) < 1500
+
+
+def test_an_alias_and_a_merged_mapping_are_read(tmp_path):
+    text = MINIMAL + "vae: &v {resolution: 64, batch_size: 3}\ntext: {<<: {batch_size: 5}, store_dtype: float32}\n"
+    config = load_config(write(tmp_path, text))
+    assert config.vae is not None and (config.vae.resolution, config.text.batch_size) == (64, 5)
+
+
+@pytest.mark.parametrize("slug", ["../../x", "a/b", "/etc", "..", "", "A b", "-x", "x" * 200, "x\u202e", "x\n"])
+@pytest.mark.parametrize("section", ["text", "vae", "llm"])
+def test_a_slug_that_is_no_name_of_a_feature_is_refused(tmp_path, section, slug):
+    sections = {"text": "", "vae": "resolution: 64, ", "llm": "model: m, layers: [1], "}
+    path = write(tmp_path, MINIMAL + f"{section}: {{{sections[section]}slug: {json.dumps(slug)}}}")
+    with pytest.raises(ConfigError, match="slug"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["llm={model: m, layers: [1], max_tokens: 1000000000}", "text.t5_tokens=99999999", "vae.resolution=1000000"],
+)
+def test_sizes_that_no_model_has_are_refused(tmp_path, override):
+    with pytest.raises(ConfigError, match="less than or equal to"):
+        load_config(write(tmp_path), [override])

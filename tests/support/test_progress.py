@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import os
+import re
 import subprocess
 import sys
 
@@ -74,3 +76,68 @@ def test_levels_of_the_loggers_are_put_back():
     with log_to_stderr():
         assert logging.getLogger("sur").level == logging.INFO
     assert logging.getLogger("sur").level == before
+
+
+def screen(written: str) -> list[str]:
+    """The lines that a terminal shows after a text with carriage returns and rich's cursor movements."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part.startswith("\x1b"):
+            if part.endswith("A"):
+                row -= int(part[2:-1] or 1)
+            elif part.endswith("K"):
+                lines[row] = "" if part == "\x1b[2K" else lines[row][:column]
+        else:
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+IN_A_TERMINAL = """
+import logging, sys, time
+from sur.support.log import log_to_stderr
+from sur.support.progress import Progress
+early = logging.StreamHandler()  # as Prefect's: it knows the stderr from before the bar
+logging.getLogger("other").addHandler(early)
+with log_to_stderr():
+    with Progress("[/x]", 3, "rows") as outer:
+        with Progress("inner", 3, "rows") as inner:
+            for step in range(3):
+                logging.getLogger("sur.test").warning("ours %d [b]\\x1b[2J", step)
+                inner.advance(note="file [/y].png")
+        logging.getLogger("other").warning("theirs")
+        outer.advance()
+        time.sleep(0.3)
+logging.getLogger("other").warning("after")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_in_a_terminal_lines_of_the_log_stand_above_the_bar():
+    import pty
+
+    main, side = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen([sys.executable, "-c", IN_A_TERMINAL], stderr=side, env=environment)
+    os.close(side)
+    written = b""
+    while True:
+        try:
+            read = os.read(main, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not read:
+            break
+        written += read
+    assert process.wait() == 0, written
+    shown = screen(written.decode())
+    logged = [line for line in shown if "ours" in line or "theirs" in line or "after" in line]
+    assert [re.sub(r"^[\d:.]+ ", "", line) for line in logged] == [
+        *(rf"| WARNING | sur.test - ours {step} [b]\u001b[2J" for step in range(3)), "theirs", "after",
+    ]  # fmt: skip
+    assert any(line.startswith("[/x]") and "1/3" in line for line in shown)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+
+NOT_ASKED = "not asked for"  # why a check was skipped that the options leave out
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class LintReport:
                 if finding.check not in reasons.setdefault(row, []):
                     reasons[row].append(finding.check)
         return {row: ", ".join(checks) for row, checks in reasons.items()}
+
+    def not_run(self, asked: Iterable[str]) -> list[tuple[str, str]]:
+        """The checks that were asked for by name and did not run, each with the reason; all, where none ran at all."""
+        names = set(asked)
+        return [
+            (name, why) for name, why in self.skipped.items() if name in names or not (self.checked or why == NOT_ASKED)
+        ]
 
     def to_json(self) -> dict:
         """The report as plain JSON."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sur.analysis.lint import safety
-from sur.analysis.lint.finding import Finding, LintReport
+from sur.analysis.lint.finding import NOT_ASKED, Finding, LintReport
 from sur.analysis.lint.leakage import leakage
 from sur.analysis.lint.outliers import outliers
 from sur.analysis.lint.picture_features import PictureFeatures, file_features, latent_features
@@ -149,7 +149,7 @@ class _Lint:
     def check(self, name: str, how: str, findings: Callable[[], Iterable[Finding]]) -> None:
         """Run one check, unless the options leave it out."""
         if not self.options.wants(name):
-            self.skipped[name] = "not asked for"
+            self.skipped[name] = NOT_ASKED
             return
         self.on_check(name)
         self.findings += findings()
@@ -217,7 +217,7 @@ class _Lint:
         findings = sorted(self.findings, key=lambda finding: order[finding.check])
         for name in CHECKS:
             if name not in self.checked and name not in self.skipped:
-                self.skipped[name] = "not asked for"
+                self.skipped[name] = NOT_ASKED
         return LintReport(source, len(self.rows), tuple(findings), self.checked, self.skipped)
 
 

@@ -62,7 +62,13 @@ class SecurityMiddleware:
         refusal = self._refusal(scope["method"], Headers(scope=scope))
         respond = self._app if refusal is None else refusal
 
+        head = scope["method"] == "HEAD"
+        if head and refusal is None:  # the pages know GET alone; the answer is the same without its content
+            scope = {**scope, "method": "GET"}
+
         async def send_with_headers(message: Message) -> None:
+            if head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():

@@ -44,7 +44,7 @@ def print_costs(config: "RunConfig", rows: Sequence[int], gpus: Sequence[int], s
         )  # fmt: skip
     out.print(table)
     given = ", ".join(f"{name}={value:g}" if name != "gpu" else value for name, value in asdict(assumptions).items())
-    out.print(f"assumed (change by --assume name=value): {given}", markup=False)
+    out.print(f"assumed (change by --assume name=value): {given}")
 
 
 def _gpu_hours(value: float) -> str:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from sur.support.formatting import format_arrays, format_bytes, format_source
+from sur.support.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from sur.analysis.store.contents import StoreContents
@@ -17,16 +16,15 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 100  # of an identity's value
 
 
-def print_contents(contents: "StoreContents", out: Console, long: bool) -> None:
+def print_contents(contents: "StoreContents", out: PlainConsole, long: bool) -> None:
     """Print rows, data sets and features; `long`: also every array, every identity and the first rows."""
     summary = contents.summary
     out.print(
         f"{summary.path}: {summary.n_rows} rows in {summary.n_partitions} partitions "
-        f"of up to {summary.rows_per_partition}",
-        markup=False,
+        f"of up to {summary.rows_per_partition}"
     )
     for name, rows in contents.datasets.items():
-        out.print(f"data set {name}: {rows} rows", markup=False)
+        out.print(f"data set {name}: {rows} rows")
     features = [*summary.features, *summary.assets]
     if not long:
         out.print(_short_table(features))
@@ -36,7 +34,7 @@ def print_contents(contents: "StoreContents", out: Console, long: bool) -> None:
         out.print(_identity_table(feature))
     first = Table("slot", "id", "simple", "complex", "image", title="first rows")
     for row in contents.first_rows:
-        first.add_row(str(row.slot), row.id.hex(), *map(escape, (row.simple, row.complex, row.image)))
+        first.add_row(str(row.slot), row.id.hex(), row.simple, row.complex, row.image)
     out.print(first)
 
 
@@ -52,7 +50,7 @@ def _short_table(features: Sequence["FeatureSummary"]) -> Table:
             rows,
             format_arrays(feature.arrays),
             format_bytes(feature.bytes_on_disk),
-            escape(format_source(feature.kind, feature.identity)),
+            format_source(feature.kind, feature.identity),
         )
     return table
 
@@ -75,7 +73,7 @@ def _long_table(features: Sequence["FeatureSummary"]) -> Table:
 def _identity_table(feature: "FeatureSummary") -> Table:
     table = Table("field", "value", title=f"identity of {feature.name}", title_justify="left")
     for key, value in sorted(feature.identity.items()):
-        table.add_row(key, escape(_shortened(value)))
+        table.add_row(key, _shortened(value))
     return table
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from sur.support.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,19 +22,17 @@ PICTURE_COLUMNS = 48
 MOST_NAMED = 20  # dimensions that are named
 
 
-def print_row(row: "RowReport", out: Console) -> None:
+def print_row(row: "RowReport", out: PlainConsole) -> None:
     """Print a row's prompts, its values in each feature, and its nearest rows by each."""
-    out.print(f"row {row.id}, slot {row.slot} (partition {row.partition})", markup=False, highlight=False)
+    out.print(f"row {row.id}, slot {row.slot} (partition {row.partition})")
     for name, value in (("simple", row.simple), ("complex", row.complex), ("image", row.image)):
-        out.print(f"  {name:8}{value or '(none)'}", markup=False, highlight=False)
+        out.print(f"  {name:8}{value or '(none)'}")
     sets = ", ".join(row.datasets) or "(none)"
-    out.print(
-        f"  {'in':8}{sets}; in the validation split if train.validation_fraction > {row.split_share:.4f}", markup=False
-    )
+    out.print(f"  {'in':8}{sets}; in the validation split if train.validation_fraction > {row.split_share:.4f}")
     table = Table("feature", "tokens", "norm", "mean", "deviation", "largest", "token norms", box=None, pad_edge=False)
     for feature in row.features:
         if feature.missing:
-            table.add_row(feature.name, "", "", "", "", "", escape(f"none: {feature.missing}"))
+            table.add_row(feature.name, "", "", "", "", "", f"none: {feature.missing}")
             continue
         norms = feature.token_norms
         spread = f"{min(norms):.4g} … {max(norms):.4g}" if norms else ""
@@ -42,13 +40,13 @@ def print_row(row: "RowReport", out: Console) -> None:
         table.add_row(feature.name, "" if feature.tokens is None else str(feature.tokens), *numbers, spread)
     out.print(table)
     for name, neighbours in row.neighbours.items():
-        out.print(f"nearest by {name} (cosine of standardised vectors)", markup=False, highlight=False)
+        out.print(f"nearest by {name} (cosine of standardised vectors)")
         for near in neighbours:
             line = f"  {near.similarity:.4f}  {near.slot:6d}  {near.simple}"
-            out.print(line, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
+            out.print(line, no_wrap=True, overflow="ellipsis")
 
 
-def print_picture(image: "Image", out: Console) -> None:
+def print_picture(image: "Image", out: PlainConsole) -> None:
     """Print a picture in half blocks, in a terminal that has colours."""
     if not out.is_terminal or out.color_system is None:
         return
@@ -63,28 +61,26 @@ def print_picture(image: "Image", out: Console) -> None:
     out.print(text, end="")
 
 
-def print_rows(rows: Sequence["RowRecord"], total: int, text: str, out: Console) -> None:
+def print_rows(rows: Sequence["RowRecord"], total: int, text: str, out: PlainConsole) -> None:
     """Print the rows that a search for `text` found; `total`: how many it found in all."""
-    out.print(f"{total} rows hold {text!r}" + (f", the first {len(rows)}:" if total > len(rows) else ""), markup=False)
+    out.print(f"{total} rows hold {text!r}" + (f", the first {len(rows)}:" if total > len(rows) else ""))
     table = Table("slot", "id", "simple", "complex", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(str(row.slot), row.id.hex()[:8], escape(row.simple), escape(row.complex))
+        table.add_row(str(row.slot), row.id.hex()[:8], row.simple, row.complex)
     if rows:
         out.print(table)
 
 
-def print_statistics(statistics: "FeatureStatistics", out: Console) -> None:
+def print_statistics(statistics: "FeatureStatistics", out: PlainConsole) -> None:
     """Print a feature's numbers, dimensions and histograms."""
 
     s = statistics
 
     def print_fact(name: str, value: str) -> None:
-        out.print(f"  {name:16}{value}", markup=False, highlight=False)
+        out.print(f"  {name:16}{value}")
 
     out.print(
         f"{s.name}: {s.array} {list(s.shape)}, {s.kind}",
-        markup=False,
-        highlight=False,
     )
     partitions = f"{s.partitions_done} of {s.partitions_total} partitions"
     print_fact(
@@ -111,15 +107,14 @@ def print_statistics(statistics: "FeatureStatistics", out: Console) -> None:
     out.print(
         f"norms: mean {norms.mean:.4g}, median {norms.median:.4g}, {norms.smallest:.4g} … {norms.largest:.4g}"
         + (f"; {norms.zeros:,} are zero" if norms.zeros else ""),
-        highlight=False,
     )
     _print_bars([f"{edge:.4g}" for edge in norms.edges[:-1]], norms.counts, out)
     if s.token_lengths:
-        out.print("tokens a row:", highlight=False)
+        out.print("tokens a row:")
         _print_bars(*_length_bins(s.token_lengths), out)
 
 
-def print_difference(difference: "FeatureDifference | StoreDifference", out: Console) -> None:
+def print_difference(difference: "FeatureDifference | StoreDifference", out: PlainConsole) -> None:
     """Print the differences of two features or two stores, and how large they are."""
     from sur.analysis.store.difference import FeatureDifference
 
@@ -142,7 +137,7 @@ def print_difference(difference: "FeatureDifference | StoreDifference", out: Con
     _print_plain("no difference" if difference.same else "the stores differ", out)
 
 
-def _print_feature_difference(difference: "FeatureDifference", out: Console) -> None:
+def _print_feature_difference(difference: "FeatureDifference", out: PlainConsole) -> None:
     names = dict.fromkeys((difference.name_a, difference.name_b))
     how = " (by checksum)" if difference.by_checksum else ""
     same = difference.same and difference.rows
@@ -170,15 +165,15 @@ def _print_feature_difference(difference: "FeatureDifference", out: Console) -> 
         _print_plain(f"  row {row.id[:8]} (slots {row.slot_a} and {row.slot_b}): {numbers}", out)
 
 
-def _print_only_in(what: str, only_a: "OnlyIn", only_b: "OnlyIn", out: Console) -> None:
+def _print_only_in(what: str, only_a: "OnlyIn", only_b: "OnlyIn", out: PlainConsole) -> None:
     for side, only in (("first", only_a), ("second", only_b)):
         if only.rows:
             first = ", ".join(row[:8] for row in only.first) + (", …" if only.rows > len(only.first) else "")
             _print_plain(f"{what} in the {side} only: {only.rows:,} ({first})", out)
 
 
-def _print_plain(text: str, out: Console) -> None:
-    out.print(text, markup=False, highlight=False)
+def _print_plain(text: str, out: PlainConsole) -> None:
+    out.print(text)
 
 
 def _with_names(items: Sequence[object]) -> str:
@@ -197,10 +192,10 @@ def _length_bins(lengths: Sequence[tuple[int, int]]) -> tuple[list[str], list[in
     return [str(start) if step == 1 else f"{start}-{min(start + step - 1, last)}" for start in starts], counts
 
 
-def _print_bars(labels: Sequence[str], counts: Sequence[int], out: Console) -> None:
+def _print_bars(labels: Sequence[str], counts: Sequence[int], out: PlainConsole) -> None:
     """Print a histogram, one line a bin."""
     most, width = max(counts, default=0), max(map(len, labels), default=0)
     for label, count in zip(labels, counts, strict=True):
         eighths = round(8 * BAR_COLUMNS * count / most) if most else 0
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-        out.print(f"  {label:>{width}} {bar or '▏' * (count > 0)} {count:,}", markup=False, highlight=False)
+        out.print(f"  {label:>{width}} {bar or '▏' * (count > 0)} {count:,}")

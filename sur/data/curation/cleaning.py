@@ -8,8 +8,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from sur.config.curation import CleaningConfig, Dialect
+from sur.data.curation.control_tokens import CONTROL_TOKEN
 from sur.data.curation.metadata.a1111 import read_a1111
-from sur.data.curation.prompt_syntax import NEGATIVE, TEXT, Span, parse
+from sur.data.curation.prompt_syntax import CONTROL, NEGATIVE, TEXT, Span, parse
 
 QUALITY = "quality tag"
 UNWANTED = "unwanted part"
@@ -57,11 +58,26 @@ def clean(prompt: str, config: CleaningConfig, dialect: Dialect | None = None, s
     spans = parse(body, dialect, steps, config.all_choices)
     negatives += [words for span in spans if span.kind == NEGATIVE and (words := _tidy(span.source))]
     removed += _removals(spans)
-    text = "".join(span.shown for span in spans)
+    text, reassembled = without_control_tokens("".join(span.shown for span in spans))
+    removed += reassembled
+    negatives, hidden = zip(*map(without_control_tokens, negatives), strict=True) if negatives else ((), ())
+    removed += [removal for removals in hidden for removal in removals]
     if config.underscores:
         text = re.sub(r"(?<=\w)_(?=\w)", " ", text)
     parts, dropped = _filter_parts(_parts(text), config)
     return Cleaned(", ".join(parts), ", ".join(negatives), (*removed, *dropped))
+
+
+def without_control_tokens(text: str) -> tuple[str, list[Removal]]:
+    """A text without tokens that would steer a text encoder, and these tokens.
+
+    The parts of one may come together when others, or markup, are taken out from between them.
+    """
+    removed: list[Removal] = []
+    while found := CONTROL_TOKEN.findall(text):
+        removed += [Removal(CONTROL, token) for token in found]
+        text = CONTROL_TOKEN.sub(", ", text)
+    return text, removed
 
 
 def _removals(spans: list[Span]) -> list[Removal]:

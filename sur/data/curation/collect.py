@@ -12,7 +12,7 @@ from PIL import Image
 from sur.config.curation import BuildConfig, CleaningConfig, Dialect, FiltersConfig, SourceConfig
 from sur.config.data import DataConfig
 from sur.data import Quarantined
-from sur.data.curation.cleaning import clean
+from sur.data.curation.cleaning import clean, without_control_tokens
 from sur.data.curation.content_words import words
 from sur.data.curation.draft import UNREADABLE, BuildDraft, LeftOutRow, ProgressMaker
 from sur.data.curation.filters import PICTURE, LeftOut, check_picture, check_text
@@ -24,7 +24,7 @@ from sur.support.images import ImageError, decode, open_checked
 from sur.support.progress import Progress
 
 LONGEST_PROMPT = DataConfig.model_fields["max_prompt_chars"].default  # characters; extraction would not take more
-EXTENSIONS = {"JPEG": ".jpg", "TIFF": ".tif"}
+EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif"}
 
 
 def collect(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildDraft:
@@ -35,7 +35,9 @@ def collect(config: BuildConfig, progress: ProgressMaker = Progress) -> BuildDra
     source = open_source(config.source)
     entries = list(source.candidates())
     left = [LeftOutRow(UNREADABLE, entry) for entry in entries if isinstance(entry, Quarantined)]
-    draft = BuildDraft([entry for entry in entries if isinstance(entry, RowCandidate)], left, len(entries))
+    draft = BuildDraft(
+        [entry for entry in entries if isinstance(entry, RowCandidate)], left, len(entries), source.passed_over
+    )
     seen: dict[Any, str] = {}
     with progress("read", len(draft.candidates), "candidates") as bar:
 
@@ -73,14 +75,23 @@ def with_picture(candidate: RowCandidate, source: Source, config: SourceConfig, 
         "height": image.height,
     }
     extension = EXTENSIONS.get(str(image.format), f".{str(image.format).lower()}")
-    candidate = replace(candidate, sha256=sha256, extension=extension, facts={"source": picture_facts})
+    candidate = replace(
+        candidate, sha256=sha256, extension=extension, facts={**candidate.facts, "source": picture_facts}
+    )
     if config.metadata == "ignored" or candidate.complex:
         return candidate
     return _with_metadata(candidate, image, required=config.metadata == "required")
 
 
 def with_clean_prompt(candidate: RowCandidate, config: CleaningConfig) -> RowCandidate:
-    """The candidate with its complex prompt cleaned; the prompt as written and the removed parts are in the facts."""
+    """The candidate with its complex prompt cleaned; the prompt as written and the removed parts are in the facts.
+
+    Of its narrative, tokens that would steer a text encoder are taken out.
+    """
+    simple, tokens = without_control_tokens(candidate.simple)
+    if tokens:
+        facts = {**candidate.facts, "removed_from_text": [list(removal) for removal in tokens]}
+        candidate = replace(candidate, simple=" ".join(simple.split()).strip(" ,"), facts=facts)
     if not candidate.complex:
         return candidate
     if len(candidate.complex) > LONGEST_PROMPT:

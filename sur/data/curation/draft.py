@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,20 @@ class LeftOutRow:
 
 
 class BuildDraft:
-    """Candidates that may become rows, rows that were left out, and the number of candidates that the source gave."""
+    """Candidates that may become rows, rows that were left out, and the number of candidates that the source gave.
 
-    def __init__(self, candidates: Sequence[RowCandidate], left: Sequence[LeftOutRow], given: int) -> None:
+    passed_over: number of files that are no candidates, by their kind.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[RowCandidate],
+        left: Sequence[LeftOutRow],
+        given: int,
+        passed_over: Mapping[str, int] | None = None,
+    ) -> None:
         self.candidates, self.left, self.given = tuple(candidates), tuple(left), given
+        self.passed_over = dict(passed_over or {})
 
     def map(self, change: Callable[[RowCandidate], RowCandidate]) -> BuildDraft:
         """The draft with every candidate changed, or left out for the RowError that the change raises."""
@@ -43,7 +53,7 @@ class BuildDraft:
                 candidates.append(change(candidate))
             except RowError as error:
                 left.append(left_out(candidate, error))
-        return BuildDraft(candidates, left, self.given)
+        return BuildDraft(candidates, left, self.given, self.passed_over)
 
     def save(self, run_dir: Path) -> Path:
         """Write the draft into a build's folder, all or nothing; returns its file."""
@@ -54,17 +64,17 @@ class BuildDraft:
     def read(cls, path: Path) -> BuildDraft:
         """The draft that `save` wrote to a file."""
         with open(path, encoding="ascii") as lines:
-            given = json.loads(next(lines))["given"]
+            head = json.loads(next(lines))
             candidates, left = [], []
             for record in map(json.loads, lines):
                 if "candidate" in record:
                     candidates.append(RowCandidate(**record["candidate"]))
                 else:
                     left.append(LeftOutRow(record["left"], Quarantined(**record["row"])))
-        return cls(candidates, left, given)
+        return cls(candidates, left, head["given"], head.get("passed_over"))
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        yield {"given": self.given}
+        yield {"given": self.given, "passed_over": self.passed_over}
         yield from ({"candidate": asdict(candidate)} for candidate in self.candidates)
         yield from ({"left": entry.filter, "row": asdict(entry.row)} for entry in self.left)
 

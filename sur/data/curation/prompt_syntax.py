@@ -1,12 +1,13 @@
 """The prompt syntaxes of image generators, read into spans that cover a prompt exactly, character by character.
 
-    prompt   = { word | escape | round | square | curly | network | wildcard | keyword | flag }
+    prompt   = { word | escape | round | square | curly | control | network | wildcard | keyword | flag }
     escape   = "\\" and one of ( ) [ ] { } < > : | \\
     round    = "(" prompt [ ":" number ] ")" [ "+"... | "-"... | number ]      weight (what follows: invokeai)
     square   = "[" prompt "]"                                                   weight
              | "[" [ prompt ":" ] prompt ":" number "]"                         editing: from, to, when
              | "[" prompt { "|" prompt } "]"                                    alternation
     curly    = "{" [ count "$$" ] [ weight "::" ] prompt { "|" prompt } "}"     variants
+    control  = "<|" name "|>"  |  "<s>" and the like: a token that steers a model
     network  = "<" kind ":" name { ":" argument } ">"  |  "embedding:" name
     wildcard = "__" name "__"
     keyword  = "BREAK" | "AND" | "ADDBASE" | "ADDCOL" | "ADDROW" | "ADDCOMM"
@@ -26,13 +27,16 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from sur.config.curation import Dialect
+from sur.data.curation.control_tokens import CONTROL_TOKEN
 
 TEXT = ""
 WEIGHT, ZERO, NEGATIVE, EDITING, CHOICE = "weight", "weight of zero", "negative part", "editing", "choice"
 NETWORK, WILDCARD, KEYWORD, FLAG, UNBALANCED = "network", "wildcard", "keyword", "flag", "unbalanced bracket"
+CONTROL = "control token"
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
 _TOKEN = re.compile(
     r"(?P<escape>\\[()\[\]{}<>:|\\])"
+    rf"|(?P<control>{CONTROL_TOKEN.pattern})"
     r"|(?P<network><[A-Za-z]\w*:[^<>]*>|\bembedding:[\w./\\-]+(?<![.:]))"
     r"|(?P<wildcard>__[A-Za-z0-9*][\w\-/.*]*?__)"
     r"|(?P<keyword>\b(?:BREAK|AND|ADDBASE|ADDCOL|ADDROW|ADDCOMM)\b)"
@@ -76,12 +80,21 @@ def parse(prompt: str, dialect: Dialect = "a1111", steps: int | None = None, all
     all_choices: keep every alternative of a choice, not its first.
     """
     if dialect == "plain":
-        return [Span(prompt, prompt)]
+        return _split_control(prompt)
     flags: list[Span] = []
     if dialect == "midjourney":
         prompt, flags = _split_flags(prompt)
     spans = _Reader(prompt, dialect, steps, all_choices).read()
     return (_invoke_words(spans) if dialect == "invokeai" else spans) + flags
+
+
+def _split_control(prompt: str) -> list[Span]:
+    """The words of a prompt, and the control tokens between them."""
+    spans, place = [], 0
+    for found in CONTROL_TOKEN.finditer(prompt):
+        spans += [Span(prompt[place : found.start()], prompt[place : found.start()]), _span(found.group(), "control")]
+        place = found.end()
+    return [span for span in (*spans, Span(prompt[place:], prompt[place:])) if span.source]
 
 
 class _Reader:
@@ -269,6 +282,8 @@ def _span(token: str, kind: str | None) -> Span:
         return Span(token, token[1])
     if kind == "keyword":
         return Span(token, ", ", KEYWORD)
+    if kind == "control":
+        return Span(token, ", ", CONTROL)
     return Span(token, "", NETWORK if kind == "network" else WILDCARD)
 
 

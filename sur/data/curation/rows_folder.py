@@ -14,10 +14,13 @@ the same command writes the rest.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,16 @@ from sur.data.curation.collect import refuse_duplicate
 from sur.data.curation.draft import BuildDraft, ProgressMaker
 from sur.data.curation.filters import PICTURE, LeftOut
 from sur.data.curation.sources import RowCandidate, Source, open_source
-from sur.support.files import write_bytes
+from sur.support.errors import ConfigError
+from sur.support.files import clear_partials, write_bytes
 from sur.support.progress import Progress
 
 
 class BuildSummary(BaseModel):
-    """Counts of a build: candidates = rows + the sum of left_out, which counts by filter."""
+    """Counts of a build: candidates = rows + the sum of left_out, which counts by filter.
+
+    passed_over: number of files of the source that are no pictures, by their ending.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,17 +51,39 @@ class BuildSummary(BaseModel):
     pictures: int
     paired: int
     left_out: dict[str, int]
+    passed_over: dict[str, int] = {}
 
 
 def write_rows(config: BuildConfig, draft: BuildDraft, progress: ProgressMaker = Progress) -> BuildSummary:
     """Write the rows of a draft into the build's folder, leaving out the incomplete ones; returns the summary.
 
-    The summary is written too.
+    The summary is written too. What a killed build left half written is removed.
+    Raises: ConfigError when another build is writing there.
     """
-    source = open_source(config.source)
-    seen: dict[Any, str] = {}
     folder = BuildFolder(config.run_dir)
     folder.data.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        clear_partials(folder.path)
+        clear_partials(folder.data, inner=True)
+        return _write(config, draft, folder, progress)
+
+
+@contextmanager
+def _only_writer(folder: BuildFolder) -> Iterator[None]:
+    """Keep other builds from the folder inside the block. Raises: ConfigError when one is writing its rows."""
+    descriptor = os.open(folder.data, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(f"another `sur build` is at work in {folder.path}; wait for it, or stop it") from None
+    finally:
+        os.close(descriptor)
+
+
+def _write(config: BuildConfig, draft: BuildDraft, folder: BuildFolder, progress: ProgressMaker) -> BuildSummary:
+    source = open_source(config.source)
+    seen: dict[Any, str] = {}
     with progress("write", len(draft.candidates), "rows") as bar:
 
         def finished(candidate: RowCandidate) -> RowCandidate:
@@ -80,6 +109,7 @@ def write_rows(config: BuildConfig, draft: BuildDraft, progress: ProgressMaker =
         pictures=sum(bool(candidate.picture) for candidate in candidates),
         paired=sum(bool(candidate.complex) for candidate in candidates),
         left_out=dict(sorted(Counter(entry.filter for entry in left).items())),
+        passed_over=draft.passed_over,
     )
     write_bytes(folder.summary, _json(summary.model_dump()), durable=True)
     write_bytes(folder.metadata, _lines(map(columns, candidates)), durable=True)

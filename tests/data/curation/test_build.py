@@ -437,3 +437,163 @@ def test_a_build_that_is_stopped_says_what_is_kept(built, tmp_path):
     assert stop.exit_code == 143
     nothing = built.model_copy(update={"run_dir": tmp_path})
     assert str(stopped(KeyboardInterrupt(), nothing)) == "stopped before anything was saved"
+
+
+def test_pictures_are_taken_by_content_and_what_is_passed_over_is_counted(tmp_path):
+    folder = tmp_path / "in"
+    pixels = np.random.default_rng(8).integers(0, 255, (72, 80, 3), dtype=np.uint8)
+    folder.mkdir()
+    for number, (name, kind) in enumerate(
+        (("a.jfif", "JPEG"), ("b.JPE", "JPEG"), ("c.avif", "AVIF"), ("no ending", "PNG"), ("e.dat", "WEBP"),
+         ("f.png_large", "BMP"), ("g.bak", "TIFF"), ("h.pnm", "PPM"), ("deep.er", "GIF"))
+    ):  # fmt: skip
+        Image.fromarray(np.roll(pixels, number, axis=0)).save(folder / name, kind)
+    (folder / "i.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (folder / "iphone").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    for name in ("a.txt", "b.txt", "notes", "BMW.md", "rows.json", ".hidden.png"):
+        (folder / name).write_text("BM P5 words", encoding="ascii")
+    os.mkfifo(folder / "pipe")
+    (folder / ".cache").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"pictures": folder}, captions={"model": "none"},
+        filters=LENIENT,
+    )  # fmt: skip
+    draft = collect(load_build_config(path))
+    assert [candidate.location for candidate in draft.candidates] == sorted(
+        ["a.jfif", "b.JPE", "c.avif", "no ending", "e.dat", "f.png_large", "g.bak", "h.pnm", "deep.er"]
+    )
+    assert {candidate.extension for candidate in draft.candidates} == {
+        ".jpg", ".avif", ".png", ".webp", ".bmp", ".tif", ".ppm", ".gif"
+    }  # fmt: skip
+    assert {entry.row.location for entry in draft.left} == {"i.heic", "iphone", "linked"}
+    assert draft.passed_over == {
+        ".json": 1, ".md": 1, ".txt": 2, "hidden files": 1, "hidden folders": 1, "no ending": 2
+    }  # fmt: skip
+    assert BuildDraft.read(draft.save(tmp_path / "saved")).passed_over == draft.passed_over
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    draw(tmp_path / "in" / "shut" / "a.png", 1)
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    path = save_build(tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"pictures": tmp_path / "in"},
+                      captions={"model": "none"})  # fmt: skip
+    (entry,) = collect(load_build_config(path)).left
+    assert (entry.row.location, "Permission denied" in entry.row.reason) == ("shut", True)
+
+
+@pytest.mark.parametrize("side", ["simple", "complex", "ignored"])
+def test_captions_beside_pictures_are_read_where_they_are_asked_for(tmp_path, side):
+    folder = tmp_path / "in"
+    for number, name in enumerate(("a.png", "b.png", "sub/c.png", "d.png")):
+        draw(folder / name, number, parameters=A1111.format(number))
+    (folder / "a.txt").write_text("an (old:1.2) inn,\n at dusk\n", encoding="utf-8-sig")
+    (folder / "sub" / "c.png.caption").write_text("a quay")
+    (folder / "d.txt").write_bytes(b"caf\xe9")
+    (folder / "licence.txt").write_text("free")
+    sections = {"captions": {"model": "none"}} if side != "simple" else {}
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"pictures": folder, "captions_beside": side},
+        filters=LENIENT, **sections,
+    )  # fmt: skip
+    draft = collect(load_build_config(path))
+    found = {candidate.location: candidate for candidate in draft.candidates}
+    if side == "ignored":
+        assert set(found) == {"a.png", "b.png", "sub/c.png", "d.png"} and draft.passed_over == {
+            ".caption": 1,
+            ".txt": 3,
+        }
+        return
+    assert draft.passed_over == {".txt": 2}  # the licence, and the caption that is no UTF-8
+    (entry,) = draft.left
+    assert entry.row.location == "d.png" and "d.txt" in entry.row.reason
+    assert found["a.png"].facts["caption"] == {"file": "a.txt"}
+    if side == "simple":
+        assert found["a.png"].simple == "an (old:1.2) inn, at dusk" and found["sub/c.png"].simple == "a quay"
+        assert found["a.png"].complex == "a red fox 0, snow" and found["b.png"].simple == ""
+    else:
+        assert found["a.png"].complex == "an old inn, at dusk" and found["b.png"].complex == "a red fox 1, snow"
+
+
+def test_captions_beside_are_of_pictures_alone(tmp_path):
+    (tmp_path / "p.txt").write_text("a fox")
+    path = save_build(tmp_path / "b.yaml", run_dir=tmp_path / "run",
+                      source={"prompts": tmp_path / "p.txt", "captions_beside": "simple"})  # fmt: skip
+    with pytest.raises(ConfigError, match="captions_beside is for a folder of pictures"):
+        load_build_config(path)
+
+
+def test_a_narrative_loses_tokens_that_steer_an_encoder(tmp_path):
+    (tmp_path / "p.txt").write_text("A fox sits<|endoftext|>in snow.</s>\n")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", source={"prompts": tmp_path / "p.txt", "holds": "simple"},
+        keep_unpaired=True, filters=LENIENT,
+    )  # fmt: skip
+    (candidate,) = collect(load_build_config(path)).candidates
+    assert candidate.simple == "A fox sits, in snow."
+    assert [source for _, source in candidate.facts["removed_from_text"]] == ["<|endoftext|>", "</s>"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sur.config.curation import load_build_config
+from sur.data.curation import build_rows
+from sur.support import files
+until = int(sys.argv[2])
+replace = Path.replace
+def killing(self, target):
+    global until
+    until -= 1
+    if until == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = killing
+build_rows(load_build_config(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_build_left_half_written_is_gone_after_the_next(tmp_path):
+    for number in range(2):
+        draw(tmp_path / "in" / f"fox{number}.png", number, parameters=A1111.format(number))
+        (tmp_path / "in" / f"fox{number}.txt").write_text(f"A fox sits in snow {number}.")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", filters=LENIENT,
+        source={"pictures": tmp_path / "in", "captions_beside": "simple"},
+    )  # fmt: skip
+    config = load_build_config(path)
+    for until in (1, 3, 5):  # at the configuration, at the second picture, behind the provenance
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(until)], capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(config.run_dir.rglob("*.partial"))
+    (config.data_dir / f".other.{os.getppid()}.partial").write_text("of a process that is alive")
+    assert build_rows(config).rows == 2
+    assert [left.name for left in config.run_dir.rglob("*.partial")] == [f".other.{os.getppid()}.partial"]
+    assert len(lines(config.data_dir / "metadata.jsonl")) == len(lines(config.data_dir / "provenance.jsonl")) == 2
+
+
+def test_two_builds_do_not_write_one_folder_at_a_time(tmp_path):
+    import fcntl
+
+    draw(tmp_path / "in" / "fox.png", 1, parameters=A1111)
+    (tmp_path / "in" / "fox.txt").write_text("A fox sits in snow.")
+    path = save_build(
+        tmp_path / "b.yaml", run_dir=tmp_path / "run", filters=LENIENT,
+        source={"pictures": tmp_path / "in", "captions_beside": "simple"},
+    )  # fmt: skip
+    config = load_build_config(path)
+    config.data_dir.mkdir(parents=True)
+    descriptor = os.open(config.data_dir, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(ConfigError, match="another `sur build` is at work"):
+        build_rows(config)
+    os.close(descriptor)
+    assert build_rows(config).rows == 1

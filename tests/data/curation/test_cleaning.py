@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sur.config.curation import CleaningConfig, Dialect
 from sur.data.curation import prompt_syntax
 from sur.data.curation.cleaning import clean
+from sur.data.curation.control_tokens import CONTROL_TOKEN
 from sur.data.curation.prompt_syntax import TEXT, parse
 
 DIALECTS = ("a1111", "comfyui", "invokeai", "midjourney", "plain")
@@ -221,3 +222,49 @@ def test_an_escape_before_an_invokeai_weight_stays_taken_off():
 def test_ten_thousand_brackets_need_no_recursion():
     assert text_of("(" * 10_000 + "fox" + ")" * 10_000) == "fox"
     assert text_of("[" * 3_000 + "fox" + ":0.1]" * 3_000) == "fox"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<|endoftext|>",
+        "<|startoftext|>",
+        "<s>",
+        "</s>",
+        "<pad>",
+        "<extra_id_7>",
+        "<|im_start|>",
+        "<｜end▁of▁sentence｜>",
+    ],
+)
+def test_tokens_that_steer_an_encoder_are_left_out_in_every_dialect(dialect, token):
+    cleaned = clean(f"a fox{token}snow {token}", CleaningConfig(), dialect)
+    assert cleaned.text == "a fox, snow"
+    assert [removal.source for removal in cleaned.removed] == [token, token]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a fox <|end(of:1.2)text|> snow", "a fox, snow"),
+        ("a <|end<|endoftext|>oftext|> fox", "a <|end, oftext|> fox"),
+        ("[a fox <|endoftext|>|snow]", "a fox"),
+        ("a {red <|im_end|> fox|hen}", "a red, fox"),
+        ("I <3 <b>foxes</b>, a <small> one", "I <3 <b>foxes</b>, a <small> one"),
+    ],
+)
+def test_tokens_that_markup_takes_apart_are_left_out_too(prompt, expected):
+    assert text_of(prompt) == expected
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from([*PIECES, "<|", "|>", "endoftext", "<|endoftext|>", "</s>", "<", "s>"]), max_size=12).map(
+        "".join
+    )
+)
+def test_no_cleaned_prompt_holds_a_token_that_steers_an_encoder(prompt):
+    for dialect in DIALECTS:
+        cleaned = clean(prompt, CleaningConfig(), dialect)
+        assert not CONTROL_TOKEN.search(f"{cleaned.text}\n{cleaned.negative}")

@@ -1,5 +1,6 @@
 """Prompts from the metadata of generated pictures, in files with the real chunks that the tools write."""
 
+import gzip
 import io
 import json
 from typing import Any
@@ -9,6 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from sur.data.curation.metadata.a1111 import read_a1111, read_settings
 from sur.data.curation.metadata.generator_metadata import MetadataError, texts_in_picture
+from sur.data.curation.metadata.hidden import hidden_text
 from sur.data.curation.metadata.read import read_generator_metadata
 from sur.support.images import open_checked
 
@@ -82,6 +84,65 @@ def test_a_prompt_in_any_script_survives_both_kinds_of_chunk():
         with_comment("JPEG", b"UNICODE\0" + text.encode("utf-16-be")),
     ):
         assert read(data).prompt == "猫、海の前で, “naïve” — ok"
+
+
+FLAT = "an inn, (dusk:1.1){0}Negative prompt: haze, rain{0}Steps: 31, Sampler: Heun, CFG scale: 4, Size: 8x8"
+
+
+@pytest.mark.parametrize("joint", [" ", ".", ",.", ", "])
+def test_a1111_in_one_line_is_taken_apart(joint):
+    found: Any = read_a1111(FLAT.format(joint))
+    assert (found.prompt.rstrip(","), found.negative.rstrip(",")) == ("an inn, (dusk:1.1)", "haze, rain")
+    assert (found.fields["Steps"], found.fields["Sampler"], len(found.fields)) == ("31", "Heun", 4)
+    alone: Any = read_a1111("an inn Steps: 31, Sampler: Heun, CFG scale: 4")
+    assert (alone.prompt, alone.negative) == ("an inn", "")
+
+
+def test_words_that_look_like_settings_stay_in_the_prompt():
+    found: Any = read_a1111("Steps: 3, two dancers\nstyle: ink, mood: calm, Steps: 9, Sampler: Heun, CFG scale: 4")
+    assert found.prompt == "Steps: 3, two dancers\nstyle: ink, mood: calm,"
+    vlad: Any = read_a1111("an inn\nVersion: 1f, Pipeline: Original, Steps: 25, Seed: 7, Sampler: Heun")
+    assert (vlad.prompt, vlad.fields["Pipeline"]) == ("an inn", "Original")
+
+
+def test_prompts_without_settings_are_read_where_they_are_known_to_be_prompts():
+    both = "an inn at dusk\nNegative prompt: haze"
+    for data in (png(parameters=both), with_comment("JPEG", b"ASCII\0\0\0" + both.encode())):
+        assert (read(data).prompt, read(data).negative) == ("an inn at dusk", "haze")
+    assert read(png(parameters="an inn at dusk")).prompt == "an inn at dusk"
+    assert read(with_comment("JPEG", b"ASCII\0\0\0an inn where we slept")) is None
+    assert read(png(parameters='{"other": "tool"}')) is None
+
+
+def exif_three(order: str, text: bytes, kind: int = 129) -> bytes:
+    """EXIF data with a UserComment of any type, UTF-8 (129) for one."""
+    little = order == "little"
+    number = lambda value, size: value.to_bytes(size, "little" if little else "big")  # noqa: E731
+    head = (b"II" if little else b"MM") + number(42, 2) + number(8, 4)
+    top = number(1, 2) + number(0x8769, 2) + number(4, 2) + number(1, 4) + number(26, 4) + number(0, 4)
+    inner = number(1, 2) + number(0x9286, 2) + number(kind, 2) + number(len(text), 4) + number(44, 4) + number(0, 4)
+    return b"Exif\0\0" + head + top + inner + text
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("charset", [b"", b"UTF-8\0\0\0", b"UNICODE\0", b"ASCII\0\0\0", b"\0" * 8])
+@pytest.mark.parametrize("kind", [129, 7])
+def test_a_comment_in_utf_8_is_read_whatever_its_type_and_label(order, charset, kind):
+    text = "ein Gäßchen, 雨\nNegative prompt: fog\nSteps: 20, Sampler: Euler a, CFG scale: 7"
+    found = read(saved("JPEG", exif=exif_three(order, charset + text.encode(), kind)))
+    assert (found.prompt, found.negative) == ("ein Gäßchen, 雨", "fog")
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 3))
+def test_cut_exif_data_give_no_prompt_and_no_other_error(cut):
+    exif = exif_three("big", b"an inn")[:cut] or b"Exif\0\0"
+    try:
+        assert read(saved("WEBP", exif=exif)) is None
+    except MetadataError as error:
+        assert "EXIF data are damaged" in str(error)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", INFOTEXT)
+    check_infotext(read(saved("PNG", exif=exif, pnginfo=info)))
 
 
 def test_a1111_without_negative_prompt_and_with_lines_of_extensions():
@@ -304,3 +365,99 @@ def test_swarmui_and_fooocus_write_json_into_parameters():
 @pytest.mark.parametrize("data", [png(), png(Software="GIMP", Comment="a holiday"), saved("JPEG"), saved("WEBP")])
 def test_a_plain_picture_has_no_prompt(data):
     assert read(data) is None
+
+
+def hide(text: str, signature: str, channels: str, packed: bool, mode: str = "RGBA") -> bytes:
+    """A PNG with a text in the last bits of its pixels, written pixel by pixel."""
+    body = gzip.compress(text.encode()) if packed else text.encode()
+    bits = "".join(f"{byte:08b}" for byte in signature.encode() + (8 * len(body)).to_bytes(4, "big") + body)
+    image = Image.new(mode, (61, 67), (200, 100, 50, 255)[: len(mode)])
+    places = [(x, y, mode.index(c)) for x in range(61) for y in range(67) for c in channels]
+    for (x, y, channel), bit in zip(places, bits, strict=False):
+        pixel: Any = list(image.getpixel((x, y)))  # pyright: ignore[reportArgumentType]
+        pixel[channel] = pixel[channel] & ~1 | int(bit)
+        image.putpixel((x, y), tuple(pixel))
+    made = io.BytesIO()
+    image.save(made, "PNG")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("signature", "channels", "packed", "mode"),
+    [("stealth_pnginfo", "A", False, "RGBA"), ("stealth_pngcomp", "A", True, "RGBA"),
+     ("stealth_rgbinfo", "RGB", False, "RGB"), ("stealth_rgbcomp", "RGB", True, "RGBA")],
+)  # fmt: skip
+def test_parameters_hidden_in_the_pixels_are_read(signature, channels, packed, mode):
+    check_infotext(read(hide(INFOTEXT, signature, channels, packed, mode)))
+
+
+def test_pixels_that_hide_nothing_whole_give_no_prompt():
+    for text, packed in (("x" * 9000, False), ("not gzip", False)):
+        assert read(hide(text, "stealth_pngcomp", "A", packed)) is None
+    long = Image.open(io.BytesIO(hide("x" * 90_000, "stealth_pngcomp", "A", True)))
+    assert hidden_text(long, 90_000) == "x" * 90_000 and hidden_text(long, 20_000) is None
+
+
+NOVELAI = {
+    "Software": "NovelAI", "Source": "NovelAI Diffusion V4 79F47848", "Description": "an inn",
+    "Comment": json.dumps({
+        "prompt": "an inn, 1.5::rain, night::", "uc": "lowres", "steps": 28, "scale": 5,
+        "v4_prompt": {"caption": {"base_caption": "an inn, 1.5::rain, night::",
+                                  "char_captions": [{"char_caption": "girl, red hat"}]}},
+    }),
+}  # fmt: skip
+
+
+def test_novelai_is_read_from_texts_exif_and_pixels():
+    chunks: dict[str, Any] = NOVELAI
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + json.dumps(NOVELAI).encode()
+    for data in (
+        png(**chunks),
+        saved("WEBP", exif=exif.tobytes()),
+        hide(json.dumps(NOVELAI), "stealth_pngcomp", "A", True),
+        hide(json.dumps({**NOVELAI, "Comment": json.loads(NOVELAI["Comment"])}), "stealth_pngcomp", "A", True),
+    ):
+        found = read(data)
+        assert (found.tool, found.prompt, found.negative, found.fields["steps"]) == (
+            "novelai", "an inn, (rain, night:1.5), girl, red hat", "lowres", 28
+        )  # fmt: skip
+    old: dict[str, Any] = {"Software": "NovelAI", "Description": "{an inn}", "Comment": '{"steps": 5, "uc": "fog"}'}
+    assert (read(png(**old)).prompt, read(png(**old)).negative) == ("{an inn}", "fog")
+    with pytest.raises(MetadataError, match="NovelAI"):
+        read(png(Software="NovelAI", Description="an inn", Comment="none"))
+
+
+def xmp(body: str, attributes: str = "") -> bytes:
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:exif="http://ns.adobe.com/exif/1.0/"'
+        f' xmlns:dc="http://purl.org/dc/elements/1.1/"><rdf:Description {attributes}>{body}</rdf:Description>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode()
+
+
+def test_prompts_in_xmp_are_read_from_every_kind_of_file():
+    text = INFOTEXT.replace("<", "&lt;").replace(">", "&gt;")
+    comment = f'<exif:UserComment><rdf:Alt><rdf:li xml:lang="x-default">{text}</rdf:li></rdf:Alt></exif:UserComment>'
+    description = f"<dc:description>{text}</dc:description>"
+    attribute = 'exif:UserComment="' + text.replace('"', "&quot;").replace("\n", "&#10;") + '"'
+    for packet in (xmp(comment), xmp(description), xmp("", attribute)):
+        check_infotext(read(saved("JPEG", xmp=packet)))
+        check_infotext(read(saved("WEBP", xmp=packet)))
+        keyword: dict[str, Any] = {"XML:com.adobe.xmp": packet.decode()}
+        check_infotext(read(png(international=True, **keyword)))
+    things = json.dumps({"c": "an inn", "uc": "fog", "sampler": "Euler", "steps": 9, "seed": 4})
+    found = read(saved("JPEG", xmp=xmp(f"<exif:UserComment>{things}</exif:UserComment>")))
+    assert (found.tool, found.prompt, found.negative) == ("drawthings", "an inn", "fog")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"<x", b"", b"no xml", xmp("<dc:description>a holiday in Rome</dc:description>"),
+        b'<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;">]>' + xmp("<dc:description>&c;</dc:description>"),
+    ],
+)  # fmt: skip
+def test_an_xmp_packet_without_a_prompt_gives_none(packet):
+    assert read(saved("JPEG", xmp=packet)) is None

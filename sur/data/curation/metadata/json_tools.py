@@ -1,4 +1,4 @@
-"""Tools that write their settings as one flat JSON object: InvokeAI, SwarmUI, Fooocus."""
+"""Tools that write their settings as one flat JSON object: InvokeAI, SwarmUI, Fooocus, Draw Things."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def read_json_tools(texts: Mapping[str, str]) -> GeneratorMetadata | None:
     Raises: MetadataError when InvokeAI's own chunk cannot be read.
     """
     if "invokeai_metadata" in texts:
-        fields = _object(texts["invokeai_metadata"])
+        fields = json_fields(texts["invokeai_metadata"])
         if fields is None:
             raise MetadataError("the chunk invokeai_metadata is not a JSON object")
         if "positive_prompt" not in fields:
             return None  # a picture that InvokeAI only edited or upscaled
         return _metadata("invokeai", "invokeai", fields, "positive_prompt", "negative_prompt")
     if "sd-metadata" in texts:
-        image = (_object(texts["sd-metadata"]) or {}).get("image")
+        image = (json_fields(texts["sd-metadata"]) or {}).get("image")
         if not isinstance(image, dict):
             raise MetadataError("the chunk sd-metadata has no object `image`")
         prompt = image.get("prompt")
@@ -30,13 +30,15 @@ def read_json_tools(texts: Mapping[str, str]) -> GeneratorMetadata | None:
             image = {**image, "prompt": ", ".join(str(part["prompt"]) for part in prompt if isinstance(part, dict))}
         return _metadata("invokeai", "invokeai", image, "prompt", "negative_prompt")
     for name in ("parameters", "UserComment"):
-        fields = _object(texts.get(name, ""))
+        fields = json_fields(texts.get(name, ""))
         if fields is None:
             continue
         if isinstance(swarm := fields.get("sui_image_params"), dict):
             return _metadata("swarmui", "a1111", swarm, "prompt", "negativeprompt")
         if "prompt" in fields and "negative_prompt" in fields:
             return _metadata("fooocus", "a1111", fields, "prompt", "negative_prompt")
+        if {"c", "uc", "sampler", "steps"} <= set(fields):
+            return _metadata("drawthings", "a1111", fields, "c", "uc")
     return None
 
 
@@ -45,7 +47,8 @@ def _metadata(tool: str, dialect: Any, fields: dict[str, Any], prompt: str, nega
     return GeneratorMetadata(tool, dialect, str(fields.get(prompt) or ""), str(fields.get(negative) or ""), rest)
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def json_fields(text: str) -> dict[str, Any] | None:
+    """The fields of a text that is a JSON object; None for any other text."""
     if not text.lstrip().startswith("{"):
         return None
     try:
