@@ -54,7 +54,6 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     plan.require_rows()  # before the store is touched: a disk that is not mounted must not empty the data set
     plan.require_space()
     specs = [spec for encoder in encoders for spec in encoder.specs()]
-    _refuse_other_features(config.store.path, specs)
     _refuse_other_assets(config, specs, records)
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
     for spec in specs:
@@ -152,16 +151,6 @@ def _tokens_per_row(encoder: Encoder, records: Sequence[RowRecord]) -> float | N
         return sum(count([prompt for prompt in prompts if prompt])) / len(sample)
     except (OSError, ValueError):
         return None
-
-
-def _refuse_other_features(path: Path | str, specs: Sequence[FeatureSpec]) -> None:
-    """Raises IdentityMismatch when a stored feature was made in another way."""
-    if Store.exists(path):
-        store = Store.open(path, writable=True)
-        stored = store.features()
-        for spec in specs:
-            if spec.name in stored:
-                store.ensure_feature(spec)
 
 
 def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], records: Sequence[RowRecord]) -> None:
