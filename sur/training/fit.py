@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @together()
 def fit(
-    config: RunConfig, on_step: Callable[[Step], None] | None = None, on_begin: Callable[[], None] | None = None
+    config: RunConfig, on_step: Callable[[Step], None] | None = None, on_begin: Callable[[], object] | None = None
 ) -> Path:
     """Train as `config` says, going on from the run's newest checkpoint; returns <run_dir>/adapter.
 
