@@ -42,7 +42,7 @@ KL = {"measure": "kl", "temperature": 1.0}
 FIXED = {
     "alignment": {"form": "tokens", **KL},
     "distillation": {"form": "pooled", **KL, "projection": "frozen", "also": {}},
-    "denoising": {"first_step": 0, "min_snr_gamma": 0.0, "noise_offset": 0.0, "caption_dropout": 0.0},
+    "denoising": {"first_step": 0, "min_snr_gamma": 0.0, "noise_offset": 0.0},
 }
 WEIGHTS = {"alignment": 1e-5, "distillation": 1e-5, "denoising": 1.0}  # of the authors' run.sh
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
@@ -91,12 +92,6 @@ class DenoisingConfig(BaseModel):
     noise_offset: float = Field(
         default=0.0, ge=0, description="Size of a random constant added to each channel's noise (0.05 is usual)."
     )
-    caption_dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of rows whose prompt the empty one replaces, for this loss alone.",
-    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="Dtype of the denoiser's frozen weights."
     )
@@ -109,6 +104,19 @@ class DenoisingConfig(BaseModel):
     compile: bool = Field(
         default=False, description="Compile the denoiser with torch.compile; pays off after some hundred steps."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_caption_dropout(cls, given: Any) -> Any:
+        """Older files have the setting `caption_dropout`, nearly always 0."""
+        if not isinstance(given, Mapping) or "caption_dropout" not in given:
+            return given
+        if given["caption_dropout"] != 0:
+            raise ValueError(
+                "caption_dropout is gone: a pipeline gives the empty prompt as the negative one, which the adapter "
+                "leaves alone, so these rows taught nothing that a picture shows; leave it out"
+            )
+        return {key: value for key, value in given.items() if key != "caption_dropout"}
 
 
 class LossConfig(BaseModel):

@@ -18,7 +18,6 @@ import numpy as np
 
 from sur.cache import RowRecord, Store, WriteBehind
 from sur.data import open_rows
-from sur.features.empty_prompt import compute_empty_prompt
 from sur.features.encoders import Encoder, build_encoders
 from sur.features.outcome import conclude, require_values
 from sur.features.partition import NO_ITEM, Duplicates, EncodedRows, Items, copy_values, encode_rows, may_pass
@@ -65,9 +64,7 @@ def extract(config: RunConfig) -> list[PartitionsDone]:
 
 
 def make_assets(config: RunConfig) -> None:
-    """Store what belongs to no row, where a loss needs it: the denoiser's read-out, the empty prompt's states."""
-    if config.loss.denoising.caption_dropout:
-        compute_empty_prompt(Store.open(config.store.path, writable=True), config.text)
+    """Store what belongs to no row, where a loss needs it: the denoiser's read-out."""
     if needs_readout(config.loss, config.vae):
         store = Store.open(config.store.path, writable=True)
         compute_readout(store, config.base, config.text, config.vae, config.readout)

@@ -15,7 +15,6 @@ from sur.cache import FeatureSpec, RowRecord, Store
 from sur.config.load import save_config
 from sur.config.run_folder import RunFolder
 from sur.data import Quarantined, scan_rows, write_quarantine
-from sur.features.empty_prompt import empty_prompt_spec
 from sur.features.encoders import Encoder, build_encoders
 from sur.features.partition import may_pass
 from sur.features.plan import EncoderFeatures, Plan, StoreState, plan_asset, plan_features
@@ -164,10 +163,6 @@ def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], record
     for spec in specs:
         if store is not None and spec.name in stored:
             store.ensure_feature(spec)  # a feature that differs is the cause, an asset made from it the consequence
-    if config.loss.denoising.caption_dropout:
-        empty = empty_prompt_spec(config.text)
-        if store is not None:
-            store.has_asset(empty)
     if needs_readout(config.loss, config.vae):
         features = {**stored, **{spec.name: spec for spec in specs}}
         readout = readout_spec(features, config.base, config.text, config.vae, config.readout)

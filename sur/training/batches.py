@@ -34,7 +34,6 @@ class NeededFeatures:
     also: tuple[str, ...]  # further LLM features
     latents: str | None
     lacking: tuple[str, ...] = ()  # of complex and latents: those that a row may lack, since not every loss reads them
-    caption_dropout: float = 0.0  # share of rows that get the empty prompt
 
     @property
     def required(self) -> list[str]:
@@ -78,7 +77,6 @@ def needed_features(config: RunConfig) -> NeededFeatures:
         lacking=tuple(
             name for name in (complex, latents) if name and not all(name in read for read in _read_by(config))
         ),
-        caption_dropout=loss.denoising.caption_dropout if loss.denoising.weight > 0 else 0.0,
     )
 
 
@@ -138,19 +136,15 @@ def row_batches(
     seed: int,
     process: int = 0,
     processes: int = 1,
-    empty: Mapping[str, Tensor] | None = None,
 ) -> Iterator[RowBatch]:
     """The trainer's batches, one for each of the cache's.
 
-    Each row's random choices (a view of its latents, the seed of its noise, whether it gets the empty prompt) are
-    drawn from (seed, epoch, offset) for the rows of all processes, and each process takes its share: the number of
-    processes makes no difference to a row.
-
-    empty: arrays of the empty prompt, for caption dropout (see `sur.features.empty_prompt`).
+    Each row's random choices (a view of its latents, the seed of its noise) are drawn from (seed, epoch, offset) for
+    the rows of all processes, and each process takes its share: the number of processes makes no difference to a row.
     """
     for batch in batches:
         rng = np.random.default_rng([seed, batch.epoch, batch.offset])
-        yield row_batch(batch, features, rng, process, processes, empty)
+        yield row_batch(batch, features, rng, process, processes)
 
 
 def row_batch(
@@ -159,7 +153,6 @@ def row_batch(
     rng: np.random.Generator,
     process: int = 0,
     processes: int = 1,
-    empty: Mapping[str, Tensor] | None = None,
 ) -> RowBatch:
     """One batch of the cache as one of the trainer, float32; see `row_batches`."""
     share = np.arange(process * len(batch.slots), (process + 1) * len(batch.slots))
@@ -190,13 +183,6 @@ def row_batch(
         values["latents"] = (mean[rows, view], logvar[rows, view])
         values["pictured"] = present.get(features.latents, every)
         values["seeds"] = draw(2**32)
-    if features.caption_dropout and empty is not None:
-        dropped = draw(2**32) < features.caption_dropout * 2**32
-        for name in ("simple", "length", "pooled", "mask"):
-            if name in values:
-                values[name] = values[name].clone()
-                values[name][dropped] = empty["states" if name == "simple" else name].to(values[name].dtype)
-        values["dropped"] = dropped
     return RowBatch(**values)
 
 

@@ -13,7 +13,6 @@ from sur.adapter.base import BaseAdapter
 from sur.adapter.losses.batch import RowBatch
 from sur.cache import Store
 from sur.config.run_folder import RunFolder
-from sur.features.empty_prompt import load_empty_prompt
 from sur.support.errors import DamagedFile, NotFound, RunBusy
 from sur.support.locks import folder_lock
 from sur.support.processes import launched
@@ -69,7 +68,7 @@ def fit(
         check_settings(store, config)
         run = _open_run(store, config)
         if not run.ended:
-            _train(run, _rows(run, store, config), on_step)
+            _train(run, _rows(run), on_step)
         return _publish(run)
 
 
@@ -117,13 +116,11 @@ def _open_run(store: Store, config: RunConfig) -> Run:
     )
 
 
-def _rows(run: Run, store: Store, config: RunConfig) -> Iterator[RowBatch]:
+def _rows(run: Run) -> Iterator[RowBatch]:
     """Batches without end, from the run's next step on."""
     batches = run.loader.forever(*divmod(run.training.step, run.loader.batches_per_epoch))
-    empty = load_empty_prompt(store, config.text) if run.features.caption_dropout else None
-    return row_batches(
-        batches, run.features, config.train.seed, run.loader.order.rank, run.loader.order.world_size, empty
-    )
+    order = run.loader.order
+    return row_batches(batches, run.features, run.settings.seed, order.rank, order.world_size)
 
 
 def _train(run: Run, rows: Iterator[RowBatch], on_step: Callable[[Step], None] | None) -> None:

@@ -183,19 +183,11 @@ def test_further_targets_need_a_form_that_has_targets():
         LossConfig.model_validate({"distillation": {"form": "teacher", "also": {"x": 1}}})
 
 
-def test_rows_that_were_given_the_empty_prompt_count_for_the_denoising_loss_alone(read_out):
-    config = LossConfig.model_validate({"distillation": {"form": "tokens", "measure": "mse"}})
-    objective = Objective(config, 32, (12, 24), read_out)
-    rows = batch(paired=(True,) * 4)
-    dropped = torch.tensor([False, True, False, True])
-    marked = replace(rows, dropped=dropped)
-    kept = RowBatch(**{name: value[~dropped] for name, value in vars(rows).items() if isinstance(value, torch.Tensor)})
-    output = Adapter(AdapterConfig(dim=32))(rows.simple)
-    torch.manual_seed(0)
-    got = objective(marked, output, 0)
-    torch.manual_seed(0)
-    wanted = objective(kept, type(output)(*(part[~dropped] for part in output)), 0)
-    torch.testing.assert_close(got, wanted)
+def test_older_files_may_name_caption_dropout_while_it_is_off():
+    plain = LossConfig.model_validate({"denoising": {"weight": 0.5}})
+    assert LossConfig.model_validate({"denoising": {"weight": 0.5, "caption_dropout": 0.0}}) == plain
+    with pytest.raises(ValueError, match="caption_dropout is gone: .* leave it out"):
+        LossConfig.model_validate({"denoising": {"weight": 0.5, "caption_dropout": 0.1}})
 
 
 def test_masked_tokens_do_not_count():

@@ -15,7 +15,6 @@ from sur.training.batches import needed_features
 
 PAIRED = torch.tensor([True, True, False, False, True])
 PICTURED = torch.tensor([True, False, True, False, True])
-DROPPED = torch.tensor([False, False, False, False, True])  # with the empty prompt in place of its own
 DENOISING = {"denoising": {"weight": 1.0}}
 
 
@@ -40,7 +39,7 @@ def rows_with_gradient(loss: dict, step: int = 0, **changes) -> dict[str, list[i
     states = torch.randn(5, 3, 8, generator=generator).requires_grad_()
     latents = torch.zeros(5, 4, 2, 2)
     rows = RowBatch(states, torch.full((5,), 3), complex=torch.randn(5, 3, 8, generator=generator), paired=PAIRED,
-                    latents=(latents, latents), pictured=PICTURED, dropped=DROPPED)  # fmt: skip
+                    latents=(latents, latents), pictured=PICTURED)  # fmt: skip
     rows = RowBatch(**{**vars(rows), **changes})
     objective = Objective(LossConfig.model_validate(loss), 8, denoiser=MeanDenoiser())  # pyright: ignore
     found = {}
@@ -53,7 +52,7 @@ def rows_with_gradient(loss: dict, step: int = 0, **changes) -> dict[str, list[i
 @pytest.mark.parametrize("form", ["tokens", "denoiser"])
 def test_a_picture_without_a_complex_prompt_is_denoised_beside_an_alignment(form):
     found = rows_with_gradient({"alignment": {"form": form, "measure": "mse"}, **DENOISING})
-    assert found == {"alignment": [0, 1] if form == "tokens" else [0], "denoising": [0, 2, 4]}
+    assert found == {"alignment": [0, 1, 4] if form == "tokens" else [0, 4], "denoising": [0, 2, 4]}
 
 
 def test_without_pictures_or_pairs_each_loss_that_is_on_is_zero():
@@ -66,8 +65,8 @@ def test_without_pictures_or_pairs_each_loss_that_is_on_is_zero():
 
 def test_before_its_first_step_denoising_takes_no_rows():
     late = {"alignment": {"form": "denoiser"}, "denoising": {"weight": 1.0, "first_step": 3}}
-    assert rows_with_gradient(late) == {"alignment": [0]}
-    assert rows_with_gradient(late, step=3) == {"alignment": [0], "denoising": [0, 2, 4]}
+    assert rows_with_gradient(late) == {"alignment": [0, 4]}
+    assert rows_with_gradient(late, step=3) == {"alignment": [0, 4], "denoising": [0, 2, 4]}
 
 
 @pytest.mark.parametrize(

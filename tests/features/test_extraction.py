@@ -565,20 +565,6 @@ def test_a_read_out_of_other_latents_is_refused_before_anything_is_encoded(confi
     assert store_files(config.store.path) == before
 
 
-def test_an_empty_prompt_of_another_encoder_is_refused_before_anything_is_encoded(tmp_path, models, rows, monkeypatch):
-    dropout = ("loss.alignment.form=tokens", "loss.denoising.caption_dropout=0.1", "loss.denoising.weight=1")
-    config = tiny_config(tmp_path, models, rows, *dropout)
-    extract(config)
-    store = Store.open(config.store.path, writable=True)
-    for name in ("text.pipe.simple", "text.pipe.complex"):
-        store.drop_feature(name)
-    before = store_files(config.store.path)
-    monkeypatch.setattr(Extraction, "encode", lambda *arguments: pytest.fail("encoded"))
-    with pytest.raises(IdentityMismatch, match=r"'empty\.pipe' was made differently"):
-        extract(tiny_config(tmp_path, models, rows, *dropout, "text.store_dtype=float32"))
-    assert store_files(config.store.path) == before
-
-
 def test_a_read_out_without_rows_to_sample_is_refused_before_anything_is_encoded(tmp_path, models):
     folder = tmp_path / "rows"
     folder.mkdir()

@@ -15,7 +15,6 @@ class RowBatch:
     length: Tensor  # (batch,) real tokens of `simple`, with start and end mark
     pooled: Tensor | None = None  # (batch, pooled_dim), where the pipeline has them; the adapter leaves them alone
     mask: Tensor | None = None  # (batch, tokens) bool, where the denoiser does not read all tokens
-    dropped: Tensor | None = None  # (batch,) bool: the empty prompt stands in for the row's own
     complex: Tensor | None = None  # (batch, tokens, dim)
     complex_pooled: Tensor | None = None
     complex_mask: Tensor | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -87,8 +87,7 @@ class Objective(nn.Module):
         states = output.states
         config = self.config
         everyone = torch.ones(len(states), dtype=torch.bool, device=states.device)
-        own = everyone if batch.dropped is None else ~batch.dropped
-        paired = own if batch.paired is None else own & batch.paired
+        paired = everyone if batch.paired is None else batch.paired
         if batch.complex is not None and config.alignment.weight > 0:
             pair = (states[paired], batch.complex[paired])
             if config.alignment.form == "tokens":
@@ -101,23 +100,21 @@ class Objective(nn.Module):
                 assert self.read_out is not None  # checked in __init__
                 losses["alignment"] = config.alignment.weight * attention_alignment(self.read_out, *pair, queries)
         if config.distillation.form != "none":
-            losses |= self._distillation(batch, output, paired, own, step)
+            losses |= self._distillation(batch, output, paired, step)
         if self.denoiser is not None and config.uses_denoiser:
-            losses |= self._denoiser(batch, states, own, step)
+            losses |= self._denoiser(batch, states, paired, step)
         return losses
 
-    def _distillation(
-        self, batch: RowBatch, output: AdapterOutput, paired: Tensor, own: Tensor, step: int
-    ) -> dict[str, Tensor]:
+    def _distillation(self, batch: RowBatch, output: AdapterOutput, paired: Tensor, step: int) -> dict[str, Tensor]:
         config = self.config.distillation
         if batch.llm is None or batch.llm_length is None:
             raise ValueError("distillation is on, but the batch has no LLM features")
         if self.projection is not None:
-            loss = self.projection(*_of(own, output.hidden, batch.length, batch.llm, batch.llm_length))
+            loss = self.projection(output.hidden, batch.length, batch.llm, batch.llm_length)
             factors = [config.also[name] for name in sorted(config.also)]
             further = zip(factors, self.also, batch.also, batch.also_length, strict=True)
             for factor, projection, states, length in further:
-                loss = loss + factor * projection(*_of(own, output.hidden, batch.length, states, length))
+                loss = loss + factor * projection(output.hidden, batch.length, states, length)
             return {"distillation": config.weight * loss}
         assert self.teacher is not None and self.read_out is not None
         queries = self.config.alignment.queries_per_step
@@ -127,7 +124,7 @@ class Objective(nn.Module):
             taught = self.teacher(batch.llm[paired], batch.llm_length[paired])
             losses["teacher"] = attention_alignment(self.read_out, taught, batch.complex[paired], queries)
         if not learning:
-            rest = own & ~paired
+            rest = ~paired
             loss = output.states[rest].sum()  # zero when every row is paired
             if bool(rest.any()):
                 with torch.no_grad():
@@ -136,7 +133,7 @@ class Objective(nn.Module):
             losses["distillation"] = config.weight * loss
         return losses
 
-    def _denoiser(self, batch: RowBatch, states: Tensor, own: Tensor, step: int) -> dict[str, Tensor]:
+    def _denoiser(self, batch: RowBatch, states: Tensor, paired: Tensor, step: int) -> dict[str, Tensor]:
         aligns = self.config.alignment.form == "denoiser" and batch.complex is not None
         denoises = self.config.denoising.weight > 0 and step >= self.config.denoising.first_step
         if not (aligns or denoises):
@@ -144,9 +141,9 @@ class Objective(nn.Module):
         if batch.latents is None:
             raise ValueError("the denoiser's losses need latents in the cache; set vae in the config and extract")
         assert self.denoiser is not None
-        keep = torch.ones_like(own) if batch.pictured is None else batch.pictured
+        keep = torch.ones_like(paired) if batch.pictured is None else batch.pictured
         if not denoises:  # alignment also needs the complex prompt, denoising does not
-            keep = keep & own if batch.paired is None else keep & own & batch.paired
+            keep = keep & paired
         losses: dict[str, Tensor] = {}
         if not bool(keep.any()):  # nothing to learn from these rows: zero, with a gradient to hand on
             zero = states[keep].sum()
@@ -158,7 +155,7 @@ class Objective(nn.Module):
         text = keep_rows(Text(states, batch.pooled, batch.mask), keep)
         if aligns and batch.complex is not None:
             target = keep_rows(Text(batch.complex, batch.complex_pooled, batch.complex_mask), keep)
-            both = (own if batch.paired is None else own & batch.paired)[keep]
+            both = paired[keep]
             pairs = (keep_rows(noised, both), keep_rows(text, both), keep_rows(target, both))
             losses["alignment"] = self.config.alignment.weight * denoiser_alignment(self.denoiser, *pairs)
         if denoises:
@@ -170,8 +167,3 @@ class Objective(nn.Module):
 def _limit(shape: tuple[int, ...]) -> int | None:
     """Most tokens that a feature of token states keeps of a prompt; None for one vector a prompt."""
     return shape[0] if len(shape) == 2 else None
-
-
-def _of(own: Tensor, *parts: Tensor) -> Iterator[Tensor]:
-    """The rows of each part that have their own prompt."""
-    return (part[own] for part in parts)
