@@ -16,6 +16,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sur.models.families import STABLE_DIFFUSION_3, Family, family_of
+from sur.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +89,7 @@ def attach(adapter: AdaptsStates, pipe: Any, weight: float | None = None) -> Any
     weight: stands in for the adapter's own while attached (0 = off, 1 = as trained).
 
     The adapter computes in its own dtype (float32) and hands back the pipeline's, so fp16, bf16 and fp32 pipelines
-    work. Raises TypeError for a pipeline without `encode_prompt`, ValueError for an unknown family or text states of
+    work. Raises TypeError for a pipeline without `encode_prompt`, ConfigError for an unknown family or text states of
     another width, RuntimeError when another adapter is attached; the same one is attached anew.
     """
     if not callable(getattr(pipe, "encode_prompt", None)):
@@ -100,15 +101,17 @@ def attach(adapter: AdaptsStates, pipe: Any, weight: float | None = None) -> Any
     denoiser = getattr(pipe, family.denoiser, None)
     width = adapter.dim if denoiser is None else denoiser.config[family.width]
     if width != adapter.dim:
-        raise ValueError(
+        raise ConfigError(
             f"the adapter was trained on states {adapter.dim} wide, {type(pipe).__name__} makes {width}; "
             "train one for this pipeline's text encoder"
         )
     trained = adapter.trained_on.get("text", {}).get("pipeline")
     if trained is not None and family_of(trained) is not family:
-        raise ValueError(f"the adapter was trained for {family_of(trained).name}, this is {family.name}; train another")
+        raise ConfigError(
+            f"the adapter was trained for {family_of(trained).name}, this is {family.name}; train another"
+        )
     if family is STABLE_DIFFUSION_3 and getattr(pipe, "text_encoder_3", None) is None:
-        raise ValueError("this Stable Diffusion 3 has no T5 (text_encoder_3), which the adapter was trained with")
+        raise ConfigError("this Stable Diffusion 3 has no T5 (text_encoder_3), which the adapter was trained with")
     if attached is not None:
         detach(pipe)
     adapter.eval()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sur.support.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Family:
@@ -64,12 +66,12 @@ def family_in(folder: Path) -> Family:
 def family_of(pipeline: str) -> Family:
     """The family of a pipeline's class name.
 
-    Raises ValueError for one whose text states and denoiser are not known here.
+    Raises ConfigError for one whose text states and denoiser are not known here.
     """
     for pattern, family in _CLASSES.items():
         if re.match(pattern, pipeline):
             return family
-    raise ValueError(
+    raise ConfigError(
         f"the text encoders of {pipeline or 'this pipeline'} are not supported; those of these families are: "
         + ", ".join(family.name for family in FAMILIES)
     )

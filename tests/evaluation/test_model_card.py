@@ -104,6 +104,14 @@ def test_a_hub_that_does_not_answer_is_said_and_the_folder_is_ready(run, tmp_pat
     assert Adapter.from_pretrained(folder)
 
 
+def test_a_hub_that_refuses_the_connection_is_said_in_the_same_words(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    folder = publish_adapter(run.run_dir, tmp_path / "out", LICENCES)
+    with pytest.raises(ConfigError, match=r"was not written \(ConnectError.*hf upload nobody/nothing"):
+        push(folder, "nobody/nothing")
+
+
 @pytest.mark.parametrize("missing", LICENCES)
 def test_every_inputs_licence_is_asked_for(run, tmp_path, missing):
     with pytest.raises(ConfigError, match=f"give the licence of: {missing}"):

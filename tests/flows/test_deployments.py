@@ -43,6 +43,7 @@ class Up:
         self.folder, port = folder, free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.environment = {**os.environ, "PREFECT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+        self.environment["PREFECT_WORKER_QUERY_SECONDS"] = "1"  # a started run is not waited for
         self.log = (folder / "up.log").open("wb")
         command = [SUR, "up", "--port", str(port), "--runs", "2"]
         self.process = subprocess.Popen(
@@ -79,7 +80,7 @@ class Up:
     def state(self, run: str) -> dict:
         return self.ask("GET", f"/flow_runs/{run}")["state"]
 
-    def wait(self, run: str, *names: str, seconds: float = 400) -> dict:
+    def wait(self, run: str, *names: str, seconds: float = 900) -> dict:
         """The run's state, once it is one of these, or final."""
         deadline = time.monotonic() + seconds
         while True:
@@ -276,7 +277,7 @@ def long(up, world, tmp_path):
         up.call(SUR, "deploy", str(world), *asked, "--name", f"{tmp_path.name}-{name}", "--flow", "extract")
         return f"extract/{tmp_path.name}-{name}"
 
-    write_dataset(tmp_path / "data", rows=96, unpaired=0)
+    write_dataset(tmp_path / "data", rows=48, unpaired=0)
     return deploy
 
 
