@@ -39,7 +39,7 @@ EDITS: dict[str, Any] = {
     "run_dir": "runs/photos",
     "data": {"path": "photos"},
     "store": {"path": "runs/photos/store.zarr"},
-    "train": {"batch_size": 8, "steps": 4, "warmup_steps": 1},
+    "train": {"batch_size": 8, "steps": 4, "validation_fraction": 0.0, "warmup_steps": 1},
     "loss": {"distillation": {"form": "tokens"}},
 }
 # The demo's settings made small, for docs/commands.md.

@@ -46,6 +46,8 @@ def init(
             stream.write(text)
     except FileExistsError:
         raise ConfigError(f"{path} exists and is not overwritten; give another FILE, or remove it") from None
-    first = "sur demo --config" if template is Template.SHAPES else "set data.path in it, then: sur plan"
     say(f"written: {path}")
-    say(f"next: {first} {path}")
+    if template is Template.SHAPES:
+        say(f"next: sur demo --config {path} (the shapes world), or set data.path to rows of your own: sur plan {path}")
+    else:
+        say(f"next: set data.path in it, then: sur plan {path}")

@@ -25,7 +25,10 @@ def open_validation(store: Store, config: RunConfig, manifest: Manifest | None) 
     try:
         return open_loader(store, config, "validation", manifest)
     except NoRows as error:
-        _log.warning("training without validation: %s", error)
+        _log.warning(
+            "training without validation: the split has too few rows (%s). That is to be expected of a small data set; "
+            "train.validation_fraction=0 says so", error,
+        )  # fmt: skip
         return None
 
 
