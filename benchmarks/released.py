@@ -8,7 +8,6 @@ is kept in benchmarks/results/released-*.json and not repeated; remove these fil
 """
 
 import argparse
-import functools
 import json
 import re
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sur.adapter.attach import detach
+from sur.adapter.attach import AdaptedEncodePrompt, detach
 from sur.adapter.base import BaseAdapter
 from sur.adapter.generate import load_pipeline
 from sur.adapter.released.adapter import ReleasedAdapter
@@ -53,6 +52,17 @@ LOSSES = {  # by name of a training; a divergence summed over 77 tokens weighs 1
 WAYS = {"together": "64 prompts at once", "alone": "one prompt at a time", "demo": "as in their demo"}
 
 
+class ReleasedEncodePrompt(AdaptedEncodePrompt):
+    """A pipeline's `encode_prompt` as the authors replace it: positive and negative states adapted as one batch."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple:
+        positive, negative, *rest = self.original(*args, **kwargs)
+        if negative is None:
+            return (self.adapter.adapt(positive), None, *rest)
+        negative, positive = self.adapter.adapt(torch.cat([negative, positive])).chunk(2)
+        return (positive, negative, *rest)
+
+
 def attach_as_released(adapter: ReleasedAdapter, pipe: Any) -> Any:
     """The pipeline with the adapter as the authors attach it (their SUR_adapter_pipeline.py), bug for bug.
 
@@ -60,19 +70,10 @@ def attach_as_released(adapter: ReleasedAdapter, pipe: Any) -> Any:
     the positive one's states and the other way round, and no two pictures of one seed are alike unless torch's
     generator is seeded too. `sur.adapter.attach.detach` takes the adapter off. Raises as `attach`.
     """
-    original = pipe.encode_prompt
-    adapter.attach(pipe, weight=0.0)  # for its checks
+    family = adapter.attach(pipe).encode_prompt.family  # for the checks of `attach`
+    adapter.detach(pipe)
     adapter.train()
-
-    @functools.wraps(original)
-    def encode_prompt(*args: Any, **kwargs: Any) -> tuple:
-        positive, negative, *rest = original(*args, **kwargs)
-        if negative is None:
-            return (adapter.adapt(positive), None, *rest)
-        negative, positive = adapter.adapt(torch.cat([negative, positive])).chunk(2)
-        return (positive, negative, *rest)
-
-    pipe.encode_prompt = encode_prompt
+    pipe.encode_prompt = ReleasedEncodePrompt(pipe, family, adapter, None)
     return pipe
 
 

@@ -343,9 +343,9 @@ def test_the_denoising_loss_changes_no_weight(released_config):
 
 
 def test_only_rows_with_prompts_and_picture_are_read(released_config, own_config):
-    assert not needed_features(released_config).unpaired
+    assert needed_features(released_config).optional == []
     assert needed_features(released_config).complex in needed_features(released_config).required
-    assert needed_features(own_config).unpaired
+    assert needed_features(own_config).complex in needed_features(own_config).optional
 
 
 def test_a_checkpoint_of_the_other_variant_is_refused(released_config, own_config):

@@ -157,14 +157,17 @@ def test_user_errors_are_one_message_and_exit_code_2(run, monkeypatch, capsys, a
     assert "Traceback" not in error and "starting Prefect" not in error
 
 
-def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch):
+def test_a_fault_of_the_program_is_not_dressed_up(run, monkeypatch, capsys):
     def broken(config):
         raise KeyError("bug")
 
     monkeypatch.setattr("sur.features.prepare.plan_extraction", broken)
     monkeypatch.setattr(sys, "argv", ["sur", "plan", str(run)])
-    with pytest.raises(KeyError):
+    with pytest.raises(SystemExit) as ended:
         main()
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 70
+    assert "Traceback (most recent call last):" in lines and lines[-1] == "KeyError: 'bug'"
 
 
 def test_quarantine_report_is_where_the_readme_says(run):

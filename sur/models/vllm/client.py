@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sur.config.features import VLLMConfig
 from sur.models.vllm.protocol import ABOUT, DTYPES, KEY, VERSION, NotWritten, ServerInfo, StatesRequest, take_states
-from sur.models.vllm.retry import TransientError, json_object, raise_for_response, with_retries
+from sur.models.vllm.retry import TransientError, answered_object, raise_for_response, with_retries
 from sur.models.vllm.version import feature_version
 from sur.support.errors import EngineRefused
 from sur.support.proxies import proxy_applies
@@ -138,7 +138,7 @@ class Client:
         response = await self._http.get("/v1/models")
         raise_for_response(response, self._address)
         try:
-            self._model = str(json_object(response, self._address)["data"][0]["id"])
+            self._model = str(answered_object(response, self._address)["data"][0]["id"])
         except (LookupError, TypeError):
             raise EngineRefused(f"the server at {self._address} does not list its models as vLLM does") from None
         answer = await self._post([0], {ABOUT: True})
@@ -196,7 +196,7 @@ class Client:
         body = {"model": self._model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "detokenize": False}
         response = await self._http.post("/v1/completions", json={**body, "kv_transfer_params": params})
         raise_for_response(response, self._address)
-        answer: Any = json_object(response, self._address).get("kv_transfer_params") or {}
+        answer: Any = answered_object(response, self._address).get("kv_transfer_params") or {}
         answer = (answer.get(KEY) or {}) if isinstance(answer, dict) else answer
         if not isinstance(answer, dict):
             raise EngineRefused(f"the server at {self._address} hands over {answer!r:.200} in place of our answer")

@@ -64,7 +64,7 @@ def get_within(address: str, seconds: float) -> httpx.Response:
     return asyncio.run(get())
 
 
-def json_object(response: httpx.Response, address: str) -> dict[str, Any]:
+def answered_object(response: httpx.Response, address: str) -> dict[str, Any]:
     """The JSON object that a server answered. Raises EngineRefused for any other answer."""
     try:
         content = response.json()

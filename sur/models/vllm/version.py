@@ -7,7 +7,7 @@ import subprocess
 import httpx
 
 from sur.config.features import VLLMConfig
-from sur.models.vllm.retry import get_within, json_object
+from sur.models.vllm.retry import answered_object, get_within
 from sur.support.errors import EngineGone, EngineRefused
 
 VERSION_OF_VLLM = """
@@ -50,7 +50,7 @@ def _installed(config: VLLMConfig, section: str) -> str:
 def _served(config: VLLMConfig, section: str) -> str:
     try:
         response = get_within(f"{config.endpoint}/version", 10.0).raise_for_status()
-        return str(json_object(response, str(config.endpoint))["version"])
+        return str(answered_object(response, str(config.endpoint))["version"])
     except (httpx.HTTPError, EngineRefused, KeyError) as error:
         raise EngineGone(
             f"no vLLM answers at {config.endpoint} ({section}.endpoint): {error}. Start it with the command "
