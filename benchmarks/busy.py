@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, str]] = {
     "default": {},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     f"GOMP_SPINCOUNT={SPIN_COUNT}, as sur sets it": {"GOMP_SPINCOUNT": SPIN_COUNT},
+    "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "GOMP_SPINCOUNT=100000": {"GOMP_SPINCOUNT": "100000"},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
     "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},

@@ -7,7 +7,7 @@ long. Threads that spin briefly and then sleep lose next to nothing on a quiet m
 
 import os
 
-SPIN_COUNT = "10000"
+SPIN_COUNT = "5000"
 _CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
