@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -39,8 +41,7 @@ def up(port: int, pool: str, runs: int, logs: Path, ready: Callable[[], None]) -
     environment |= direct_loopback(environment)  # the worker's runs inherit it
     for name in unusable_proxies(environment):
         del environment[name]
-    if _answers(address):
-        raise ConfigError(f"something serves port {port} already; give another port by --port, or stop that server")
+    _require_port(port)
     logs.mkdir(parents=True, exist_ok=True)
     prefect = [sys.executable, "-P", "-m", "prefect"]  # -P: no module of the folder that we are in
     server = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -54,6 +55,20 @@ def up(port: int, pool: str, runs: int, logs: Path, ready: Callable[[], None]) -
                 time.sleep(POLL_SECONDS)
             name = "worker" if serving.poll() is None else "server"
             raise ConfigError(f"the {name} has ended; its log is {logs / f'{name}.log'}")
+
+
+def _require_port(port: int) -> None:
+    """Raises ConfigError when this process cannot serve a port of loopback, whatever program has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: a port that was just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"something serves port {port} already; give another port by --port, or stop that server"
+                ) from error
+            raise ConfigError(f"port {port} cannot be served ({error}); give another port by --port") from error
 
 
 @contextmanager
