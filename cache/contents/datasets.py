@@ -101,15 +101,19 @@ def write_members(
     members = which_ids(slot_ids, ids)
     if int(members.sum()) != len(ids):
         raise BadValues(f"Data set {name!r}: {len(ids) - int(members.sum())} of its rows are not in the store.")
-    stored = _stored(storage)
+    stored, listed = _stored(storage), listed_datasets(storage)
     before = read_members(storage, rows, name) if name in stored else np.zeros_like(members)
-    if name not in stored:  # listed first, so that a set that is not listed is one of an older version
-        write_root(storage, rows_per_partition, {*dataset_names(storage), name})
     content: dict[str, Any] = {"slots": len(members), "members": np.packbits(members).tobytes().hex()}
     if moved := rows.moved(places):
         content["places"] = moved
     directory = join(FOLDER, name)
     metadata.publish_metadata(storage, directory, metadata.group(metadata.seal(content, directory)))
+    if name not in listed and (
+        listed or name not in stored
+    ):  # the sets of an older store are listed with the first new
+        write_root(
+            storage, rows_per_partition, {*dataset_names(storage), name}
+        )  # last: a reader takes it for lost else
     return int((before & ~members).sum()), int(members.sum())
 
 

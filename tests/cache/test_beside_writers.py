@@ -23,6 +23,7 @@ from cache_samples import (
 from sur.cache import CacheError, NotWritable, Store, StoreBusy, UnknownFeature, compact
 from sur.cache.storage import local
 from sur.cache.storage.base import open_storage, same_or_inside
+from sur.cache.storage.local import LocalStorage
 
 SUPPORT = Path(__file__).parents[1] / "support"
 WRITER = f"""
@@ -54,22 +55,43 @@ def test_nothing_beside_a_writer_is_damage_an_error_or_taken_away_from_it(path):
     environment = os.environ | {"PYTHONPATH": str(SUPPORT.parents[1])}
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=environment)
     looks = 0
-    while writer.poll() is None:
-        damages = Store.open(path).verify()
-        assert damages == []
-        store = Store.open(path, writable=True)
-        for look in (store.features, store.describe, store.assets):
-            look()
-        for name in store.datasets():
-            store.members(name)
-        store.repair(damages)
-        looks += 1
+    try:
+        while writer.poll() is None:
+            damages = Store.open(path).verify()
+            assert damages == []
+            store = Store.open(path, writable=True)
+            for look in (store.features, store.describe, store.assets):
+                look()
+            for name in store.datasets():
+                store.members(name)
+            store.repair(damages)
+            looks += 1
+    finally:
+        writer.kill()  # of no effect on one that has ended
+        writer.wait()
     assert writer.returncode == 0 and looks > 3
     assert Store.open(path).verify() == []
     whole = path.with_name("whole.zarr")
     extract(whole, 56)
     numbers = [int((path / f"features/{STATES.name}/states").is_dir()), Store.open(whole).n_rows]
     assert numbers == [1, Store.open(path).n_rows]
+
+
+def test_a_set_that_is_being_written_is_never_taken_for_lost(path, monkeypatch):
+    store = Store.open(path, writable=True)
+    ids = [row.id for row in store.rows()][:5]
+    publish, looks = LocalStorage.publish, []
+
+    def publish_and_look(self, key, data):
+        publish(self, key, data)
+        other = Store.open(path)
+        looks.append({name: int(other.members(name).sum()) for name in other.datasets()})
+
+    monkeypatch.setattr(LocalStorage, "publish", publish_and_look)
+    store.set_members("first", ids)
+    store.set_members("second", ids[:3])
+    store.drop_feature("first")
+    assert {"first": 5} in looks and {"first": 5, "second": 3} in looks
 
 
 def test_repair_looks_again_before_it_removes_a_declaration_or_a_receipt(path):
