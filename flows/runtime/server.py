@@ -32,7 +32,8 @@ STEADY_SECONDS = 60.0  # a server that lived for so long is no repeated failure
 ROOT = Path(__file__).absolute().parents[3]  # the folder with the package
 # By -P the current folder is not searched: a user's own `queue.py` or `prefect/` there is not what is meant.
 PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from sur.flows.runtime.server import serve; serve(int(sys.argv[2]))"
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from sur.flows.runtime.server import serve_api; serve_api(int(sys.argv[2]))"
 )
 _log = logging.getLogger(__name__)
 SERVER_ENVIRONMENT = {
@@ -148,7 +149,7 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def serve(descriptor: int) -> None:
+def serve_api(descriptor: int) -> None:
     """Serve Prefect's API on an already bound socket, until the pipe from the parent closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn

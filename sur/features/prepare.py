@@ -53,7 +53,7 @@ def prepare(config: RunConfig, encoders: Sequence[Encoder]) -> Plan:
     plan.require_rows()  # before the store is touched: a disk that is not mounted must not empty the data set
     plan.require_space()
     specs = [spec for encoder in encoders for spec in encoder.specs()]
-    _refuse_other_assets(config, specs, records)
+    _refuse_what_differs(config, specs, records)
     store = Store.open_or_create(config.store.path, config.store.rows_per_partition)
     for spec in specs:
         store.ensure_feature(spec)
@@ -152,7 +152,7 @@ def _tokens_per_row(encoder: Encoder, records: Sequence[RowRecord]) -> float | N
         return None
 
 
-def _refuse_other_assets(config: RunConfig, specs: Sequence[FeatureSpec], records: Sequence[RowRecord]) -> None:
+def _refuse_what_differs(config: RunConfig, specs: Sequence[FeatureSpec], records: Sequence[RowRecord]) -> None:
     """Refuse now what could only be refused after hours of encoding: assets come last, and are made from features.
 
     Raises: IdentityMismatch for a feature or asset that the store has from other settings; ConfigError for a denoiser

@@ -91,7 +91,7 @@ def warn_of_cut_prompts(store: Store, config: RunConfig) -> None:
     if config.loss.distillation.form != "tokens":
         return
     features = needed_features(config)
-    for name in (features.simple, features.llm):
+    for name in (features.simple, features.llm, *features.also):
         receipts = [] if name is None else [r for r in store.receipts(name) if r is not None]
         if cut := sum(receipt.stats.get("truncated", 0) for receipt in receipts):
             limit = "no longer prompt fits the text encoder" if name == features.simple else "raise llm.max_tokens"

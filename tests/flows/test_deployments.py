@@ -301,6 +301,17 @@ def begun(up, store, *runs):
     return [[engine, *engine.children(recursive=True)] for engine in engines]
 
 
+def between_writes(store, seconds=60):
+    """Return at a moment when every file of values in the store has its receipt."""
+    deadline = time.monotonic() + seconds
+    while True:
+        written = {(file.parts[-3], int(file.name.split(".")[1])) for file in store.glob("features/*/*/c.*")}
+        done = {(file.parts[-3], int(file.parts[-2])) for file in store.glob("receipts/features/*/*/zarr.json")}
+        if written <= done:
+            return
+        assert time.monotonic() < deadline, written - done
+
+
 def gone(processes, seconds=40):
     deadline = time.monotonic() + seconds
     while left := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
@@ -329,6 +340,7 @@ def test_a_killed_run_has_crashed_and_leaves_no_orphan(up, long, tmp_path):
     store, deployment = tmp_path / "store.zarr", long("one", *WORKERS)
     run = up.start(deployment)
     [[flow, *workers]] = begun(up, store, run)
+    between_writes(store)
     flow.send_signal(signal.SIGKILL)
     assert up.wait(run)["type"] == "CRASHED"
     assert gone([flow, *workers]) == []
